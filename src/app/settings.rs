@@ -1,0 +1,131 @@
+//! Settings that survive a restart: one JSON file in the user's configuration folder, checked when read.
+
+use super::action::Layer;
+use super::layout::{self, Panel};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Files of another version are not read.
+const VERSION: u32 = 1;
+const RECENT: usize = 12;
+
+/// What the window remembers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    pub version: u32,
+    pub dark: bool,
+    pub scale: f32,
+    pub score: f32,
+    pub layers: Vec<Layer>,
+    pub recent: Vec<PathBuf>,
+    /// Keys that differ from the defaults, by action name: "Ctrl+O".
+    pub keys: BTreeMap<String, String>,
+    pub layout: Option<egui_tiles::Tree<Panel>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            dark: true,
+            scale: 1.0,
+            score: 0.4,
+            layers: vec![Layer::Truth, Layer::Predictions, Layer::Labels],
+            recent: Vec::new(),
+            keys: BTreeMap::new(),
+            layout: None,
+        }
+    }
+}
+
+impl Settings {
+    /// `$XDG_CONFIG_HOME/boxwright/settings.json`, or under `~/.config` (Windows: `%APPDATA%`).
+    pub fn path() -> Option<PathBuf> {
+        let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let base = folder("XDG_CONFIG_HOME")
+            .or_else(|| folder("APPDATA"))
+            .or_else(|| folder("HOME").map(|home| home.join(".config")))?;
+        Some(base.join("boxwright").join("settings.json"))
+    }
+
+    /// Reads the file; what is missing, of another version or out of range becomes the default.
+    pub fn load() -> Self {
+        Self::path().and_then(|path| std::fs::read_to_string(path).ok()).map(|text| Self::read(&text)).unwrap_or_default()
+    }
+
+    fn read(text: &str) -> Self {
+        let Ok(mut settings) = serde_json::from_str::<Self>(text) else {
+            return Self::default();
+        };
+        if settings.version != VERSION {
+            return Self::default();
+        }
+        settings.scale = if settings.scale.is_finite() { settings.scale.clamp(0.5, 3.0) } else { 1.0 };
+        settings.score = if settings.score.is_finite() { settings.score.clamp(0.0, 1.0) } else { 0.4 };
+        settings.recent.truncate(RECENT);
+        settings.layout = settings.layout.filter(layout::is_complete);
+        settings
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or written.
+    pub fn save(&self) -> Result<(), String> {
+        let Some(path) = Self::path() else {
+            return Err("there is no home folder to keep settings in".into());
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| format!("cannot make the folder ({e}): {}", folder.display()))?;
+        }
+        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
+        crate::weights::write_atomically(&path, text.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    pub fn shows(&self, layer: Layer) -> bool {
+        self.layers.contains(&layer)
+    }
+
+    pub fn toggle(&mut self, layer: Layer) {
+        if self.shows(layer) {
+            self.layers.retain(|l| *l != layer);
+        } else {
+            self.layers.push(layer);
+        }
+    }
+
+    /// Puts `path` first among the recent ones.
+    pub fn remember(&mut self, path: PathBuf) {
+        self.recent.retain(|p| *p != path);
+        self.recent.insert(0, path);
+        self.recent.truncate(RECENT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_round_trip_and_nonsense_becomes_the_default() {
+        let mut settings = Settings { score: 0.7, layout: Some(layout::default_layout()), ..Settings::default() };
+        settings.toggle(Layer::Anchors);
+        let read = Settings::read(&serde_json::to_string(&settings).unwrap());
+        assert_eq!(read.score, 0.7);
+        assert!(read.shows(Layer::Anchors) && read.layout.is_some());
+        assert_eq!(Settings::read("{nonsense").score, Settings::default().score);
+        assert_eq!(Settings::read(r#"{"version":99,"score":0.9}"#).score, Settings::default().score);
+        assert_eq!(Settings::read(r#"{"version":1,"score":7.0}"#).score, 1.0);
+    }
+
+    #[test]
+    fn recent_files_are_unique_and_newest_first() {
+        let mut settings = Settings::default();
+        for name in ["a", "b", "a"] {
+            settings.remember(name.into());
+        }
+        assert_eq!(settings.recent, [PathBuf::from("a"), PathBuf::from("b")]);
+    }
+}

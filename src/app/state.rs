@@ -1,0 +1,265 @@
+//! What the window knows: a pure fold over the engine's events.
+
+use crate::data::dataset::Finding;
+use crate::engine::event::{DataSummary, EvalSummary, ModelSummary};
+use crate::engine::{Event, Severity, Shown, Stepped};
+use crate::stats::MinMaxPyramid;
+use crate::train::{RunConfig, StepReport};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Lines kept in the log; the oldest go first.
+const LOG_LINES: usize = 5000;
+
+/// One line of the log.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    pub severity: Severity,
+    pub source: String,
+    pub message: String,
+}
+
+/// A long task under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    pub task: String,
+    pub done: u64,
+    pub total: u64,
+    pub per_second: f64,
+}
+
+impl Progress {
+    /// Seconds left, where that can be known.
+    pub fn seconds_left(&self) -> Option<f64> {
+        (self.total > self.done && self.per_second > 0.0).then(|| (self.total - self.done) as f64 / self.per_second)
+    }
+}
+
+/// The training run, if there is one.
+#[derive(Clone, Debug)]
+pub struct Training {
+    pub config: Arc<RunConfig>,
+    pub folder: Option<PathBuf>,
+    pub iteration: u64,
+    pub running: bool,
+}
+
+/// Curves of one run, by name: loss parts, "loss", "learning rate", "gradient norm".
+#[derive(Debug, Default)]
+pub struct Curves {
+    pub series: BTreeMap<String, MinMaxPyramid>,
+    /// Exponentially smoothed twins.
+    pub smooth: BTreeMap<String, MinMaxPyramid>,
+    averages: BTreeMap<String, crate::stats::MovingAverage>,
+    /// Iteration of the first point.
+    pub first: u64,
+    pub len: usize,
+    pub iterations_per_second: f64,
+    pub data_share: f64,
+}
+
+impl Curves {
+    fn add(&mut self, report: &StepReport) {
+        if self.len == 0 {
+            self.first = report.iteration;
+        }
+        let mut values = vec![
+            ("loss".to_string(), report.loss),
+            ("learning rate".to_string(), report.learning_rate),
+            ("gradient norm".to_string(), report.gradient_norm as f32),
+        ];
+        values.extend(report.parts.iter().cloned());
+        for (name, value) in values {
+            let average = self.averages.entry(name.clone()).or_insert_with(|| crate::stats::MovingAverage::new(0.95));
+            let smoothed = average.add(value);
+            self.series.entry(name.clone()).or_default().push(value);
+            self.smooth.entry(name).or_default().push(smoothed);
+        }
+        self.len += 1;
+        let rate = 1.0 / report.seconds.max(1e-9);
+        let share = report.data_seconds / report.seconds.max(1e-9);
+        let follow = if self.len == 1 { 1.0 } else { 0.1 };
+        self.iterations_per_second += follow * (rate - self.iterations_per_second);
+        self.data_share += follow * (share - self.data_share);
+    }
+}
+
+/// Everything that panels read.
+#[derive(Debug, Default)]
+pub struct State {
+    pub data: Option<Arc<DataSummary>>,
+    pub model: Option<Arc<ModelSummary>>,
+    pub shown: Option<Arc<Shown>>,
+    /// Counts changes of `shown`.
+    pub shown_version: u64,
+    pub stepped: Option<Arc<Stepped>>,
+    pub stepped_version: u64,
+    pub training: Option<Training>,
+    pub last_step: Option<Arc<StepReport>>,
+    pub curves: Curves,
+    pub evaluation: Option<Arc<EvalSummary>>,
+    pub progress: Option<Progress>,
+    pub log: VecDeque<LogLine>,
+    /// Errors that nobody has looked at yet.
+    pub unseen_errors: usize,
+    /// The image that was asked for last.
+    pub wanted: usize,
+}
+
+impl State {
+    /// Takes one event in.
+    pub fn fold(&mut self, event: Event) {
+        match event {
+            Event::Log { severity, source, message } => self.note(severity, &source, message),
+            Event::Progress { task, done, total, per_second } => {
+                self.progress = Some(Progress { task, done, total, per_second });
+            }
+            Event::Idle { .. } => self.progress = None,
+            Event::ModelLoaded(model) => {
+                let report = model.report.as_ref().map(|r| format!(", {:.1} % of it loaded", r.coverage * 100.0));
+                let text = format!("{} with {} weights{}", model.config.arch(), model.weights, report.unwrap_or_default());
+                self.note(Severity::Info, "model", text);
+                self.model = Some(model);
+            }
+            Event::DataOpened(data) => {
+                let text = format!("{} {}: {} images", data.name, data.split, data.images.len());
+                self.note(Severity::Info, "data", text);
+                for finding in &data.findings {
+                    self.note_finding(finding);
+                }
+                self.data = Some(data);
+                self.shown = None;
+                self.shown_version += 1;
+                self.evaluation = None;
+                self.wanted = 0;
+            }
+            Event::Shown { .. } => {}
+            Event::TrainingReady { config, iteration, folder } => {
+                let place = folder.as_ref().map_or("not written to disk".into(), |f| format!("in {}", f.display()));
+                self.note(Severity::Info, "training", format!("run ready at iteration {iteration}, {place}"));
+                self.training = Some(Training { config, folder, iteration, running: false });
+                self.curves = Curves::default();
+                self.last_step = None;
+                self.stepped = None;
+            }
+            Event::Training { running, iteration } => {
+                if let Some(training) = &mut self.training {
+                    training.running = running;
+                    training.iteration = iteration;
+                }
+            }
+            Event::Stepped(report) => {
+                if let Some(training) = &mut self.training {
+                    training.iteration = report.iteration;
+                }
+                self.curves.add(&report);
+                self.last_step = Some(report);
+            }
+            Event::TrainingEnded { iteration, finished } => {
+                let how = if finished { "finished" } else { "stopped" };
+                self.note(Severity::Info, "training", format!("{how} after iteration {iteration}"));
+                self.training = None;
+            }
+            Event::Evaluated(summary) => {
+                let [ap, ap50, ..] = summary.result.stats;
+                let text = format!(
+                    "{} on {}: AP {}, AP at IoU .5 {} ({} images, {:.1} s)",
+                    summary.model,
+                    summary.data,
+                    percent(ap),
+                    percent(ap50),
+                    summary.images,
+                    summary.seconds
+                );
+                self.note(Severity::Info, "evaluation", text);
+                self.evaluation = Some(summary);
+            }
+            Event::Saved { path } => self.note(Severity::Info, "save", format!("written: {}", path.display())),
+        }
+    }
+
+    /// Adds a line to the log.
+    pub fn note(&mut self, severity: Severity, source: &str, message: impl Into<String>) {
+        if self.log.len() >= LOG_LINES {
+            self.log.pop_front();
+        }
+        if severity == Severity::Error {
+            self.unseen_errors += 1;
+        }
+        self.log.push_back(LogLine { severity, source: source.into(), message: message.into() });
+    }
+
+    fn note_finding(&mut self, finding: &Finding) {
+        let severity = match finding.severity {
+            crate::data::dataset::Severity::Error => Severity::Error,
+            crate::data::dataset::Severity::Warning => Severity::Warning,
+            crate::data::dataset::Severity::Info => Severity::Info,
+        };
+        let object = finding.object.map(|o| format!(" object {o}")).unwrap_or_default();
+        self.note(severity, "data", format!("{}{object}: {}: {}", finding.file, finding.rule, finding.message));
+    }
+
+    /// Number of images of the open data.
+    pub fn images(&self) -> usize {
+        self.data.as_ref().map_or(0, |d| d.images.len())
+    }
+
+    pub fn is_training(&self) -> bool {
+        self.training.as_ref().is_some_and(|t| t.running)
+    }
+}
+
+/// An AP in per cent with one decimal; COCO's −1 (undefined) as a dash.
+pub fn percent(value: f64) -> String {
+    if value < 0.0 { "—".into() } else { format!("{:.1}", value * 100.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(iteration: u64, loss: f32) -> Event {
+        Event::Stepped(Arc::new(StepReport {
+            iteration,
+            loss,
+            parts: vec![("classification".into(), loss / 2.0)],
+            seconds: 0.5,
+            data_seconds: 0.05,
+            ..StepReport::default()
+        }))
+    }
+
+    #[test]
+    fn steps_become_points_of_every_part() {
+        let mut state = State::default();
+        state.fold(step(5, 4.0));
+        state.fold(step(6, 2.0));
+        assert_eq!(state.curves.first, 5);
+        assert_eq!(state.curves.len, 2);
+        assert!(state.curves.series.contains_key("classification"));
+        assert!((state.curves.iterations_per_second - 2.0).abs() < 1e-9);
+        assert!((state.curves.data_share - 0.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn errors_are_counted_until_seen_and_the_log_is_bounded() {
+        let mut state = State::default();
+        for _ in 0..LOG_LINES + 10 {
+            state.note(Severity::Error, "test", "x");
+        }
+        assert_eq!(state.log.len(), LOG_LINES);
+        assert_eq!(state.unseen_errors, LOG_LINES + 10);
+        assert_eq!(percent(-1.0), "—");
+        assert_eq!(percent(0.9123), "91.2");
+    }
+
+    #[test]
+    fn an_ended_task_shows_no_progress() {
+        let mut state = State::default();
+        state.fold(Event::Progress { task: "evaluation".into(), done: 5, total: 10, per_second: 2.5 });
+        assert_eq!(state.progress.as_ref().and_then(Progress::seconds_left), Some(2.0));
+        state.fold(Event::Idle { task: "evaluation".into(), cancelled: true });
+        assert!(state.progress.is_none());
+    }
+}

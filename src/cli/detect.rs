@@ -1,0 +1,153 @@
+//! `boxwright detect`: detections of images, as text, JSON and annotated PNGs.
+
+use super::{Answer, CliError, Outcome, threads, write_json};
+use crate::data;
+use crate::detect::predict::inference_pass;
+use crate::detect::{Config, predict};
+use crate::engine::DeviceChoice;
+use crate::engine::command::ModelChoice;
+use crate::engine::model;
+use crate::imaging::draw::{draw_detections, save_png};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Architecture; may be left out when the weights say it
+    #[arg(long)]
+    model: Option<String>,
+    /// Weights file; the embedded ones when left out
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Lowest score that is shown, drawn and written
+    #[arg(long, default_value_t = 0.3)]
+    score: f32,
+    /// cpu, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Folder for annotated PNGs
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// File for results (COCO results plus image and times); - for stdout
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Changes a setting of the model (nms_threshold=0.5)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Detect although weights are missing or random
+    #[arg(long)]
+    allow_partial: bool,
+    /// Threads that compute; 0 for one a core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Images, folders or data sets
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    threads(arguments.threads)?;
+    let device = arguments.device.open()?;
+    let choice = choice(arguments.model.as_deref(), arguments.weights.as_deref());
+    let mut model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
+    if !arguments.set.is_empty() {
+        let config = overridden(model.detector.config(), &arguments.set)?;
+        let choice = ModelChoice::Configured(Box::new(config));
+        model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
+    }
+    if let Some(folder) = &arguments.out {
+        std::fs::create_dir_all(folder).map_err(|e| format!("cannot make the folder ({e}): {}", folder.display()))?;
+    }
+    let classes = model.detector.classes().to_vec();
+    let (mut results, mut images, mut skipped) = (Vec::new(), Vec::new(), 0);
+    for path in &arguments.paths {
+        let dataset = data::open::open(&path.to_string_lossy(), None)?;
+        for (index, entry) in dataset.images.iter().enumerate() {
+            let picture = match dataset.picture(index) {
+                Ok(picture) => picture,
+                Err(error) => {
+                    eprintln!("skipped: {error}");
+                    skipped += 1;
+                    continue;
+                }
+            };
+            let prediction = predict(&*model.detector, &picture, None, inference_pass(false))?;
+            let shown: Vec<_> = prediction.detections.into_iter().filter(|d| d.score >= arguments.score).collect();
+            let seconds: f64 = prediction.timings.iter().map(|t| t.seconds).sum();
+            if arguments.json.as_deref() != Some(Path::new("-")) {
+                println!("{}: {} objects, {:.1} ms", entry.name, shown.len(), seconds * 1e3);
+                for d in &shown {
+                    let name = classes.get(d.class as usize).map_or("?", String::as_str);
+                    let b = d.bbox;
+                    println!("  {name:<16} {:.3}  [{:.1} {:.1} {:.1} {:.1}]", d.score, b.x0, b.y0, b.x1, b.y1);
+                }
+            }
+            for d in &shown {
+                results.push(serde_json::json!({
+                    "image_id": entry.id,
+                    "category_id": d.class + 1,
+                    "category": classes.get(d.class as usize),
+                    "bbox": d.bbox.to_xywh(),
+                    "score": d.score,
+                }));
+            }
+            images.push(serde_json::json!({
+                "id": entry.id,
+                "file_name": entry.name,
+                "width": picture.width,
+                "height": picture.height,
+                "times": prediction.timings,
+            }));
+            if let Some(folder) = &arguments.out {
+                let mut drawn = picture;
+                draw_detections(&mut drawn, &shown, &classes);
+                save_png(&drawn, &annotated_path(folder, &entry.name))?;
+            }
+        }
+    }
+    if let Some(file) = &arguments.json {
+        write_json(file, &serde_json::json!({ "images": images, "results": results, "skipped": skipped }))?;
+    }
+    if images.is_empty() {
+        return Err(CliError(format!("none of the {skipped} images could be read")));
+    }
+    Ok(Answer::Yes)
+}
+
+/// What the two options together ask for.
+pub(super) fn choice(model: Option<&str>, weights: Option<&Path>) -> ModelChoice {
+    match (model, weights) {
+        (Some(name), _) => ModelChoice::Named(name.to_string()),
+        (None, Some(_)) => ModelChoice::FromWeights,
+        (None, None) => ModelChoice::Named("ssd-nano".into()),
+    }
+}
+
+/// `config` with every `KEY=VALUE` applied.
+pub(super) fn overridden(config: &Config, settings: &[String]) -> Result<Config, CliError> {
+    settings.iter().try_fold(config.clone(), |config, setting| {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(CliError(format!("--set {setting}: write it as key=value")));
+        };
+        Ok(crate::detect::config::set(&config, key.trim(), value.trim())?)
+    })
+}
+
+/// A file in `folder` named after the image; a folder in the image's name becomes part of the file's.
+fn annotated_path(folder: &Path, name: &str) -> PathBuf {
+    let stem = Path::new(name).with_extension("");
+    let flat: String =
+        stem.to_string_lossy().chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+    folder.join(format!("{}.png", flat.trim_start_matches('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_annotated_picture_stays_in_its_folder() {
+        let folder = Path::new("out");
+        assert_eq!(annotated_path(folder, "a/b.jpg"), Path::new("out/a_b.png"));
+        assert_eq!(annotated_path(folder, "../../etc/x.jpg"), Path::new("out/_.._etc_x.png"));
+    }
+}

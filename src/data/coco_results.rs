@@ -1,0 +1,142 @@
+//! Detections in COCO's results format: a JSON list of `image_id, category_id, bbox, score` and maybe `segmentation`.
+
+use super::coco::{read_json, to_mask};
+use super::coco_json::{segmentation, whole};
+use super::dataset::Dataset;
+use super::error::DataError;
+use crate::geometry::{BBox, Detection};
+use serde::ser::{SerializeSeq, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+#[derive(Serialize)]
+struct WrittenMask {
+    /// Height and width.
+    size: [u32; 2],
+    counts: String,
+}
+
+#[derive(Serialize)]
+struct WrittenResult {
+    image_id: u64,
+    category_id: u64,
+    /// Left, top, width, height.
+    bbox: [f32; 4],
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<WrittenMask>,
+}
+
+/// Writes the detections of each image of `dataset`, in its order; those with a number that is not finite are left out,
+/// for JSON has no such numbers.
+///
+/// # Errors
+/// [`DataError::Invalid`] when the lists do not match the images or a class is unknown; [`DataError::Write`].
+pub fn write_results(path: &Path, dataset: &Dataset, detections: &[Vec<Detection>]) -> Result<(), DataError> {
+    let invalid = |message: String| DataError::Invalid { path: path.to_path_buf(), message };
+    if detections.len() != dataset.images.len() {
+        let message = format!("detections of {} images for {} images", detections.len(), dataset.images.len());
+        return Err(invalid(message));
+    }
+    let mut results = Vec::new();
+    for (image, detections) in dataset.images.iter().zip(detections) {
+        for detection in detections {
+            let Some(&category_id) = dataset.category_ids.get(detection.class as usize) else {
+                let message =
+                    format!("class {} detected, the data set has {}", detection.class, dataset.category_ids.len());
+                return Err(invalid(message));
+            };
+            let bbox = detection.bbox.to_xywh();
+            if !detection.score.is_finite() || !bbox.iter().all(|v| v.is_finite()) {
+                continue;
+            }
+            let segmentation = detection
+                .mask
+                .as_ref()
+                .map(|mask| WrittenMask { size: [mask.height, mask.width], counts: mask.to_coco_string() });
+            results.push(WrittenResult { image_id: image.id, category_id, bbox, score: detection.score, segmentation });
+        }
+    }
+    let failed = |source: std::io::Error| DataError::Write { what: "the results", path: path.to_path_buf(), source };
+    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+    write_list(&mut file, &results).map_err(|error| failed(error.into()))?;
+    file.flush().map_err(failed)
+}
+
+fn write_list(file: &mut BufWriter<File>, results: &[WrittenResult]) -> Result<(), serde_json::Error> {
+    let mut serializer = serde_json::Serializer::new(file);
+    let mut list = (&mut serializer).serialize_seq(Some(results.len()))?;
+    for result in results {
+        list.serialize_element(result)?;
+    }
+    list.end()
+}
+
+#[derive(Deserialize)]
+struct ReadResult {
+    /// Ids also come as `7.0`.
+    image_id: Value,
+    category_id: Value,
+    bbox: Option<[f64; 4]>,
+    score: f64,
+    segmentation: Option<Value>,
+}
+
+/// Reads results for the images of `dataset`: a list of detections for each, in the file's order.
+///
+/// Categories that the data set does not have are skipped, as COCO's own evaluation skips them. A result without a box
+/// gets that of its mask.
+///
+/// # Errors
+/// [`DataError::Read`]; [`DataError::Json`]; [`DataError::Invalid`] for an image that the data set does not have, a box
+/// that is no box, or a mask that does not fit its image.
+pub fn read_results(path: &Path, dataset: &Dataset) -> Result<Vec<Vec<Detection>>, DataError> {
+    let bytes = read_json(path, "the results")?;
+    let results: Vec<ReadResult> = serde_json::from_slice(&bytes).map_err(|source| DataError::Json {
+        what: "COCO results list",
+        path: path.to_path_buf(),
+        source,
+    })?;
+    drop(bytes);
+    let image_of: HashMap<u64, usize> = dataset.images.iter().enumerate().map(|(k, image)| (image.id, k)).collect();
+    let class_of: HashMap<u64, u32> = dataset.category_ids.iter().copied().zip(0u32..).collect();
+    let mut detections: Vec<Vec<Detection>> = vec![Vec::new(); dataset.images.len()];
+    let mut skipped = 0usize;
+    for (position, result) in results.iter().enumerate() {
+        let invalid = |fault: String| DataError::Invalid {
+            path: path.to_path_buf(),
+            message: format!("result {} of image {}: {fault}", position + 1, result.image_id),
+        };
+        let Some(&index) = whole(&result.image_id).and_then(|id| image_of.get(&id)) else {
+            return Err(invalid("the data set has no such image".to_owned()));
+        };
+        let Some(&class) = whole(&result.category_id).and_then(|id| class_of.get(&id)) else {
+            skipped += 1;
+            continue;
+        };
+        let (Some(image), Some(list)) = (dataset.images.get(index), detections.get_mut(index)) else {
+            continue;
+        };
+        let mask = match result.segmentation.as_ref().and_then(segmentation) {
+            Some(segmentation) => Some(to_mask(&segmentation, image.height, image.width).map_err(invalid)?),
+            None => None,
+        };
+        let bbox = match (result.bbox, &mask) {
+            (Some([x, y, w, h]), _) => BBox::new(x as f32, y as f32, (x + w) as f32, (y + h) as f32),
+            (None, Some(mask)) => mask.bbox(),
+            (None, None) => return Err(invalid("it has neither box nor segmentation".to_owned())),
+        };
+        if ![bbox.x0, bbox.y0, bbox.x1, bbox.y1].iter().all(|v| v.is_finite()) {
+            return Err(invalid("its box is too large for a picture".to_owned()));
+        }
+        list.push(Detection { bbox, class, score: result.score as f32, anchor: None, mask });
+    }
+    if skipped > 0 {
+        tracing::warn!(skipped, "results of categories that the data set does not have: {}", path.display());
+    }
+    Ok(detections)
+}

@@ -1,0 +1,141 @@
+//! SSD's settings: the published 300 and 512 networks and a narrow one for two CPU cores.
+
+use crate::detect::Arch;
+use crate::geometry::priors::{PriorClip, PriorSpec};
+use crate::imaging::preprocess::{ChannelOrder, Fit, Preprocess};
+use crate::nn::backbone::vgg::Widths;
+use serde::{Deserialize, Serialize};
+
+/// One extra feature layer: 1×1 to `reduce` channels, then k×k to `output` channels, ReLU after both.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Extra {
+    pub reduce: usize,
+    pub output: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+}
+
+/// Everything that defines an SSD but its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SsdConfig {
+    pub arch: Arch,
+    /// Height and width of the input, pixels.
+    pub input: (usize, usize),
+    /// Batch norm after every convolution of backbone and extras (the published networks have none).
+    pub batch_norm: bool,
+    /// IoU from which a prior is positive; below it is background.
+    pub positive_threshold: f32,
+    /// Mined negatives per positive.
+    pub negative_ratio: f32,
+    /// Where smooth-L1 turns from quadratic to linear.
+    pub smooth_l1_beta: f32,
+    /// Weight of the localisation loss (the paper's α).
+    pub localization_weight: f32,
+    /// Detections at or below this score are dropped.
+    pub score_threshold: f32,
+    /// Candidates kept per class before suppression.
+    pub top_k: usize,
+    /// IoU above which the lower-scored box of a class is suppressed.
+    pub nms_threshold: f32,
+    pub max_detections: usize,
+    /// Class names, background excluded.
+    pub classes: Vec<String>,
+    pub widths: Widths,
+    pub extras: Vec<Extra>,
+    pub priors: PriorSpec,
+    pub preprocess: Preprocess,
+}
+
+const fn extra(reduce: usize, output: usize, kernel: usize, stride: usize, padding: usize) -> Extra {
+    Extra { reduce, output, kernel, stride, padding }
+}
+
+impl SsdConfig {
+    /// SSD300 with torchvision's priors and limits (`ssd300_vgg16`).
+    pub fn ssd300(classes: &[String]) -> Self {
+        Self {
+            arch: Arch::Ssd300,
+            input: (300, 300),
+            batch_norm: false,
+            positive_threshold: 0.5,
+            negative_ratio: 3.0,
+            smooth_l1_beta: 1.0,
+            localization_weight: 1.0,
+            score_threshold: 0.01,
+            top_k: 400,
+            nms_threshold: 0.45,
+            max_detections: 200,
+            classes: classes.to_vec(),
+            widths: Widths::VGG16,
+            extras: vec![
+                extra(256, 512, 3, 2, 1),
+                extra(128, 256, 3, 2, 1),
+                extra(128, 256, 3, 1, 0),
+                extra(128, 256, 3, 1, 0),
+            ],
+            priors: PriorSpec::torchvision_ssd300(),
+            preprocess: Self::stretch(300),
+        }
+    }
+
+    /// SSD512 with the paper's seven sources and COCO scales.
+    pub fn ssd512(classes: &[String]) -> Self {
+        Self {
+            arch: Arch::Ssd512,
+            input: (512, 512),
+            extras: vec![
+                extra(256, 512, 3, 2, 1),
+                extra(128, 256, 3, 2, 1),
+                extra(128, 256, 3, 2, 1),
+                extra(128, 256, 3, 2, 1),
+                extra(128, 256, 4, 1, 1),
+            ],
+            priors: PriorSpec::ssd512_coco(),
+            preprocess: Self::stretch(512),
+            ..Self::ssd300(classes)
+        }
+    }
+
+    /// The same topology, narrow and with batch norm, at 240 px: trains in minutes on two CPU cores.
+    pub fn nano(classes: &[String]) -> Self {
+        Self {
+            arch: Arch::SsdNano,
+            input: (240, 240),
+            batch_norm: true,
+            widths: Widths { stages: [12, 24, 48, 96, 96], fc: 192 },
+            extras: vec![extra(48, 96, 3, 2, 1), extra(48, 96, 3, 2, 1), extra(48, 96, 3, 2, 1), extra(48, 96, 3, 2, 1)],
+            priors: PriorSpec {
+                image: (240.0, 240.0),
+                steps: vec![8.0, 16.0, 30.0, 60.0, 120.0, 240.0],
+                min_sizes: vec![12.0, 30.0, 60.0, 96.0, 144.0, 192.0],
+                max_sizes: vec![30.0, 60.0, 96.0, 144.0, 192.0, 240.0],
+                aspect_ratios: vec![vec![2.0]; 6],
+                clip: PriorClip::None,
+            },
+            preprocess: Self::stretch(240),
+            ..Self::ssd300(classes)
+        }
+    }
+
+    /// RGB minus (123, 117, 104), stretched to a square of `side` pixels.
+    fn stretch(side: usize) -> Preprocess {
+        let mean = [0.48235, 0.45882, 0.40784].map(|m: f32| m * 255.0);
+        Preprocess {
+            fit: Fit::Stretch { width: side, height: side },
+            order: ChannelOrder::Rgb,
+            mean,
+            std: [1.0; 3],
+        }
+    }
+
+    /// Priors of one cell of source `level`.
+    pub fn priors_per_cell(&self, level: usize) -> usize {
+        self.priors.per_cell(level)
+    }
+
+    /// Head classes: background first.
+    pub fn logits(&self) -> usize {
+        self.classes.len() + 1
+    }
+}

@@ -1,0 +1,37 @@
+//! What is in a picture: annotated objects (ground truth) and detections. Classes count from 0, background excluded.
+
+use super::{BBox, Mask};
+use serde::{Deserialize, Serialize};
+
+/// One annotated object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object {
+    /// Annotation id of the source file; 0 where the format has none.
+    pub id: u64,
+    /// Pixels of the image it belongs to.
+    pub bbox: BBox,
+    /// Index into the data set's class names.
+    pub class: u32,
+    /// COCO `iscrowd`: a group, never a training target, matched by intersection over detection area.
+    pub crowd: bool,
+    /// VOC `difficult`.
+    pub difficult: bool,
+    /// Segmentation area in pixels where the annotation gives one; box area is used otherwise.
+    pub area: Option<f32>,
+    pub mask: Option<Mask>,
+}
+
+/// One detection of a model, or of somebody's results file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// Pixels of the original image.
+    pub bbox: BBox,
+    /// Index into the model's class names, background excluded.
+    pub class: u32,
+    /// In `[0, 1]`.
+    pub score: f32,
+    /// The anchor (prior) or proposal that it came from.
+    pub anchor: Option<u32>,
+    #[serde(skip)]
+    pub mask: Option<Mask>,
+}

@@ -1,0 +1,3 @@
+//! Backbones: image in, pyramid of feature maps out.
+
+pub mod vgg;

@@ -1,0 +1,418 @@
+//! Activation functions with exact derivatives: rectifiers, sigmoid, swish, mish, and softmax over the last dimension.
+
+use super::conv::Activation;
+use super::storage::{CHUNK, contiguous, map, map2, with_values};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// `max(x, 0)`; the gradient at exactly 0 is 0, as in PyTorch.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    Curve::Relu.of(x)
+}
+
+/// `x` where positive, `slope · x` elsewhere; the gradient at exactly 0 is `slope`.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
+    Curve::LeakyRelu(slope).of(x)
+}
+
+/// `min(max(x, 0), 6)`; the gradient at exactly 0 and 6 is 0.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn relu6(x: &Tensor) -> Result<Tensor> {
+    Curve::Relu6.of(x)
+}
+
+/// `1 / (1 + e^−x)`, without overflow for any logit.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Curve::Sigmoid.of(x)
+}
+
+/// `x · sigmoid(x)`, also called SiLU.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn swish(x: &Tensor) -> Result<Tensor> {
+    Curve::Swish.of(x)
+}
+
+/// `x · tanh(ln(1 + e^x))` (Misra, "Mish: a self regularized non-monotonic activation function", 2019).
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn mish(x: &Tensor) -> Result<Tensor> {
+    Curve::Mish.of(x)
+}
+
+/// The activation that a convolution would have fused, as an operation of its own.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::None => Ok(x.clone()),
+        Activation::Relu => relu(x),
+        Activation::Leaky(slope) => leaky_relu(x, slope),
+    }
+}
+
+/// Softmax over the last dimension.
+///
+/// # Errors
+/// A scalar, or a tensor that is not f32.
+pub fn softmax_last(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return x.apply_op1(SoftmaxLast { log: false });
+    }
+    let shifted = x.broadcast_sub(&x.detach().max_keepdim(D::Minus1)?)?.exp()?;
+    shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
+}
+
+/// Logarithm of the softmax over the last dimension, finite for any finite logits.
+///
+/// # Errors
+/// A scalar, or a tensor that is not f32.
+pub fn log_softmax_last(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return x.apply_op1(SoftmaxLast { log: true });
+    }
+    let shifted = x.broadcast_sub(&x.detach().max_keepdim(D::Minus1)?)?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+}
+
+/// `1 / (1 + e^−x)` of one number.
+#[inline(always)]
+pub(super) fn sigmoid_of(x: f32) -> f32 {
+    let e = (-x.abs()).exp();
+    if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+}
+
+/// `sigmoid` from candle's own operations, for devices without the fused one.
+pub(super) fn composed_sigmoid(x: &Tensor) -> Result<Tensor> {
+    let e = x.abs()?.neg()?.exp()?;
+    let positive = e.affine(1.0, 1.0)?.recip()?;
+    x.ge(0f32)?.where_cond(&positive, &e.mul(&positive)?)
+}
+
+/// A tensor that equals `value` and whose gradient towards `x` is `derivative`: the closed form of an element-wise
+/// function, differentiable on any device.
+pub(super) fn straight_through(x: &Tensor, value: &Tensor, derivative: &Tensor) -> Result<Tensor> {
+    let zero = x.sub(&x.detach())?;
+    value.detach().add(&zero.mul(&derivative.detach())?)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Curve {
+    Relu,
+    LeakyRelu(f32),
+    Relu6,
+    Sigmoid,
+    Swish,
+    Mish,
+}
+
+impl Curve {
+    fn of(self, x: &Tensor) -> Result<Tensor> {
+        if x.device().is_cpu() { x.apply_op1(self) } else { self.composed(x) }
+    }
+
+    #[inline(always)]
+    fn value(self, x: f32) -> f32 {
+        match self {
+            Self::Relu => {
+                // Written so that NaN passes through.
+                if x <= 0.0 { 0.0 } else { x }
+            }
+            Self::LeakyRelu(slope) => {
+                if x > 0.0 {
+                    x
+                } else {
+                    slope * x
+                }
+            }
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Sigmoid => sigmoid_of(x),
+            Self::Swish => x * sigmoid_of(x),
+            Self::Mish => x * mish_gate(x).0,
+        }
+    }
+
+    #[inline(always)]
+    fn derivative(self, x: f32) -> f32 {
+        match self {
+            Self::Relu => {
+                if x <= 0.0 {
+                    0.0
+                } else {
+                    1.0
+                }
+            }
+            Self::LeakyRelu(slope) => {
+                if x > 0.0 {
+                    1.0
+                } else {
+                    slope
+                }
+            }
+            Self::Relu6 => {
+                if x > 0.0 && x < 6.0 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
+            Self::Sigmoid => {
+                let s = sigmoid_of(x);
+                s * (1.0 - s)
+            }
+            Self::Swish => {
+                let s = sigmoid_of(x);
+                s + x * s * (1.0 - s)
+            }
+            Self::Mish => {
+                let (gate, complement) = mish_gate(x);
+                gate + x * complement * sigmoid_of(x)
+            }
+        }
+    }
+
+    fn composed(self, x: &Tensor) -> Result<Tensor> {
+        let fixed = x.detach();
+        let (value, derivative) = self.parts(&fixed)?;
+        straight_through(x, &value, &derivative)
+    }
+
+    /// Value and derivative as tensors.
+    fn parts(self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let positive = x.gt(0f32)?.to_dtype(x.dtype())?;
+        match self {
+            Self::Relu => Ok((x.relu()?, positive)),
+            Self::LeakyRelu(slope) => {
+                let slope = f64::from(slope);
+                let derivative = positive.affine(1.0 - slope, slope)?;
+                Ok((x.mul(&derivative)?, derivative))
+            }
+            Self::Relu6 => {
+                let below = x.lt(6f32)?.to_dtype(x.dtype())?;
+                Ok((x.clamp(0f32, 6f32)?, positive.mul(&below)?))
+            }
+            Self::Sigmoid => {
+                let s = composed_sigmoid(x)?;
+                let derivative = s.mul(&s.affine(-1.0, 1.0)?)?;
+                Ok((s, derivative))
+            }
+            Self::Swish => {
+                let s = composed_sigmoid(x)?;
+                let value = x.mul(&s)?;
+                let derivative = s.add(&value.mul(&s.affine(-1.0, 1.0)?)?)?;
+                Ok((value, derivative))
+            }
+            Self::Mish => {
+                let softplus = x.relu()?.add(&x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?)?;
+                let gate = softplus.tanh()?;
+                let value = x.mul(&gate)?;
+                let complement = gate.sqr()?.affine(-1.0, 1.0)?;
+                let derivative = gate.add(&x.mul(&complement)?.mul(&composed_sigmoid(x)?)?)?;
+                Ok((value, derivative))
+            }
+        }
+    }
+}
+
+/// `t = tanh(ln(1 + e^x))` and `1 − t²`. With n = e^x (e^x + 2) they are n / (n + 2) and 4 (n + 1) / (n + 2)².
+#[inline(always)]
+fn mish_gate(x: f32) -> (f32, f32) {
+    // From 20 on the gate is 1 in f32, and n would go on to overflow.
+    if x > 20.0 {
+        return (1.0, 0.0);
+    }
+    let e = x.exp();
+    let n = e * (e + 2.0);
+    (n / (n + 2.0), 4.0 * (n + 1.0) / ((n + 2.0) * (n + 2.0)))
+}
+
+impl CustomOp1 for Curve {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::LeakyRelu(_) => "leaky_relu",
+            Self::Relu6 => "relu6",
+            Self::Sigmoid => "sigmoid",
+            Self::Swish => "swish",
+            Self::Mish => "mish",
+        }
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout, self.name())?;
+        // The two hot ones get a loop of their own, which vectorises.
+        let y = match *self {
+            Self::Relu => map(&x, |v| Self::Relu.value(v)),
+            Self::LeakyRelu(slope) => map(&x, move |v| Self::LeakyRelu(slope).value(v)),
+            curve => map(&x, move |v| curve.value(v)),
+        };
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = with_values(arg, self.name(), |x| {
+            with_values(grad_res, self.name(), |g| {
+                Ok(match *self {
+                    Self::Relu => map2(x, g, |x, g| g * Self::Relu.derivative(x)),
+                    Self::LeakyRelu(slope) => map2(x, g, move |x, g| g * Self::LeakyRelu(slope).derivative(x)),
+                    curve => map2(x, g, move |x, g| g * curve.derivative(x)),
+                })
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
+    }
+}
+
+struct SoftmaxLast {
+    log: bool,
+}
+
+impl SoftmaxLast {
+    fn row(&self, x: &[f32], y: &mut [f32]) {
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0f64;
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (x - max).exp();
+            sum += f64::from(*y);
+        }
+        if self.log {
+            let log_sum = sum.ln() as f32;
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = (x - max) - log_sum;
+            }
+        } else {
+            let scale = (1.0 / sum) as f32;
+            for y in y.iter_mut() {
+                *y *= scale;
+            }
+        }
+    }
+
+    /// Gradient of one row from its result `y`.
+    fn row_gradient(&self, y: &[f32], g: &[f32], out: &mut [f32]) {
+        if self.log {
+            let total: f64 = g.iter().map(|&g| f64::from(g)).sum();
+            for ((out, &y), &g) in out.iter_mut().zip(y).zip(g) {
+                *out = g - y.exp() * total as f32;
+            }
+        } else {
+            let dot: f64 = y.iter().zip(g).map(|(&y, &g)| f64::from(y) * f64::from(g)).sum();
+            for ((out, &y), &g) in out.iter_mut().zip(y).zip(g) {
+                *out = y * (g - dot as f32);
+            }
+        }
+    }
+}
+
+impl CustomOp1 for SoftmaxLast {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax_last" } else { "softmax_last" }
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Some(&width) = layout.dims().last() else {
+            candle_core::bail!("{} needs at least one dimension", self.name());
+        };
+        let x = contiguous(storage, layout, self.name())?;
+        let mut y = vec![0.0f32; x.len()];
+        if !y.is_empty() {
+            y.par_chunks_mut(width)
+                .zip(x.par_chunks(width))
+                .with_min_len((CHUNK / width).max(1))
+                .for_each(|(y, x)| self.row(x, y));
+        }
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, arg: &Tensor, res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
+        let width = arg.dim(D::Minus1)?;
+        let gradient = with_values(res, self.name(), |y| {
+            with_values(grad_res, self.name(), |g| {
+                let mut out = vec![0.0f32; y.len()];
+                if !out.is_empty() {
+                    let rows = y.par_chunks(width).zip(g.par_chunks(width));
+                    out.par_chunks_mut(width)
+                        .zip(rows)
+                        .with_min_len((CHUNK / width).max(1))
+                        .for_each(|(out, (y, g))| self.row_gradient(y, g, out));
+                }
+                Ok(out)
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    const POINTS: [f32; 11] = [-1e4, -30.0, -2.5, -0.7, 0.0, 0.3, 2.0, 6.0, 7.5, 25.0, 1e4];
+
+    fn gradient_of(x: &Var, y: &Tensor) -> Result<Vec<f32>> {
+        let gradients = y.sum_all()?.backward()?;
+        gradients.get(x.as_tensor()).expect("a gradient").flatten_all()?.to_vec1()
+    }
+
+    #[test]
+    fn the_composed_curves_equal_the_kernels_for_any_logit() -> Result<()> {
+        for curve in [Curve::Relu, Curve::LeakyRelu(0.1), Curve::Relu6, Curve::Sigmoid, Curve::Swish, Curve::Mish] {
+            let x = Var::from_slice(&POINTS, POINTS.len(), &Device::Cpu)?;
+            let (fused, composed) = (curve.of(x.as_tensor())?, curve.composed(x.as_tensor())?);
+            let values = (fused.to_vec1::<f32>()?, composed.to_vec1::<f32>()?);
+            let gradients = (gradient_of(&x, &fused)?, gradient_of(&x, &composed)?);
+            for (a, b) in [values, gradients] {
+                assert!(a.iter().all(|v| v.is_finite()), "{curve:?}: {a:?}");
+                let close = a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + a.abs()));
+                assert!(close, "{curve:?}: {a:?} and {b:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_at_the_corners_are_pytorchs() -> Result<()> {
+        let x = Var::from_slice(&[0.0f32, 6.0], 2, &Device::Cpu)?;
+        assert_eq!(gradient_of(&x, &relu(x.as_tensor())?)?, [0.0, 1.0]);
+        assert_eq!(gradient_of(&x, &relu6(x.as_tensor())?)?, [0.0, 0.0]);
+        assert_eq!(gradient_of(&x, &leaky_relu(x.as_tensor(), 0.1)?)?, [0.1, 1.0]);
+        Ok(())
+    }
+
+    /// Values of mish(1) = tanh(ln(1 + e)) and swish(1) = σ(1), from their definitions in double precision.
+    #[test]
+    fn smooth_curves_have_their_known_values() -> Result<()> {
+        let x = Tensor::from_slice(&[1.0f32], 1, &Device::Cpu)?;
+        assert!((mish(&x)?.to_vec1::<f32>()?[0] - 0.865_098_4).abs() < 1e-6);
+        assert!((swish(&x)?.to_vec1::<f32>()?[0] - 0.731_058_6).abs() < 1e-6);
+        assert!((sigmoid(&x)?.to_vec1::<f32>()?[0] - 0.731_058_6).abs() < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn softmax_rows_survive_extreme_logits() -> Result<()> {
+        let x = Tensor::from_slice(&[1e4f32, -1e4, 1e4, 0.0, 0.0, f32::NEG_INFINITY], (2, 3), &Device::Cpu)?;
+        assert_eq!(softmax_last(&x)?.to_vec2::<f32>()?, [[0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]);
+        let half = -std::f32::consts::LN_2;
+        let expected = [[half, half - 2e4, half], [half, half, f32::NEG_INFINITY]];
+        assert_eq!(log_softmax_last(&x)?.to_vec2::<f32>()?, expected);
+        assert!(softmax_last(&x.sum_all()?).is_err());
+        assert_eq!(softmax_last(&x.narrow(1, 0, 0)?)?.dims(), [2, 0]);
+        Ok(())
+    }
+}

@@ -1,0 +1,587 @@
+//! Losses per element, row or box against constant targets, stable for large logits, with closed-form gradients.
+//!
+//! They return values that are not yet reduced: mining and tracing read them, and [`weighted_sum`] selects and
+//! averages in one step. No gradient flows into a target.
+
+use super::activation::{composed_sigmoid, log_softmax_last, sigmoid_of, straight_through};
+use super::storage::{CHUNK, contiguous, map2, map3, on_cpu, same_shape, with_values};
+use crate::geometry::BBox;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Cross-entropy of every row of `logits` `[M, C]` with a class in `0..C`; 0, without a gradient, where the target
+/// is `ignore`. Returns `[M]`.
+///
+/// # Errors
+/// Logits that are not `[M, C]` f32, another number of targets, or a target outside `0..C`.
+pub fn cross_entropy(logits: &Tensor, target: &[i64], ignore: i64) -> Result<Tensor> {
+    let (rows, classes) = logits.dims2()?;
+    if target.len() != rows {
+        candle_core::bail!("cross_entropy: {} targets for logits of shape {:?}", target.len(), logits.dims());
+    }
+    let mut columns = Vec::with_capacity(rows);
+    for &class in target {
+        let column = usize::try_from(class).ok().filter(|&c| c < classes);
+        if column.is_none() && class != ignore {
+            candle_core::bail!(
+                "cross_entropy: target {} is neither in 0..{} nor the ignored {}",
+                class,
+                classes,
+                ignore
+            );
+        }
+        columns.push(if class == ignore { None } else { column });
+    }
+    if logits.device().is_cpu() {
+        return logits.apply_op1(CrossEntropy { columns });
+    }
+    let index: Vec<u32> = columns.iter().map(|c| c.unwrap_or(0) as u32).collect();
+    let counts: Vec<f32> = columns.iter().map(|c| if c.is_some() { -1.0 } else { 0.0 }).collect();
+    let index = Tensor::from_vec(index, (rows, 1), logits.device())?;
+    let counts = Tensor::from_vec(counts, rows, logits.device())?;
+    log_softmax_last(logits)?.gather(&index, 1)?.squeeze(1)?.mul(&counts)
+}
+
+/// Binary cross-entropy of logits with targets in `[0, 1]`: `max(x, 0) − x·t + ln(1 + e^−|x|)`.
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not f32.
+pub fn bce_with_logits(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    PairLoss::Bce.of(logits, target)
+}
+
+/// Focal loss of logits with targets 0 or 1 (targets between are interpolated as torchvision does):
+/// `αₜ (1 − pₜ)^γ · BCE`; a negative `alpha` weighs both classes 1 (Lin et al., "Focal loss", 2017).
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not f32.
+pub fn sigmoid_focal(logits: &Tensor, target: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
+    PairLoss::Focal { alpha, gamma }.of(logits, target)
+}
+
+/// `d² / 2β` where |d| < β and `|d| − β/2` elsewhere, for d = prediction − target; β = 0 is the L1 distance.
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not f32.
+pub fn smooth_l1(prediction: &Tensor, target: &Tensor, beta: f32) -> Result<Tensor> {
+    PairLoss::SmoothL1 { beta }.of(prediction, target)
+}
+
+/// A loss between boxes that overlap by IoU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IouLoss {
+    /// −ln IoU, the IoU held at ε or more (UnitBox, FCOS).
+    Iou,
+    /// 1 − IoU.
+    Linear,
+    /// 1 − IoU + (|C| − |U|) / |C|, C being the smallest box around both.
+    Giou,
+    /// 1 − IoU + ρ² / c²: squared distance of the centres over the squared diagonal of C.
+    Diou,
+    /// DIoU + α v with v = 4/π² (atan(w/h) − atan(wₜ/hₜ))² and the constant α = v / (1 − IoU + v).
+    Ciou,
+}
+
+/// The loss of every predicted box `[M, 4]` (corners `x0 y0 x1 y1`) with its target. Returns `[M]`.
+///
+/// `eps` is added to the denominators, as torchvision does (its value is 1e-7). On other devices it runs in main memory.
+///
+/// # Errors
+/// Predictions that are not `[M, 4]` f32, or another number of targets.
+pub fn box_iou_loss(prediction: &Tensor, target: &[BBox], kind: IouLoss, eps: f32) -> Result<Tensor> {
+    if prediction.dims() != [target.len(), 4] {
+        candle_core::bail!("box_iou_loss: {} targets for boxes of shape {:?}", target.len(), prediction.dims());
+    }
+    let loss = BoxLoss { target: target.to_vec(), kind, eps: f64::from(eps).max(1e-12) };
+    on_cpu(prediction, move |boxes| boxes.apply_op1(loss))
+}
+
+/// Σ wᵢ xᵢ over all elements as a scalar: summed in f64 in a fixed order. Elements of weight 0 are not looked at, so
+/// an infinite loss that nobody selected does no harm.
+///
+/// # Errors
+/// Another number of weights than elements, or a tensor that is not f32.
+pub fn weighted_sum(x: &Tensor, weights: Vec<f32>) -> Result<Tensor> {
+    if weights.len() != x.elem_count() {
+        candle_core::bail!("weighted_sum: {} weights for a tensor of shape {:?}", weights.len(), x.dims());
+    }
+    if x.device().is_cpu() {
+        return x.apply_op1(WeightedSum { weights });
+    }
+    let weights = Tensor::from_vec(weights, x.shape(), x.device())?;
+    weights.ne(0f32)?.where_cond(x, &weights.zeros_like()?)?.mul(&weights)?.sum_all()
+}
+
+struct CrossEntropy {
+    columns: Vec<Option<usize>>,
+}
+
+/// Maximum of a row, and Σ e^(x − maximum).
+fn log_sum_parts(row: &[f32]) -> (f32, f64) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (max, row.iter().map(|&x| f64::from((x - max).exp())).sum())
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, classes) = layout.shape().dims2()?;
+        let x = contiguous(storage, layout, self.name())?;
+        let mut loss = vec![0.0f32; rows];
+        loss.par_iter_mut().zip(&self.columns).enumerate().with_min_len(64).for_each(|(i, (loss, &column))| {
+            if let Some(column) = column {
+                let row = &x[i * classes..(i + 1) * classes];
+                let (max, sum) = log_sum_parts(row);
+                *loss = (sum.ln() - f64::from(row[column] - max)) as f32;
+            }
+        });
+        Ok((CpuStorage::F32(loss), Shape::from(rows)))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
+        let (_, classes) = arg.dims2()?;
+        let gradient = with_values(arg, self.name(), |x| {
+            with_values(grad_res, self.name(), |g| {
+                let mut gx = vec![0.0f32; x.len()];
+                if gx.is_empty() {
+                    return Ok(gx);
+                }
+                let rows = x.par_chunks(classes).zip(g).zip(&self.columns);
+                gx.par_chunks_mut(classes).zip(rows).with_min_len(64).for_each(|(gx, ((x, &g), &column))| {
+                    // Rows that a loss did not select have a zero gradient and cost nothing.
+                    let Some(column) = column.filter(|_| g != 0.0) else {
+                        return;
+                    };
+                    let (max, sum) = log_sum_parts(x);
+                    let scale = (f64::from(g) / sum) as f32;
+                    for (gx, &x) in gx.iter_mut().zip(x) {
+                        *gx = scale * (x - max).exp();
+                    }
+                    gx[column] -= g;
+                });
+                Ok(gx)
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum PairLoss {
+    Bce,
+    Focal { alpha: f32, gamma: f32 },
+    SmoothL1 { beta: f32 },
+}
+
+/// ln(1 + e^x) without overflow.
+#[inline(always)]
+fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+#[inline(always)]
+fn power(base: f32, exponent: f32) -> f32 {
+    if exponent == 2.0 { base * base } else { base.powf(exponent) }
+}
+
+impl PairLoss {
+    fn of(self, x: &Tensor, target: &Tensor) -> Result<Tensor> {
+        same_shape(x, target, self.name())?;
+        let target = target.detach();
+        if x.device().is_cpu() {
+            return x.apply_op2(&target, self);
+        }
+        let (value, derivative) = self.parts(&x.detach(), &target)?;
+        straight_through(x, &value, &derivative)
+    }
+
+    #[inline(always)]
+    fn value(self, x: f32, t: f32) -> f32 {
+        match self {
+            Self::Bce => softplus(x) - x * t,
+            Self::Focal { alpha, gamma } => focal(x, t, alpha, gamma).0,
+            Self::SmoothL1 { beta } => {
+                let d = (x - t).abs();
+                if d < beta { 0.5 * d * d / beta } else { d - 0.5 * beta }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn derivative(self, x: f32, t: f32) -> f32 {
+        match self {
+            Self::Bce => sigmoid_of(x) - t,
+            Self::Focal { alpha, gamma } => focal(x, t, alpha, gamma).1,
+            Self::SmoothL1 { beta } => {
+                let d = x - t;
+                if d.abs() < beta {
+                    d / beta
+                } else if d == 0.0 {
+                    0.0
+                } else {
+                    d.signum()
+                }
+            }
+        }
+    }
+
+    /// Value and derivative as tensors.
+    fn parts(self, x: &Tensor, t: &Tensor) -> Result<(Tensor, Tensor)> {
+        let plain = || x.relu()?.sub(&x.mul(t)?)?.add(&x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?);
+        match self {
+            Self::Bce => Ok((plain()?, composed_sigmoid(x)?.sub(t)?)),
+            Self::Focal { alpha, gamma } => {
+                let (alpha, gamma) = (f64::from(alpha), f64::from(gamma));
+                let (p, entropy) = (composed_sigmoid(x)?, plain()?);
+                let flip = t.affine(-2.0, 1.0)?;
+                let miss = p.mul(&flip)?.add(t)?.maximum(1e-12f32)?;
+                let focus = miss.powf(gamma)?;
+                let slope = p.mul(&p.affine(-1.0, 1.0)?)?.mul(&flip)?;
+                let pull = focus.div(&miss)?.mul(&slope)?.mul(&entropy)?.affine(gamma, 0.0)?;
+                let derivative = pull.add(&focus.mul(&p.sub(t)?)?)?;
+                let value = focus.mul(&entropy)?;
+                if alpha < 0.0 {
+                    return Ok((value, derivative));
+                }
+                let balance = t.affine(2.0 * alpha - 1.0, 1.0 - alpha)?;
+                Ok((value.mul(&balance)?, derivative.mul(&balance)?))
+            }
+            Self::SmoothL1 { beta } => {
+                let d = x.sub(t)?;
+                let sign = d.gt(0f32)?.to_dtype(d.dtype())?.sub(&d.lt(0f32)?.to_dtype(d.dtype())?)?;
+                if beta <= 0.0 {
+                    return Ok((d.abs()?, sign));
+                }
+                // With c = d held to ±β both branches are c (d − c/2) / β and c / β.
+                let held = d.clamp(-beta, beta)?;
+                let value = held.mul(&d.sub(&held.affine(0.5, 0.0)?)?)?;
+                let scale = 1.0 / f64::from(beta);
+                Ok((value.affine(scale, 0.0)?, held.affine(scale, 0.0)?))
+            }
+        }
+    }
+}
+
+/// Focal loss of one logit and its derivative.
+///
+/// For a target of 0 or 1 let y be the logit towards the wrong answer (x or −x): pₜ = 1 − σ(y), BCE = ln(1 + e^y),
+/// and the derivative by y is σ^γ (γ (1 − σ) BCE + σ), which holds for any size of logit.
+#[inline(always)]
+fn focal(x: f32, t: f32, alpha: f32, gamma: f32) -> (f32, f32) {
+    let balance = if alpha < 0.0 { 1.0 } else { alpha * t + (1.0 - alpha) * (1.0 - t) };
+    if t == 0.0 || t == 1.0 {
+        let sign = 1.0 - 2.0 * t;
+        let (miss, entropy) = (sigmoid_of(sign * x), softplus(sign * x));
+        let focus = balance * power(miss, gamma);
+        return (focus * entropy, sign * focus * (gamma * sigmoid_of(-sign * x) * entropy + miss));
+    }
+    let (p, entropy) = (sigmoid_of(x), softplus(x) - x * t);
+    let miss = p + t - 2.0 * p * t;
+    let focus = balance * power(miss, gamma);
+    let pull = if miss > 0.0 { gamma * focus / miss * p * (1.0 - p) * (1.0 - 2.0 * t) * entropy } else { 0.0 };
+    (focus * entropy, pull + focus * (p - t))
+}
+
+impl CustomOp2 for PairLoss {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Bce => "bce_with_logits",
+            Self::Focal { .. } => "sigmoid_focal",
+            Self::SmoothL1 { .. } => "smooth_l1",
+        }
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, t) = (contiguous(s1, l1, self.name())?, contiguous(s2, l2, self.name())?);
+        let loss = *self;
+        Ok((CpuStorage::F32(map2(&x, &t, move |x, t| loss.value(x, t))), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        arg1: &Tensor,
+        arg2: &Tensor,
+        _res: &Tensor,
+        grad_res: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let loss = *self;
+        let gradient = with_values(arg1, self.name(), |x| {
+            with_values(arg2, self.name(), |t| {
+                with_values(grad_res, self.name(), |g| {
+                    Ok(map3(x, t, g, move |x, t, g| if g == 0.0 { 0.0 } else { g * loss.derivative(x, t) }))
+                })
+            })
+        })?;
+        Ok((Some(Tensor::from_vec(gradient, arg1.shape(), arg1.device())?), None))
+    }
+}
+
+struct WeightedSum {
+    weights: Vec<f32>,
+}
+
+impl CustomOp1 for WeightedSum {
+    fn name(&self) -> &'static str {
+        "weighted_sum"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout, self.name())?;
+        let term = |(&x, &w): (&f32, &f32)| if w == 0.0 { 0.0 } else { f64::from(x) * f64::from(w) };
+        let parts: Vec<f64> = x
+            .par_chunks(CHUNK)
+            .zip(self.weights.par_chunks(CHUNK))
+            .map(|(x, w)| x.iter().zip(w).map(term).sum::<f64>())
+            .collect();
+        Ok((CpuStorage::F32(vec![parts.iter().sum::<f64>() as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
+        let scale = grad_res.to_scalar::<f32>()?;
+        let gradient: Vec<f32> = self.weights.iter().map(|w| w * scale).collect();
+        Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
+    }
+}
+
+struct BoxLoss {
+    target: Vec<BBox>,
+    kind: IouLoss,
+    eps: f64,
+}
+
+impl BoxLoss {
+    /// Loss and its four partial derivatives.
+    fn of(&self, corners: &[f32], target: BBox) -> Dual {
+        let variable = |i: usize| Dual::variable(f64::from(corners[i]), i);
+        let (x0, y0, x1, y1) = (variable(0), variable(1), variable(2), variable(3));
+        let [tx0, ty0, tx1, ty1] = [target.x0, target.y0, target.x1, target.y1].map(|v| Dual::constant(f64::from(v)));
+        let (eps, one) = (Dual::constant(self.eps), Dual::constant(1.0));
+        let (w, h, tw, th) = (x1 - x0, y1 - y0, tx1 - tx0, ty1 - ty0);
+
+        let (shared_w, shared_h) = (x1.min(tx1) - x0.max(tx0), y1.min(ty1) - y0.max(ty0));
+        let overlaps = shared_w.value > 0.0 && shared_h.value > 0.0;
+        let intersection = if overlaps { shared_w * shared_h } else { Dual::constant(0.0) };
+        let union = w * h + tw * th - intersection;
+        // An inverted box can make the union negative: hold the denominator at ε.
+        let iou = intersection / (union + eps).max(eps);
+        let (around_w, around_h) = (x1.max(tx1) - x0.min(tx0), y1.max(ty1) - y0.min(ty0));
+
+        match self.kind {
+            // Clamped, not blended: below ε there is no gradient, as with mmdet's `clamp(min=eps)`.
+            IouLoss::Iou if iou.value < self.eps => Dual::constant(-self.eps.ln()),
+            IouLoss::Iou => Dual::constant(0.0) - iou.ln(),
+            IouLoss::Linear => one - iou,
+            IouLoss::Giou => {
+                let around = around_w * around_h;
+                one - iou + (around - union) / (around + eps).max(eps)
+            }
+            IouLoss::Diou | IouLoss::Ciou => {
+                let half = Dual::constant(0.5);
+                let (dx, dy) = ((x0 + x1 - tx0 - tx1) * half, (y0 + y1 - ty0 - ty1) * half);
+                let diagonal = around_w * around_w + around_h * around_h + eps;
+                let distance = one - iou + (dx * dx + dy * dy) / diagonal;
+                if self.kind == IouLoss::Diou {
+                    return distance;
+                }
+                let difference = tw.atan2(th) - w.atan2(h);
+                let v = difference * difference * Dual::constant(4.0 / (std::f64::consts::PI * std::f64::consts::PI));
+                let alpha = v.value / (1.0 - iou.value + v.value + self.eps);
+                distance + v * Dual::constant(alpha)
+            }
+        }
+    }
+}
+
+impl CustomOp1 for BoxLoss {
+    fn name(&self) -> &'static str {
+        "box_iou_loss"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let boxes = contiguous(storage, layout, self.name())?;
+        let pairs = boxes.chunks_exact(4).zip(&self.target);
+        let loss: Vec<f32> = pairs.map(|(corners, &target)| self.of(corners, target).value as f32).collect();
+        let shape = Shape::from(loss.len());
+        Ok((CpuStorage::F32(loss), shape))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = with_values(arg, self.name(), |boxes| {
+            with_values(grad_res, self.name(), |g| {
+                let mut gradient = Vec::with_capacity(boxes.len());
+                for ((corners, &target), &g) in boxes.chunks_exact(4).zip(&self.target).zip(g) {
+                    let partial = self.of(corners, target).partial;
+                    gradient.extend(partial.map(|p| (p * f64::from(g)) as f32));
+                }
+                Ok(gradient)
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
+    }
+}
+
+/// A number with its partial derivatives by the four corners of a box (forward-mode differentiation).
+#[derive(Clone, Copy, Debug)]
+struct Dual {
+    value: f64,
+    partial: [f64; 4],
+}
+
+impl Dual {
+    fn constant(value: f64) -> Self {
+        Self { value, partial: [0.0; 4] }
+    }
+
+    fn variable(value: f64, index: usize) -> Self {
+        let mut dual = Self::constant(value);
+        dual.partial[index] = 1.0;
+        dual
+    }
+
+    /// `value`, with the partials of both operands scaled and added.
+    fn blend(self, other: Self, value: f64, own: f64, others: f64) -> Self {
+        let mut partial = [0.0; 4];
+        for (k, p) in partial.iter_mut().enumerate() {
+            *p = own * self.partial[k] + others * other.partial[k];
+        }
+        Self { value, partial }
+    }
+
+    /// The larger; equals share the gradient, as in PyTorch.
+    fn max(self, other: Self) -> Self {
+        if self.value == other.value {
+            self.blend(other, self.value, 0.5, 0.5)
+        } else if self.value > other.value {
+            self
+        } else {
+            other
+        }
+    }
+
+    /// The smaller; equals share the gradient.
+    fn min(self, other: Self) -> Self {
+        if self.value == other.value {
+            self.blend(other, self.value, 0.5, 0.5)
+        } else if self.value < other.value {
+            self
+        } else {
+            other
+        }
+    }
+
+    fn ln(self) -> Self {
+        self.blend(self, self.value.ln(), 1.0 / self.value, 0.0)
+    }
+
+    /// The angle of (other, self), which is atan(self / other) for a positive other; constant at the origin.
+    fn atan2(self, other: Self) -> Self {
+        let square = self.value * self.value + other.value * other.value;
+        let scale = if square > 0.0 { 1.0 / square } else { 0.0 };
+        self.blend(other, self.value.atan2(other.value), other.value * scale, -self.value * scale)
+    }
+}
+
+impl std::ops::Add for Dual {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        self.blend(other, self.value + other.value, 1.0, 1.0)
+    }
+}
+
+impl std::ops::Sub for Dual {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self.blend(other, self.value - other.value, 1.0, -1.0)
+    }
+}
+
+impl std::ops::Mul for Dual {
+    type Output = Self;
+
+    fn mul(self, other: Self) -> Self {
+        self.blend(other, self.value * other.value, other.value, self.value)
+    }
+}
+
+impl std::ops::Div for Dual {
+    type Output = Self;
+
+    fn div(self, other: Self) -> Self {
+        let value = self.value / other.value;
+        self.blend(other, value, 1.0 / other.value, -value / other.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn gradient_of(x: &Var, y: &Tensor) -> Result<Vec<f32>> {
+        let gradients = y.sum_all()?.backward()?;
+        gradients.get(x.as_tensor()).expect("a gradient").flatten_all()?.to_vec1()
+    }
+
+    #[test]
+    fn the_composed_pair_losses_equal_the_kernels() -> Result<()> {
+        let device = &Device::Cpu;
+        let logits = [-90.0f32, -3.0, -0.4, 0.0, 0.3, 2.0, 90.0, 0.7];
+        let targets = [0.0f32, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.25];
+        let target = Tensor::from_slice(&targets, 8, device)?;
+        for loss in [
+            PairLoss::Bce,
+            PairLoss::Focal { alpha: 0.25, gamma: 2.0 },
+            PairLoss::Focal { alpha: -1.0, gamma: 1.5 },
+            PairLoss::SmoothL1 { beta: 1.0 },
+            PairLoss::SmoothL1 { beta: 0.0 },
+        ] {
+            let x = Var::from_slice(&logits, 8, device)?;
+            let fused = loss.of(x.as_tensor(), &target)?;
+            let (value, derivative) = loss.parts(&x.detach(), &target)?;
+            let composed = straight_through(x.as_tensor(), &value, &derivative)?;
+            let values = (fused.to_vec1::<f32>()?, composed.to_vec1::<f32>()?);
+            let gradients = (gradient_of(&x, &fused)?, gradient_of(&x, &composed)?);
+            for (a, b) in [values, gradients] {
+                let close = a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + a.abs()));
+                assert!(close, "{loss:?}: {a:?} and {b:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Two 2x2 boxes shifted by (1, 0): intersection 2, union 6, enclosing 3x2, centres 1 apart, diagonal² 13.
+    #[test]
+    fn box_losses_match_hand_computation() -> Result<()> {
+        let boxes = Tensor::from_slice(&[1.0f32, 0.0, 3.0, 2.0], (1, 4), &Device::Cpu)?;
+        let target = [BBox::new(0.0, 0.0, 2.0, 2.0)];
+        for (kind, expected) in [
+            (IouLoss::Iou, 3.0f32.ln()),
+            (IouLoss::Linear, 2.0 / 3.0),
+            (IouLoss::Giou, 2.0 / 3.0),
+            (IouLoss::Diou, 2.0 / 3.0 + 1.0 / 13.0),
+            (IouLoss::Ciou, 2.0 / 3.0 + 1.0 / 13.0),
+        ] {
+            let loss = box_iou_loss(&boxes, &target, kind, 1e-7)?.to_vec1::<f32>()?[0];
+            assert!((loss - expected).abs() < 1e-5, "{kind:?}: {loss}, not {expected}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn targets_that_do_not_fit_are_errors() -> Result<()> {
+        let logits = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu)?;
+        assert!(cross_entropy(&logits, &[0], -1).is_err());
+        assert!(cross_entropy(&logits, &[0, 3], -1).is_err());
+        assert!(cross_entropy(&logits, &[0, -2], -1).is_err());
+        assert!(cross_entropy(&logits, &[0, -1], -1).is_ok());
+        assert!(bce_with_logits(&logits, &logits.t()?).is_err());
+        assert!(box_iou_loss(&logits, &[], IouLoss::Giou, 1e-7).is_err());
+        assert!(weighted_sum(&logits, vec![1.0; 5]).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! Floor 1: tensor operations that candle lacks, gets wrong or does slowly, each with forward and backward.
+
+pub mod activation;
+pub mod conv;
+pub mod gather;
+pub mod interrupt;
+pub mod losses;
+pub mod norm;
+pub mod pool;
+pub mod resize;
+pub mod roi;
+pub mod storage;
+pub mod transposed;
+pub mod update;

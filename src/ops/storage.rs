@@ -1,0 +1,168 @@
+//! From a tensor to a contiguous `f32` slice and back, done the same way by every op.
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor};
+use rayon::prelude::*;
+use std::borrow::Cow;
+
+/// Elements that one task of an element-wise op handles.
+pub(super) const CHUNK: usize = 1 << 14;
+
+/// The elements of a CPU storage in row-major order: borrowed where the layout is contiguous, gathered otherwise.
+///
+/// # Errors
+/// An element type other than f32; `op` names the operation in the message.
+pub fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout, op: &str) -> Result<Cow<'a, [f32]>> {
+    let CpuStorage::F32(values) = storage else {
+        candle_core::bail!("{} works on f32 tensors, not {:?}", op, storage.dtype());
+    };
+    Ok(match layout.contiguous_offsets() {
+        Some((start, end)) => Cow::Borrowed(&values[start..end]),
+        None => Cow::Owned(gather(values, layout)),
+    })
+}
+
+/// Calls `read` with the elements of a CPU tensor in row-major order.
+///
+/// # Errors
+/// A tensor on another device, an element type other than f32, or what `read` returns.
+pub fn with_values<R>(tensor: &Tensor, op: &str, read: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => read(&contiguous(storage, layout, op)?),
+        _ => candle_core::bail!("{} has no implementation for {:?}", op, tensor.device().location()),
+    }
+}
+
+/// Runs `op` on a copy of `x` in main memory and brings the result back to the device of `x`; gradients take the
+/// same way. For operations that have no device implementation: correct, at the price of two copies.
+///
+/// # Errors
+/// A failed copy, or what `op` returns.
+pub fn on_cpu(x: &Tensor, op: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let device = x.device().clone();
+    op(&x.to_device(&Device::Cpu)?)?.to_device(&device)
+}
+
+/// Fails unless both tensors have one shape.
+///
+/// # Errors
+/// Shapes that differ; `op` names the operation in the message.
+pub fn same_shape(a: &Tensor, b: &Tensor, op: &str) -> Result<()> {
+    if a.dims() != b.dims() {
+        candle_core::bail!("{} needs two tensors of one shape, not {:?} and {:?}", op, a.dims(), b.dims());
+    }
+    Ok(())
+}
+
+/// `f` of every element, in parallel.
+pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
+    let mut y = vec![0.0f32; x.len()];
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    });
+    y
+}
+
+/// `f` of every pair of elements, in parallel. Slices of one length.
+pub(super) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
+    debug_assert_eq!(a.len(), b.len());
+    let mut y = vec![0.0f32; a.len()];
+    let inputs = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+    y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, (a, b))| {
+        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+            *y = f(a, b);
+        }
+    });
+    y
+}
+
+/// `f` of every triple of elements, in parallel. Slices of one length.
+pub(super) fn map3(a: &[f32], b: &[f32], c: &[f32], f: impl Fn(f32, f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
+    debug_assert!(a.len() == b.len() && b.len() == c.len());
+    let mut y = vec![0.0f32; a.len()];
+    let inputs = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).zip(c.par_chunks(CHUNK));
+    y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, ((a, b), c))| {
+        for (((y, &a), &b), &c) in y.iter_mut().zip(a).zip(b).zip(c) {
+            *y = f(a, b, c);
+        }
+    });
+    y
+}
+
+/// Row-major elements of a layout with any strides.
+fn gather(values: &[f32], layout: &Layout) -> Vec<f32> {
+    let (dims, strides) = (layout.dims(), layout.stride());
+    let count: usize = dims.iter().product();
+    let mut out = Vec::with_capacity(count);
+    let Some(last) = dims.len().checked_sub(1).filter(|_| count > 0) else {
+        return out;
+    };
+    let mut index = vec![0usize; dims.len()];
+    let mut offset = layout.start_offset();
+    loop {
+        out.extend((0..dims[last]).map(|i| values[offset + i * strides[last]]));
+        let mut axis = last;
+        loop {
+            if axis == 0 {
+                return out;
+            }
+            axis -= 1;
+            index[axis] += 1;
+            offset += strides[axis];
+            if index[axis] < dims[axis] {
+                break;
+            }
+            offset -= strides[axis] * dims[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::DType;
+
+    #[test]
+    fn every_layout_reads_as_candle_reads_it() -> Result<()> {
+        let base = Tensor::arange(0f32, 120f32, &Device::Cpu)?.reshape((2, 3, 4, 5))?;
+        let views = [
+            base.clone(),
+            base.permute(vec![3, 1, 0, 2])?,
+            base.narrow(2, 1, 2)?,
+            base.narrow(3, 2, 1)?.transpose(0, 1)?,
+            base.narrow(0, 1, 1)?.broadcast_as((4, 3, 4, 5))?,
+            base.narrow(1, 0, 0)?,
+            base.transpose(0, 3)?.narrow(0, 0, 0)?,
+        ];
+        for view in views {
+            let read = with_values(&view, "test", |v| Ok(v.to_vec()))?;
+            assert_eq!(read.len(), view.elem_count());
+            if !read.is_empty() {
+                let expected: Vec<f32> = view.flatten_all()?.to_vec1()?;
+                assert_eq!(read, expected, "{:?}", view.layout());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn other_types_and_shapes_are_named_errors() -> Result<()> {
+        let x = Tensor::zeros((2, 2), DType::F64, &Device::Cpu)?;
+        let error = with_values(&x, "some_op", |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("some_op") && error.contains("F64"), "{error}");
+        assert!(same_shape(&x, &x.reshape(4)?, "some_op").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn maps_cover_the_last_partial_chunk() {
+        let x: Vec<f32> = (0..CHUNK + 3).map(|i| i as f32).collect();
+        assert!(map(&x, |v| v + 1.0).iter().zip(&x).all(|(y, x)| *y == x + 1.0));
+        assert!(map2(&x, &x, |a, b| a - b).iter().all(|v| *v == 0.0));
+        assert!(map3(&x, &x, &x, |a, b, c| a - b + c).iter().zip(&x).all(|(y, x)| y == x));
+    }
+}

@@ -1,0 +1,145 @@
+//! In-place arithmetic on parameters: what an optimiser does after the gradients are known.
+
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use rayon::prelude::*;
+
+/// Elements that one task of a parallel update handles.
+const CHUNK: usize = 1 << 16;
+
+fn read<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => candle_core::bail!("an in-place update needs contiguous tensors"),
+    }
+}
+
+fn write<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),
+        _ => candle_core::bail!("an in-place update needs a contiguous f32 tensor"),
+    }
+}
+
+/// destination ← keep · destination + add · source
+struct Blend {
+    keep: f32,
+    add: f32,
+}
+
+impl InplaceOp2 for Blend {
+    fn name(&self) -> &'static str {
+        "blend"
+    }
+
+    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
+        let (destination, source) = (write(s1, l1)?, read(s2, l2)?);
+        destination.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(d, s)| {
+            for (d, s) in d.iter_mut().zip(s) {
+                *d = self.keep * *d + self.add * s;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// velocity ← momentum · velocity + scale · gradient + decay · parameter
+struct Velocity {
+    momentum: f32,
+    scale: f32,
+    decay: f32,
+}
+
+impl InplaceOp3 for Velocity {
+    fn name(&self) -> &'static str {
+        "velocity"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &mut CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<()> {
+        let (velocity, gradient, parameter) = (write(s1, l1)?, read(s2, l2)?, read(s3, l3)?);
+        let sources = gradient.par_chunks(CHUNK).zip(parameter.par_chunks(CHUNK));
+        velocity.par_chunks_mut(CHUNK).zip(sources).for_each(|(v, (g, p))| {
+            for ((v, g), p) in v.iter_mut().zip(g).zip(p) {
+                *v = self.momentum * *v + self.scale * g + self.decay * p;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// `destination ← keep · destination + add · source`, both f32 of one shape.
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not contiguous f32.
+pub fn blend(destination: &Tensor, source: &Tensor, keep: f32, add: f32) -> Result<()> {
+    same_shape(destination, source)?;
+    if destination.device().is_cpu() {
+        return destination.inplace_op2(&source.contiguous()?, &Blend { keep, add });
+    }
+    let value = (destination.affine(f64::from(keep), 0.0)? + source.affine(f64::from(add), 0.0)?)?;
+    destination.slice_set(&value, 0, 0)
+}
+
+/// One step of momentum: `velocity ← momentum · velocity + scale · gradient + decay · parameter`.
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not contiguous f32.
+pub fn velocity(
+    velocity: &Tensor,
+    gradient: &Tensor,
+    parameter: &Tensor,
+    (momentum, scale, decay): (f32, f32, f32),
+) -> Result<()> {
+    same_shape(velocity, gradient)?;
+    same_shape(velocity, parameter)?;
+    if velocity.device().is_cpu() {
+        return velocity.inplace_op3(&gradient.contiguous()?, parameter, &Velocity { momentum, scale, decay });
+    }
+    blend(velocity, gradient, momentum, scale)?;
+    blend(velocity, parameter, 1.0, decay)
+}
+
+/// Σ x² in double precision, in a fixed order.
+///
+/// # Errors
+/// A tensor that cannot be read back as f32.
+pub fn squared_norm(x: &Tensor) -> Result<f64> {
+    let values: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    let chunks: Vec<f64> =
+        values.par_chunks(CHUNK).map(|c| c.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()).collect();
+    Ok(chunks.iter().sum())
+}
+
+fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.dims() != b.dims() {
+        candle_core::bail!("an in-place update of {:?} by {:?}", a.dims(), b.dims());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    #[test]
+    fn momentum_and_blend_follow_their_formulas() -> Result<()> {
+        let var = Var::from_slice(&[1.0f32, -2.0], 2, &Device::Cpu)?;
+        let v = Tensor::from_slice(&[0.5f32, 0.5], 2, &Device::Cpu)?;
+        let g = Tensor::from_slice(&[2.0f32, 4.0], 2, &Device::Cpu)?;
+        velocity(&v, &g, var.as_tensor(), (0.5, 1.0, 0.1))?;
+        assert_eq!(v.to_vec1::<f32>()?, vec![0.25 + 2.0 + 0.1, 0.25 + 4.0 - 0.2]);
+        blend(var.as_tensor(), &v, 1.0, -1.0)?;
+        assert_eq!(var.to_vec1::<f32>()?, vec![1.0 - 2.35, -2.0 - 4.05]);
+        assert!(blend(&v, &Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu)?, 1.0, 1.0).is_err());
+        assert_eq!(squared_norm(&g)?, 20.0);
+        Ok(())
+    }
+}
