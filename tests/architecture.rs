@@ -8,7 +8,7 @@ const FLOORS: [(&str, u8, &[&str]); 17] = [
     ("random", 0, &[]),
     ("geometry", 0, &["random"]),
     ("trace", 0, &["geometry"]),
-    ("stats", 0, &[]),
+    ("stats", 0, &["random"]),
     ("ops", 1, &[]),
     ("imaging", 1, &[]),
     ("weights", 1, &[]),

@@ -27,9 +27,7 @@ fn quarters() -> Picture {
 fn jpeg(picture: &Picture) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder = JpegEncoder::new_with_quality(&mut bytes, 100);
-    encoder
-        .write_image(&picture.rgb, picture.width, picture.height, ExtendedColorType::Rgb8)
-        .unwrap();
+    encoder.write_image(&picture.rgb, picture.width, picture.height, ExtendedColorType::Rgb8).unwrap();
     bytes
 }
 
@@ -44,18 +42,14 @@ fn jpeg_with_orientation(picture: &Picture, orientation: u8) -> Vec<u8> {
 
 fn png(pixels: &[u8], width: u32, height: u32, color: ExtendedColorType) -> Vec<u8> {
     let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(pixels, width, height, color)
-        .unwrap();
+    PngEncoder::new(&mut bytes).write_image(pixels, width, height, color).unwrap();
     bytes
 }
 
 /// CRC-32 of the PNG specification, annex D, bit by bit.
 fn crc(bytes: impl Iterator<Item = u8>) -> u32 {
     !bytes.fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(byte), |c, _| {
-            if c & 1 == 1 { (c >> 1) ^ 0xEDB8_8320 } else { c >> 1 }
-        })
+        (0..8).fold(sum ^ u32::from(byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xEDB8_8320 } else { c >> 1 })
     })
 }
 
@@ -102,12 +96,8 @@ fn cmyk_jpeg() -> Vec<u8> {
     bytes.extend_from_slice(&[0xFF, 0xC0, 0, 20, 8, 0, 8, 0, 8, 4]);
     bytes.extend_from_slice(&[1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0, 4, 0x11, 0]);
     // DC codes: size 0 is 0, size 7 is 10, size 8 is 110. AC: end of block is 0.
-    bytes.extend_from_slice(&[
-        0xFF, 0xC4, 0, 22, 0x00, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 8,
-    ]);
-    bytes.extend_from_slice(&[
-        0xFF, 0xC4, 0, 20, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ]);
+    bytes.extend_from_slice(&[0xFF, 0xC4, 0, 22, 0x00, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 8]);
+    bytes.extend_from_slice(&[0xFF, 0xC4, 0, 20, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     bytes.extend_from_slice(&[0xFF, 0xDA, 0, 14, 4, 1, 0, 2, 0, 3, 0, 4, 0, 0, 63, 0]);
     // 10 1111111 0 (level 255), twice 110 01111111 0 (level 0), 10 1111111 0, ones to the byte.
     bytes.extend_from_slice(&[0xBF, 0xB3, 0xFB, 0x3F, 0xAF, 0xEF]);
@@ -139,12 +129,8 @@ fn every_exif_orientation_is_applied() {
         let size = if number < 5 { (48, 32) } else { (32, 48) };
         assert_eq!((picture.width, picture.height), size, "orientation {number}");
         let (right, below) = (picture.width - 4, picture.height - 4);
-        let found = [
-            picture.pixel(3, 3),
-            picture.pixel(right, 3),
-            picture.pixel(3, below),
-            picture.pixel(right, below),
-        ];
+        let found =
+            [picture.pixel(3, 3), picture.pixel(right, 3), picture.pixel(3, below), picture.pixel(right, below)];
         for (a, b) in found.into_iter().zip(corners) {
             assert!(close(a, b), "orientation {number}: {found:?}");
         }
@@ -161,10 +147,7 @@ fn grey_palette_and_deep_pngs_become_rgb() {
     let grey = decode(&png(&[0, 100, 255], 3, 1, ExtendedColorType::L8)).unwrap();
     assert_eq!(grey.rgb, [0, 0, 0, 100, 100, 100, 255, 255, 255]);
 
-    let deep: Vec<u8> = [0u16, 65535, 25700, 257, 128, 129]
-        .iter()
-        .flat_map(|v| v.to_ne_bytes())
-        .collect();
+    let deep: Vec<u8> = [0u16, 65535, 25700, 257, 128, 129].iter().flat_map(|v| v.to_ne_bytes()).collect();
     // round(v · 255 / 65535): 129 · 255 / 65535 = 0.502.
     let picture = decode(&png(&deep, 2, 1, ExtendedColorType::Rgb16)).unwrap();
     assert_eq!(picture.rgb, [0, 255, 100, 1, 0, 1]);
@@ -198,9 +181,7 @@ fn plain_formats_are_read_by_content_and_tga_by_name() {
     assert_eq!(picture.rgb, [1, 2, 3, 4, 5, 6]);
     let folder = tempfile::tempdir().unwrap();
     let mut tga = Vec::new();
-    TgaEncoder::new(&mut tga)
-        .write_image(&picture.rgb, 2, 1, ExtendedColorType::Rgb8)
-        .unwrap();
+    TgaEncoder::new(&mut tga).write_image(&picture.rgb, 2, 1, ExtendedColorType::Rgb8).unwrap();
     let path = folder.path().join("a.TGA");
     std::fs::write(&path, &tga).unwrap();
     assert_eq!(load(&path).unwrap(), picture);
@@ -214,14 +195,7 @@ fn plain_formats_are_read_by_content_and_tga_by_name() {
 fn cut_off_and_damaged_files_are_errors_that_say_so() {
     let whole = jpeg(&quarters());
     assert!(decode(&whole).is_ok());
-    for cut in [
-        3,
-        40,
-        whole.len() / 2,
-        whole.len() * 9 / 10,
-        whole.len() - 2,
-        whole.len() - 1,
-    ] {
+    for cut in [3, 40, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 2, whole.len() - 1] {
         let error = decode(&whole[..cut]).unwrap_err();
         assert!(matches!(error, ImageError::Damaged { .. }), "cut at {cut}: {error}");
         assert!(error.to_string().contains("JPEG"), "{error}");
@@ -253,10 +227,7 @@ fn cut_off_and_damaged_files_are_errors_that_say_so() {
 fn headers_that_ask_for_too_much_are_refused() {
     for (width, height) in [(40_000, 1), (1, 40_000), (32_000, 32_000)] {
         let error = decode(&raw_png(width, height, 8, 2, &[], &[0])).unwrap_err();
-        assert!(
-            matches!(error, ImageError::TooLarge { .. }),
-            "{width} × {height}: {error}"
-        );
+        assert!(matches!(error, ImageError::TooLarge { .. }), "{width} × {height}: {error}");
     }
     assert!(decode(&raw_png(0, 5, 8, 2, &[], &[0])).is_err());
 }
@@ -265,25 +236,16 @@ fn headers_that_ask_for_too_much_are_refused() {
 fn a_sample_goes_from_file_to_input_with_its_box_on_its_pixels() {
     let mut picture = Picture::new(90, 60, [40, 40, 40]);
     picture.paste(&Picture::new(30, 24, WHITE), 36, 18);
-    let object = Object {
-        bbox: BBox::new(36.0, 18.0, 66.0, 42.0),
-        ..Object::default()
-    };
+    let object = Object { bbox: BBox::new(36.0, 18.0, 66.0, 42.0), ..Object::default() };
     let preprocess = Preprocess {
         fit: Fit::Stretch { width: 96, height: 96 },
         order: ChannelOrder::Rgb,
         mean: [0.0; 3],
         std: [255.0; 3],
     };
-    let settings = Augmentation {
-        photometric: false,
-        ..Augmentation::ssd()
-    };
+    let settings = Augmentation { photometric: false, ..Augmentation::ssd() };
     for seed in 0..24 {
-        let sample = Sample {
-            picture: picture.clone(),
-            objects: vec![object.clone()],
-        };
+        let sample = Sample { picture: picture.clone(), objects: vec![object.clone()] };
         let (sample, _) = augment(sample, &settings, [40, 40, 40], &mut Random::new(seed));
         let input = preprocess.apply(&sample.picture);
         let bbox = input.placement.to_input(sample.objects[0].bbox);

@@ -9,9 +9,7 @@ fn parse(library: &ShaderLibrary, name: &str) -> naga::Module {
     match naga::front::wgsl::parse_str(&assembled.text) {
         Ok(module) => module,
         Err(error) => {
-            let origin = error
-                .location(&assembled.text)
-                .and_then(|at| assembled.origin(at.line_number));
+            let origin = error.location(&assembled.text).and_then(|at| assembled.origin(at.line_number));
             panic!("{name} at {origin:?}: {}", error.emit_to_string(&assembled.text));
         }
     }
@@ -52,11 +50,8 @@ fn uniform_structs_lie_as_their_twins_in_rust() {
             .map(|member| (member.name.clone().unwrap_or_default(), member.offset as usize))
             .filter(|(name, _)| !name.starts_with("padding"))
             .collect();
-        let expected: Vec<(String, usize)> = twin
-            .members
-            .iter()
-            .map(|&(name, offset)| (name.to_owned(), offset))
-            .collect();
+        let expected: Vec<(String, usize)> =
+            twin.members.iter().map(|&(name, offset)| (name.to_owned(), offset)).collect();
         assert_eq!(members, expected, "members of {}", twin.name);
     }
 }

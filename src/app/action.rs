@@ -8,15 +8,24 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     OpenPath(PathBuf),
-    OpenData { path: String, split: Option<String> },
+    OpenData {
+        path: String,
+        split: Option<String>,
+    },
     OpenDialog(Dialog),
     Show(usize),
     Next,
     Previous,
-    LoadModel { choice: ModelChoice, weights: Option<PathBuf>, allow_partial: bool },
+    LoadModel {
+        choice: ModelChoice,
+        weights: Option<PathBuf>,
+        allow_partial: bool,
+    },
     /// Changes the loaded model's limits; the change can be undone.
     Configure(Box<crate::detect::Config>),
-    StartTraining { from_current: bool },
+    StartTraining {
+        from_current: bool,
+    },
     Step(u64),
     TrainOrPause,
     StopTraining,

@@ -61,11 +61,9 @@ fn ask(dialog: Dialog) -> Option<Action> {
                 .add_filter("Weights", &["safetensors", "pth", "pt", "th", "tar", "pkl", "weights"])
                 .pick_file(),
         ),
-        Dialog::SaveWeights => files
-            .set_title("Save weights")
-            .set_file_name("weights.safetensors")
-            .save_file()
-            .map(Action::SaveWeights),
+        Dialog::SaveWeights => {
+            files.set_title("Save weights").set_file_name("weights.safetensors").save_file().map(Action::SaveWeights)
+        }
         Dialog::ExportView => {
             files.set_title("Export the view").set_file_name("view.png").save_file().map(Action::ExportView)
         }

@@ -43,7 +43,11 @@ pub fn defaults() -> Vec<Binding> {
         bind("Heat map on or off", &[plain(Key::H)], Action::Toggle(Layer::HeatMap)),
         bind("All classes", &[with(Modifiers::ALT, Key::Num0)], Action::Isolate(None)),
         bind("Open image…", &[with(Modifiers::COMMAND, Key::O)], Action::OpenDialog(Dialog::Image)),
-        bind("Open folder or data set…", &[with(Modifiers::COMMAND.plus(Modifiers::SHIFT), Key::O)], Action::OpenDialog(Dialog::Folder)),
+        bind(
+            "Open folder or data set…",
+            &[with(Modifiers::COMMAND.plus(Modifiers::SHIFT), Key::O)],
+            Action::OpenDialog(Dialog::Folder),
+        ),
         bind("Open COCO annotations…", &[], Action::OpenDialog(Dialog::Annotations)),
         bind("Load weights…", &[with(Modifiers::COMMAND, Key::L)], Action::OpenDialog(Dialog::Weights)),
         bind("Save weights…", &[with(Modifiers::COMMAND, Key::S)], Action::OpenDialog(Dialog::SaveWeights)),

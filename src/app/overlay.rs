@@ -42,7 +42,8 @@ impl Palette {
         let mut picked = enter.then(|| found.get(self.chosen).map(|b| b.action.clone())).flatten();
         let response = egui::Modal::new(egui::Id::unique("palette")).show(ctx, |ui| {
             ui.set_width(420.0);
-            let field = ui.add(TextEdit::singleline(&mut self.text).hint_text("What to do?").desired_width(f32::INFINITY));
+            let field =
+                ui.add(TextEdit::singleline(&mut self.text).hint_text("What to do?").desired_width(f32::INFINITY));
             field.request_focus();
             ScrollArea::vertical().max_height(360.0).show(ui, |ui| {
                 for (index, binding) in found.iter().enumerate() {

@@ -52,7 +52,10 @@ impl Settings {
 
     /// Reads the file; what is missing, of another version or out of range becomes the default.
     pub fn load() -> Self {
-        Self::path().and_then(|path| std::fs::read_to_string(path).ok()).map(|text| Self::read(&text)).unwrap_or_default()
+        Self::path()
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .map(|text| Self::read(&text))
+            .unwrap_or_default()
     }
 
     fn read(text: &str) -> Self {
@@ -78,7 +81,8 @@ impl Settings {
             return Err("there is no home folder to keep settings in".into());
         };
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| format!("cannot make the folder ({e}): {}", folder.display()))?;
+            std::fs::create_dir_all(folder)
+                .map_err(|e| format!("cannot make the folder ({e}): {}", folder.display()))?;
         }
         let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
         crate::weights::write_atomically(&path, text.as_bytes()).map_err(|e| e.to_string())

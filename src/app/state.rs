@@ -118,7 +118,8 @@ impl State {
             Event::Idle { .. } => self.progress = None,
             Event::ModelLoaded(model) => {
                 let report = model.report.as_ref().map(|r| format!(", {:.1} % of it loaded", r.coverage * 100.0));
-                let text = format!("{} with {} weights{}", model.config.arch(), model.weights, report.unwrap_or_default());
+                let text =
+                    format!("{} with {} weights{}", model.config.arch(), model.weights, report.unwrap_or_default());
                 self.note(Severity::Info, "model", text);
                 self.model = Some(model);
             }

@@ -7,12 +7,12 @@ use super::keys::{self, Binding};
 use super::layout::{self, Panel};
 use super::overlay::{Palette, help};
 use super::panels::data::DataPanel;
+use super::panels::evaluation;
 use super::panels::image::{ImagePanel, Wish};
 use super::panels::log::LogPanel;
 use super::panels::losses::LossesPanel;
 use super::panels::model::ModelPanel;
 use super::panels::step::StepPanel;
-use super::panels::evaluation;
 use super::settings::Settings;
 use super::state::State;
 use super::theme;
@@ -91,11 +91,15 @@ impl Workbench {
         Ok(workbench)
     }
 
-    /// The workbench without a window of its own: for [`Self::new`] and for tests.
+    /// A workbench with default settings and nothing to draw pictures with, for tests that drive it by labels.
     ///
     /// # Errors
     /// No thread for the engine.
-    pub fn start(
+    pub fn for_tests(ctx: &Context, arguments: &WindowArguments) -> Result<Self, String> {
+        Self::start(ctx, arguments, Settings::default(), Messages::default())
+    }
+
+    fn start(
         ctx: &Context,
         arguments: &WindowArguments,
         settings: Settings,
@@ -288,12 +292,8 @@ impl Workbench {
             Action::ClearLog => self.state.log.clear(),
             Action::ExportView(path) => self.export(path),
             Action::Clear => {
-                if self.help {
-                    self.help = false;
-                } else {
-                    self.panels.image.selected = None;
-                    self.panels.image.isolated = None;
-                }
+                self.panels.image.selected = None;
+                self.panels.image.isolated = None;
             }
         }
     }
@@ -378,7 +378,13 @@ impl Workbench {
     /// Draws everything and applies what was asked for.
     pub fn draw(&mut self, ui: &mut Ui) {
         let ctx = ui.ctx().clone();
-        let mut actions = keys::pressed(&ctx, &self.bindings);
+        let mut actions = Vec::new();
+        if !self.palette.open && !self.help {
+            actions = keys::pressed(&ctx, &self.bindings);
+        } else if ctx.input_mut(|i| i.consume_key(egui::Modifiers::NONE, egui::Key::Escape)) {
+            self.palette.open = false;
+            self.help = false;
+        }
         while let Some(action) = self.dialogs.answer() {
             actions.push(action);
         }
@@ -436,7 +442,13 @@ impl Workbench {
                 ui.separator();
             }
             if let Some(data) = &self.state.data {
-                ui.label(format!("{} {}, image {} of {}", data.name, data.split, self.state.wanted + 1, data.images.len()));
+                ui.label(format!(
+                    "{} {}, image {} of {}",
+                    data.name,
+                    data.split,
+                    self.state.wanted + 1,
+                    data.images.len()
+                ));
                 ui.separator();
             }
             if let Some(training) = &self.state.training {
@@ -499,7 +511,15 @@ const MENUS: &[(&str, &[&str])] = &[
     ),
     (
         "Train",
-        &["Start training on the open data", "Train or pause", "Step one iteration", "Step ten iterations", "Stop training", "Evaluate on the open data", "Cancel"],
+        &[
+            "Start training on the open data",
+            "Train or pause",
+            "Step one iteration",
+            "Step ten iterations",
+            "Stop training",
+            "Evaluate on the open data",
+            "Cancel",
+        ],
     ),
     ("Help", &["Keys", "Palette"]),
 ];

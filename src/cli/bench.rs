@@ -2,7 +2,7 @@
 
 use super::{Answer, CliError, Outcome, threads, write_json};
 use crate::detect::Arch;
-use crate::engine::bench::{CONVOLUTIONS, Times, convolution, forward, peak_gflops, train};
+use crate::engine::bench::{CONVOLUTIONS, Stages, Times, convolution, forward, peak_gflops, train};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -57,22 +57,28 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let arch: Arch = name.parse()?;
         let (times, stages) = forward(arch, arguments.repeat)?;
         println!("{arch} forward, 640×480 picture: {}", text(times));
-        for (stage, median) in &stages {
-            println!("  {stage:<12} {median:>8.2} ms");
-        }
-        let mut value = as_json(times);
-        value["stages_ms"] = stages.into_iter().map(|(stage, ms)| (stage, json!(ms))).collect::<Map<String, Value>>().into();
-        out.insert(format!("{name} forward"), value);
+        out.insert(format!("{name} forward"), with_stages(times, stages));
         if arguments.train {
-            let times = train(arch, arguments.batch, arguments.repeat)?;
+            let (times, stages) = train(arch, arguments.batch, arguments.repeat)?;
             println!("{arch} training step, batch {}: {}", arguments.batch, text(times));
-            out.insert(format!("{name} train batch {}", arguments.batch), as_json(times));
+            out.insert(format!("{name} train batch {}", arguments.batch), with_stages(times, stages));
         }
     }
     if let Some(file) = &arguments.json {
         write_json(file, &Value::Object(out))?;
     }
     Ok(Answer::Yes)
+}
+
+/// Prints the stages and puts them beside the whole.
+fn with_stages(times: Times, stages: Stages) -> Value {
+    for (stage, median) in &stages {
+        println!("  {stage:<14} {median:>8.2} ms");
+    }
+    let mut value = as_json(times);
+    value["stages_ms"] =
+        stages.into_iter().map(|(stage, ms)| (stage, json!(ms))).collect::<Map<String, Value>>().into();
+    value
 }
 
 fn text(times: Times) -> String {

@@ -63,9 +63,17 @@ fn statistics(source: &Source) -> Outcome {
     let dataset: Dataset = open::open(&source.data, source.split.as_deref())?;
     let objects: usize = dataset.images.iter().map(|i| i.objects.len()).sum();
     let counts = dataset.class_counts();
-    let mut sides: Vec<f32> =
-        dataset.images.iter().flat_map(|i| &i.objects).map(|o| o.bbox.area().sqrt()).filter(|s| s.is_finite()).collect();
-    let quantiles: Vec<f32> = [0.0, 0.25, 0.5, 0.75, 1.0].iter().map(|&q| crate::stats::quantile(&mut sides, q).unwrap_or(f32::NAN)).collect();
+    let mut sides: Vec<f32> = dataset
+        .images
+        .iter()
+        .flat_map(|i| &i.objects)
+        .map(|o| o.bbox.area().sqrt())
+        .filter(|s| s.is_finite())
+        .collect();
+    let quantiles: Vec<f32> = [0.0, 0.25, 0.5, 0.75, 1.0]
+        .iter()
+        .map(|&q| crate::stats::quantile(&mut sides, q).unwrap_or(f32::NAN))
+        .collect();
     if let Some(file) = &source.json {
         let per_class: Vec<_> = dataset.classes.iter().zip(&counts).collect();
         write_json(

@@ -2,6 +2,7 @@
 
 use super::{Answer, CliError, Outcome, threads, write_json};
 use crate::data;
+use crate::detect::darknet::DarknetConfig;
 use crate::detect::predict::inference_pass;
 use crate::detect::{Config, predict};
 use crate::engine::DeviceChoice;
@@ -47,7 +48,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     threads(arguments.threads)?;
     let device = arguments.device.open()?;
-    let choice = choice(arguments.model.as_deref(), arguments.weights.as_deref());
+    let choice = choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
     let mut model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
     if !arguments.set.is_empty() {
         let config = overridden(model.detector.config(), &arguments.set)?;
@@ -113,12 +114,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
     Ok(Answer::Yes)
 }
 
-/// What the two options together ask for.
-pub(super) fn choice(model: Option<&str>, weights: Option<&Path>) -> ModelChoice {
+/// What the two options together ask for: an architecture's name, a darknet `.cfg`, or what the weights say.
+pub(super) fn choice(model: Option<&str>, weights: Option<&Path>) -> Result<ModelChoice, CliError> {
     match (model, weights) {
-        (Some(name), _) => ModelChoice::Named(name.to_string()),
-        (None, Some(_)) => ModelChoice::FromWeights,
-        (None, None) => ModelChoice::Named("ssd-nano".into()),
+        (Some(cfg), _) if cfg.ends_with(".cfg") => {
+            let text = std::fs::read_to_string(cfg).map_err(|e| format!("cannot read the network ({e}): {cfg}"))?;
+            let config = DarknetConfig::read(&text).map_err(|e| format!("{e}: {cfg}"))?;
+            Ok(ModelChoice::Configured(Box::new(Config::Darknet(config))))
+        }
+        (Some(name), _) => Ok(ModelChoice::Named(name.to_string())),
+        (None, Some(_)) => Ok(ModelChoice::FromWeights),
+        (None, None) => Ok(ModelChoice::Named("ssd-nano".into())),
     }
 }
 
@@ -135,8 +141,11 @@ pub(super) fn overridden(config: &Config, settings: &[String]) -> Result<Config,
 /// A file in `folder` named after the image; a folder in the image's name becomes part of the file's.
 fn annotated_path(folder: &Path, name: &str) -> PathBuf {
     let stem = Path::new(name).with_extension("");
-    let flat: String =
-        stem.to_string_lossy().chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+    let flat: String = stem
+        .to_string_lossy()
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+        .collect();
     folder.join(format!("{}.png", flat.trim_start_matches('.')))
 }
 

@@ -89,7 +89,7 @@ fn model_on_data(arguments: &Arguments) -> Outcome {
         return Err(CliError("say what to score: --data DATA, or --gt GT.json --results R.json".into()));
     };
     let device = arguments.device.open()?;
-    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref());
+    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
     let model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
     let dataset = data::open::open(data, Some(&arguments.split))?;
     let scored = evaluate::score(&*model.detector, &dataset, |done, total| {
@@ -105,12 +105,10 @@ fn model_on_data(arguments: &Arguments) -> Outcome {
     if arguments.protocol == Protocol::Coco {
         return show(arguments, &dataset.classes, &scored.result);
     }
-    let truth: Vec<_> = dataset
-        .images
-        .iter()
-        .map(|i| crate::eval::ImageTruth { image_id: i.id, objects: i.objects.clone() })
-        .collect();
-    let result = voc::evaluate(&truth, &scored.detections, dataset.classes.len(), voc_settings(arguments.protocol).continuous());
+    let truth: Vec<_> =
+        dataset.images.iter().map(|i| crate::eval::ImageTruth { image_id: i.id, objects: i.objects.clone() }).collect();
+    let result =
+        voc::evaluate(&truth, &scored.detections, dataset.classes.len(), voc_settings(arguments.protocol).continuous());
     show_voc(arguments, &dataset.classes, &result)
 }
 

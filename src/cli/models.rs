@@ -37,7 +37,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         write_json(file, &serde_json::Value::Array(rows))?;
         return Ok(Answer::Yes);
     }
-    println!("{:<10} {:>9} {:>12} {:>8}  {:<9} layouts (80 classes)", "name", "input", "parameters", "GFLOPs", "embedded");
+    println!(
+        "{:<10} {:>9} {:>12} {:>8}  {:<9} layouts (80 classes)",
+        "name", "input", "parameters", "GFLOPs", "embedded"
+    );
     for row in &rows {
         let layouts: Vec<&str> = row["layouts"].as_array().into_iter().flatten().filter_map(|l| l.as_str()).collect();
         println!(

@@ -9,9 +9,9 @@ pub struct Arguments {
     /// Write every comparison as JSON (- for stdout)
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Compare with the convolutions that training and detection use (Winograd where it is quicker), at twice the tolerance
+    /// Compare with the convolutions that training and detection use, at twice the tolerance
     #[arg(long)]
-    winograd: bool,
+    quick: bool,
     /// Fixture files
     #[arg(required = true)]
     fixtures: Vec<PathBuf>,
@@ -22,7 +22,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let mut all = Vec::new();
     let mut agree = true;
     for path in &arguments.fixtures {
-        let parity = compare_file(path, arguments.winograd)?;
+        let parity = compare_file(path, arguments.quick)?;
         println!("{} ({})", parity.model, parity.source);
         for check in &parity.checks {
             let verdict = if check.agrees() { "ok" } else { "DIFFERS" };

@@ -103,11 +103,16 @@ fn losses(arguments: &Arguments) -> Result<(), CliError> {
 
 fn detected(arguments: &Arguments) -> Result<(), CliError> {
     let device = DeviceChoice::Auto.open()?;
-    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref());
+    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
     let model = model::load(&choice, arguments.weights.as_deref(), false, &device)?;
     let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
     let Some(entry) = dataset.images.get(arguments.index) else {
-        return Err(CliError(format!("{} has {} images, none numbered {}", dataset.name, dataset.images.len(), arguments.index)));
+        return Err(CliError(format!(
+            "{} has {} images, none numbered {}",
+            dataset.name,
+            dataset.images.len(),
+            arguments.index
+        )));
     };
     let picture = dataset.picture(arguments.index)?;
     let same = dataset.classes == model.detector.classes();
@@ -123,7 +128,10 @@ fn detected(arguments: &Arguments) -> Result<(), CliError> {
         }
         View::AnchorIou => {
             let Some(assignment) = &trace.assignment else {
-                return Err(CliError("anchors have an IoU only with objects: choose data that is annotated in the model's classes".into()));
+                return Err(CliError(
+                    "anchors have an IoU only with objects: choose data that is annotated in the model's classes"
+                        .into(),
+                ));
             };
             return histogram(arguments, assignment.iou.iter().copied().filter(|v| *v > 0.0), 0.5);
         }

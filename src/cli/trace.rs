@@ -38,11 +38,16 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.device.open()?;
-    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref());
+    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
     let model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
     let dataset = data::open::open(&arguments.image, None)?;
     let Some(entry) = dataset.images.get(arguments.index) else {
-        return Err(CliError(format!("{} has {} images, none numbered {}", dataset.name, dataset.images.len(), arguments.index)));
+        return Err(CliError(format!(
+            "{} has {} images, none numbered {}",
+            dataset.name,
+            dataset.images.len(),
+            arguments.index
+        )));
     };
     let picture = dataset.picture(arguments.index)?;
     let same_classes = dataset.classes == model.detector.classes();
@@ -53,7 +58,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     let tensors: Vec<_> = trace.tensors().into_iter().map(|t| (t.name, t.shape, TensorData::F32(t.data))).collect();
     let summary = trace.summary();
-    let metadata = BTreeMap::from([("image".to_string(), entry.name.clone()), ("summary".to_string(), summary.to_string())]);
+    let metadata =
+        BTreeMap::from([("image".to_string(), entry.name.clone()), ("summary".to_string(), summary.to_string())]);
     write_safetensors(&arguments.out, &tensors, &metadata)?;
     match &arguments.json {
         Some(file) => write_json(file, &summary)?,

@@ -148,8 +148,8 @@ fn run_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliErro
     let base = if arguments.resume {
         saved_config(folder)?
     } else if let Some(path) = &arguments.config {
-        let text =
-            std::fs::read_to_string(path).map_err(|e| format!("cannot read the configuration ({e}): {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| format!("cannot read the configuration ({e}): {}", path.display()))?;
         toml::from_str(&text).map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?
     } else {
         let arch: Arch = arguments.model.parse()?;

@@ -60,7 +60,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
             (Some(config), Some(report)) => println!("as {}:\n{report}", config.arch()),
             _ => {
                 for tensor in &listed {
-                    println!("  {} {} {}", tensor["name"].as_str().unwrap_or_default(), tensor["shape"], tensor["dtype"]);
+                    println!(
+                        "  {} {} {}",
+                        tensor["name"].as_str().unwrap_or_default(),
+                        tensor["shape"],
+                        tensor["dtype"]
+                    );
                 }
             }
         }

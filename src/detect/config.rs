@@ -1,6 +1,14 @@
 //! One configuration per detector: at once the defaults, the TOML file, the command line's overrides and the widgets.
 
+use super::darknet::DarknetConfig;
+use super::fcos::FcosConfig;
+use super::m2det::M2detConfig;
+use super::rcnn::RcnnConfig;
+use super::refinedet::RefinedetConfig;
+use super::retinanet::RetinanetConfig;
 use super::ssd::SsdConfig;
+use super::yolov3::Yolov3Config;
+use crate::geometry::coder::BoxCoder;
 use crate::imaging::preprocess::Preprocess;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -8,17 +16,84 @@ use std::str::FromStr;
 
 /// The architectures that can be built by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Arch {
     #[serde(rename = "ssd300")]
     Ssd300,
     #[serde(rename = "ssd512")]
     Ssd512,
+    #[serde(rename = "ssd-nano")]
     SsdNano,
+    #[serde(rename = "retinanet-r50")]
+    RetinanetR50,
+    #[serde(rename = "retinanet-nano")]
+    RetinanetNano,
+    #[serde(rename = "fcos-r50")]
+    FcosR50,
+    #[serde(rename = "fcos-nano")]
+    FcosNano,
+    #[serde(rename = "refinedet320")]
+    Refinedet320,
+    #[serde(rename = "refinedet512")]
+    Refinedet512,
+    #[serde(rename = "refinedet-nano")]
+    RefinedetNano,
+    #[serde(rename = "m2det320-vgg")]
+    M2det320,
+    #[serde(rename = "m2det512-vgg")]
+    M2det512,
+    #[serde(rename = "m2det704-vgg")]
+    M2det704,
+    #[serde(rename = "m2det800-vgg")]
+    M2det800,
+    #[serde(rename = "m2det-nano")]
+    M2detNano,
+    #[serde(rename = "yolov3")]
+    Yolov3,
+    #[serde(rename = "yolov3-nano")]
+    Yolov3Nano,
+    #[serde(rename = "darknet")]
+    Darknet,
+    #[serde(rename = "faster-r50")]
+    FasterR50,
+    #[serde(rename = "mask-r50")]
+    MaskR50,
+    #[serde(rename = "cascade-r50")]
+    CascadeR50,
+    #[serde(rename = "faster-nano")]
+    FasterNano,
+    #[serde(rename = "mask-nano")]
+    MaskNano,
+    #[serde(rename = "cascade-nano")]
+    CascadeNano,
 }
 
 impl Arch {
-    pub const ALL: [Self; 3] = [Self::Ssd300, Self::Ssd512, Self::SsdNano];
+    pub const ALL: [Self; 24] = [
+        Self::Ssd300,
+        Self::Ssd512,
+        Self::SsdNano,
+        Self::RetinanetR50,
+        Self::RetinanetNano,
+        Self::FcosR50,
+        Self::FcosNano,
+        Self::Refinedet320,
+        Self::Refinedet512,
+        Self::RefinedetNano,
+        Self::M2det320,
+        Self::M2det512,
+        Self::M2det704,
+        Self::M2det800,
+        Self::M2detNano,
+        Self::Yolov3,
+        Self::Yolov3Nano,
+        Self::Darknet,
+        Self::FasterR50,
+        Self::MaskR50,
+        Self::CascadeR50,
+        Self::FasterNano,
+        Self::MaskNano,
+        Self::CascadeNano,
+    ];
 
     /// The name used in files, on the command line and on the screen.
     pub fn name(self) -> &'static str {
@@ -26,6 +101,27 @@ impl Arch {
             Self::Ssd300 => "ssd300",
             Self::Ssd512 => "ssd512",
             Self::SsdNano => "ssd-nano",
+            Self::RetinanetR50 => "retinanet-r50",
+            Self::RetinanetNano => "retinanet-nano",
+            Self::FcosR50 => "fcos-r50",
+            Self::FcosNano => "fcos-nano",
+            Self::Refinedet320 => "refinedet320",
+            Self::Refinedet512 => "refinedet512",
+            Self::RefinedetNano => "refinedet-nano",
+            Self::M2det320 => "m2det320-vgg",
+            Self::M2det512 => "m2det512-vgg",
+            Self::M2det704 => "m2det704-vgg",
+            Self::M2det800 => "m2det800-vgg",
+            Self::M2detNano => "m2det-nano",
+            Self::Yolov3 => "yolov3",
+            Self::Yolov3Nano => "yolov3-nano",
+            Self::Darknet => "darknet",
+            Self::FasterR50 => "faster-r50",
+            Self::MaskR50 => "mask-r50",
+            Self::CascadeR50 => "cascade-r50",
+            Self::FasterNano => "faster-nano",
+            Self::MaskNano => "mask-nano",
+            Self::CascadeNano => "cascade-nano",
         }
     }
 
@@ -33,7 +129,7 @@ impl Arch {
     pub fn embedded_weights(self) -> Option<&'static [u8]> {
         match self {
             Self::SsdNano => Some(include_bytes!("../../assets/ssd-nano.safetensors")),
-            Self::Ssd300 | Self::Ssd512 => None,
+            _ => None,
         }
     }
 }
@@ -55,6 +151,16 @@ impl FromStr for Arch {
     }
 }
 
+/// Limits that every detector has.
+pub struct LimitsMut<'a> {
+    /// Scores at or below this never reach suppression.
+    pub score_threshold: &'a mut f32,
+    /// Candidates that enter suppression, per class (SSD) or level (RetinaNet, FCOS).
+    pub top_k: &'a mut usize,
+    pub nms_threshold: &'a mut f32,
+    pub max_detections: &'a mut usize,
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -71,8 +177,32 @@ pub enum ConfigError {
 /// Everything that defines a detector except its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "kebab-case")]
+#[allow(clippy::large_enum_variant, reason = "a handful exist at a time, and boxes would hide the fields")]
 pub enum Config {
     Ssd(SsdConfig),
+    Retinanet(RetinanetConfig),
+    Fcos(FcosConfig),
+    Refinedet(RefinedetConfig),
+    M2det(M2detConfig),
+    Yolov3(Yolov3Config),
+    Darknet(DarknetConfig),
+    Rcnn(RcnnConfig),
+}
+
+/// The same expression over whichever configuration it is.
+macro_rules! of_each {
+    ($config:expr, $c:ident => $value:expr) => {
+        match $config {
+            Config::Ssd($c) => $value,
+            Config::Retinanet($c) => $value,
+            Config::Fcos($c) => $value,
+            Config::Refinedet($c) => $value,
+            Config::M2det($c) => $value,
+            Config::Yolov3($c) => $value,
+            Config::Darknet($c) => $value,
+            Config::Rcnn($c) => $value,
+        }
+    };
 }
 
 impl Config {
@@ -82,32 +212,102 @@ impl Config {
             Arch::Ssd300 => Self::Ssd(SsdConfig::ssd300(classes)),
             Arch::Ssd512 => Self::Ssd(SsdConfig::ssd512(classes)),
             Arch::SsdNano => Self::Ssd(SsdConfig::nano(classes)),
+            Arch::RetinanetR50 => Self::Retinanet(RetinanetConfig::r50(classes)),
+            Arch::RetinanetNano => Self::Retinanet(RetinanetConfig::nano(classes)),
+            Arch::FcosR50 => Self::Fcos(FcosConfig::r50(classes)),
+            Arch::FcosNano => Self::Fcos(FcosConfig::nano(classes)),
+            Arch::Refinedet320 => Self::Refinedet(RefinedetConfig::refinedet320(classes)),
+            Arch::Refinedet512 => Self::Refinedet(RefinedetConfig::refinedet512(classes)),
+            Arch::RefinedetNano => Self::Refinedet(RefinedetConfig::nano(classes)),
+            Arch::M2det320 => Self::M2det(M2detConfig::m2det320(classes)),
+            Arch::M2det512 => Self::M2det(M2detConfig::m2det512(classes)),
+            Arch::M2det704 => Self::M2det(M2detConfig::m2det704(classes)),
+            Arch::M2det800 => Self::M2det(M2detConfig::m2det800(classes)),
+            Arch::M2detNano => Self::M2det(M2detConfig::nano(classes)),
+            Arch::Yolov3 => Self::Yolov3(Yolov3Config::yolov3(classes)),
+            Arch::Yolov3Nano => Self::Yolov3(Yolov3Config::nano(classes)),
+            Arch::Darknet => Self::Darknet(DarknetConfig::tiny(classes)),
+            Arch::FasterR50 => Self::Rcnn(RcnnConfig::faster(classes)),
+            Arch::MaskR50 => Self::Rcnn(RcnnConfig::mask(classes)),
+            Arch::CascadeR50 => Self::Rcnn(RcnnConfig::cascade(classes)),
+            Arch::FasterNano => Self::Rcnn(RcnnConfig::faster_nano(classes)),
+            Arch::MaskNano => Self::Rcnn(RcnnConfig::mask_nano(classes)),
+            Arch::CascadeNano => Self::Rcnn(RcnnConfig::cascade_nano(classes)),
         }
     }
 
     pub fn arch(&self) -> Arch {
         match self {
             Self::Ssd(config) => config.arch,
+            Self::Retinanet(config) => config.arch,
+            Self::Fcos(config) => config.arch,
+            Self::Refinedet(config) => config.arch,
+            Self::M2det(config) => config.arch,
+            Self::Yolov3(config) => config.arch,
+            Self::Darknet(_) => Arch::Darknet,
+            Self::Rcnn(config) => config.arch,
         }
     }
 
     pub fn classes(&self) -> &[String] {
+        of_each!(self, config => &config.classes)
+    }
+
+    /// The limits between head and result, to be changed in place: they need no other weights.
+    pub fn limits_mut(&mut self) -> LimitsMut<'_> {
+        macro_rules! limits {
+            ($c:ident, $($top_k:ident).+) => {
+                LimitsMut {
+                    score_threshold: &mut $c.score_threshold,
+                    top_k: &mut $c.$($top_k).+,
+                    nms_threshold: &mut $c.nms_threshold,
+                    max_detections: &mut $c.max_detections,
+                }
+            };
+        }
         match self {
-            Self::Ssd(config) => &config.classes,
+            Self::Ssd(c) => limits!(c, top_k),
+            Self::Retinanet(c) => limits!(c, top_k_per_level),
+            Self::Fcos(c) => limits!(c, top_k_per_level),
+            Self::Refinedet(c) => limits!(c, top_k),
+            Self::M2det(c) => limits!(c, top_k),
+            Self::Yolov3(c) => limits!(c, top_k),
+            Self::Darknet(c) => limits!(c, top_k),
+            Self::Rcnn(c) => limits!(c, rpn.test_per_level),
+        }
+    }
+
+    /// How boxes are coded against anchors, where the detector codes them so.
+    pub fn coder(&self) -> Option<BoxCoder> {
+        match self {
+            Self::Ssd(_) | Self::M2det(_) => Some(BoxCoder::SSD),
+            Self::Retinanet(config) => Some(config.coder()),
+            Self::Rcnn(_) => Some(BoxCoder::RETINA),
+            Self::Fcos(_) | Self::Refinedet(_) | Self::Yolov3(_) | Self::Darknet(_) => None,
         }
     }
 
     /// How a picture becomes the network's input.
     pub fn preprocess(&self) -> &Preprocess {
-        match self {
-            Self::Ssd(config) => &config.preprocess,
-        }
+        of_each!(self, config => &config.preprocess)
+    }
+
+    /// Whether training needs the objects' masks.
+    pub fn needs_masks(&self) -> bool {
+        matches!(self, Self::Rcnn(config) if config.mask.is_some())
     }
 
     /// Height and width of the network's input, pixels.
     pub fn input(&self) -> (usize, usize) {
         match self {
             Self::Ssd(config) => config.input,
+            Self::Retinanet(config) => config.input,
+            Self::Fcos(config) => config.input,
+            Self::Refinedet(config) => config.input,
+            Self::M2det(config) => config.input,
+            Self::Yolov3(config) => config.input(),
+            Self::Darknet(config) => config.input(),
+            Self::Rcnn(config) => config.input,
         }
     }
 }
@@ -181,8 +381,9 @@ mod tests {
             let config = Config::new(arch, &classes);
             let text = toml::to_string(&config).unwrap();
             assert_eq!(toml::from_str::<Config>(&text).unwrap(), config, "{text}");
-            let Config::Ssd(changed) = set(&config, "nms_threshold", "1").unwrap();
-            assert_eq!(changed.nms_threshold, 1.0);
+            let changed = set(&config, "nms_threshold", "1").unwrap();
+            let text = toml::to_string(&changed).unwrap();
+            assert!(text.contains("nms_threshold = 1.0"), "{text}");
             assert!(matches!(set(&config, "nms_treshold", "0.3"), Err(ConfigError::UnknownKey { .. })));
             assert!(matches!(set(&config, "nms_threshold", "wide"), Err(ConfigError::BadValue { .. })));
         }

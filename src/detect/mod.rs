@@ -4,10 +4,19 @@
 //! head outputs into detections. All fill the same [`Trace`] when the pass carries a probe.
 
 pub mod config;
+pub mod darknet;
+pub mod fcos;
+pub mod m2det;
+pub mod multibox;
+pub mod multiscale;
 pub mod names;
 pub mod predict;
+pub mod rcnn;
+pub mod refinedet;
+pub mod retinanet;
 pub mod ssd;
 pub mod suppress;
+pub mod yolov3;
 
 pub use config::{Arch, Config, ConfigError};
 pub use predict::{Prediction, predict};
@@ -79,6 +88,10 @@ pub trait Detector: Send {
     /// Decoded and suppressed detections of each image, in input pixels, best first.
     fn detect(&self, outputs: &Outputs, pass: &Pass) -> Result<Vec<Vec<Detection>>>;
 
+    /// Further tensors of the pass that a reference implementation names: a two-stage network's proposals and heads.
+    fn stage_outputs(&self, _outputs: &Outputs, _pass: &Pass) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
+    }
 
     /// Names under which checkpoints of this architecture may be read.
     fn layouts(&self) -> &'static [&'static str];
@@ -90,6 +103,13 @@ pub trait Detector: Send {
 /// A configuration that makes no network, or a device that cannot hold it.
 pub fn build(config: &Config, device: &Device, seed: u64) -> Result<Box<dyn Detector>> {
     match config {
-        Config::Ssd(ssd) => Ok(Box::new(ssd::Ssd::new(ssd, device, seed)?)),
+        Config::Ssd(config) => Ok(Box::new(ssd::Ssd::new(config, device, seed)?)),
+        Config::Retinanet(config) => Ok(Box::new(retinanet::Retinanet::new(config, device, seed)?)),
+        Config::Fcos(config) => Ok(Box::new(fcos::Fcos::new(config, device, seed)?)),
+        Config::Refinedet(config) => Ok(Box::new(refinedet::Refinedet::new(config, device, seed)?)),
+        Config::M2det(config) => Ok(Box::new(m2det::M2det::new(config, device, seed)?)),
+        Config::Yolov3(config) => Ok(Box::new(yolov3::Yolov3::new(config, device, seed)?)),
+        Config::Darknet(config) => Ok(Box::new(darknet::Darknet::new(config, device, seed)?)),
+        Config::Rcnn(config) => Ok(Box::new(rcnn::Rcnn::new(config, device, seed)?)),
     }
 }

@@ -1,6 +1,7 @@
 //! One picture through a detector: preprocess, forward, decode, suppress, back to the picture's own pixels.
 
 use super::Detector;
+use super::rcnn::mask_in_picture;
 use crate::geometry::{Detection, Object};
 use crate::imaging::picture::Picture;
 use crate::imaging::preprocess::Input;
@@ -42,7 +43,11 @@ pub fn predict(
     let (width, height) = (picture.width as f32, picture.height as f32);
     let detections: Vec<Detection> = found
         .into_iter()
-        .map(|d| Detection { bbox: input.placement.to_original(d.bbox).clip(width, height), ..d })
+        .map(|d| Detection {
+            bbox: input.placement.to_original(d.bbox).clip(width, height),
+            mask: d.mask.as_ref().and_then(|mask| mask_in_picture(mask, &input.placement)),
+            ..d
+        })
         .collect();
     pass.trace(0, |t| t.detections.clone_from(&detections));
     let timings = pass.timings();

@@ -1,18 +1,23 @@
 //! Timing: stages, whole passes, training steps and single convolutions.
 
+use crate::data::{Batch, Position};
 use crate::detect::predict::inference_pass;
 use crate::detect::{Arch, Config, build, names::names_for, predict};
 use crate::geometry::{BBox, Object};
 use crate::imaging::picture::Picture;
-use crate::nn::{Mode, Pass};
 pub use crate::ops::conv::peak_gflops;
 use crate::ops::conv::{Activation, ConvSpec, WeightCache, conv2d};
 use crate::random::Random;
-use crate::train::TrainConfig;
+use crate::trace::StageTime;
 use crate::train::optimizer::Optimizer;
+use crate::train::step::{step, training_pass};
+use crate::train::{TrainConfig, TrainError};
 use candle_core::{Device, Result, Tensor};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Milliseconds by stage.
+pub type Stages = Vec<(String, f64)>;
 
 /// Milliseconds of repeated work.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +58,7 @@ pub fn thread_count() -> usize {
 }
 
 /// Median, least and greatest of the measured milliseconds, after two unmeasured rounds.
-fn measure(repeat: usize, mut work: impl FnMut() -> Result<()>) -> Result<Times> {
+fn measure<E>(repeat: usize, mut work: impl FnMut() -> std::result::Result<(), E>) -> std::result::Result<Times, E> {
     let mut times = Vec::with_capacity(repeat);
     for round in 0..repeat.max(1) + 2 {
         let start = Instant::now();
@@ -89,7 +94,7 @@ pub fn convolution(
     let mut pixels = 0;
     let times = measure(repeat.max(5), || {
         pixels = conv2d(&x, &w, Some(&b), spec, Some((&cache, 1)))?.elem_count() / output;
-        Ok(())
+        Ok::<(), candle_core::Error>(())
     })?;
     let flops = 2.0 * (pixels * output * input * kernel * kernel) as f64;
     let name = format!("conv {input}>{output} {side} k{kernel} s{stride} d{dilation}");
@@ -100,41 +105,48 @@ pub fn convolution(
 ///
 /// # Errors
 /// Those of the network.
-pub fn forward(arch: Arch, repeat: usize) -> Result<(Times, Vec<(String, f64)>)> {
+pub fn forward(arch: Arch, repeat: usize) -> Result<(Times, Stages)> {
     let config = Config::new(arch, &names_for(80));
     let detector = build(&config, &Device::Cpu, 1)?;
     let mut rng = Random::new(2);
     let bytes: Vec<u8> = (0..640 * 480 * 3).map(|_| rng.next_u64() as u8).collect();
     let picture = Picture::from_rgb(640, 480, bytes).map_err(candle_core::Error::wrap)?;
-    let mut stages: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut stages = Vec::new();
     let times = measure(repeat, || {
-        let prediction = predict(&*detector, &picture, None, inference_pass(false))?;
-        for time in prediction.timings {
-            match stages.iter_mut().find(|(name, _)| *name == time.stage) {
-                Some((_, times)) => times.push(time.seconds * 1e3),
-                None => stages.push((time.stage, vec![time.seconds * 1e3])),
-            }
-        }
-        Ok(())
+        collect(&mut stages, &predict(&*detector, &picture, None, inference_pass(false))?.timings);
+        Ok::<(), candle_core::Error>(())
     })?;
+    Ok((times, medians(stages)))
+}
+
+fn collect(stages: &mut Vec<(String, Vec<f64>)>, timings: &[StageTime]) {
+    for time in timings {
+        match stages.iter_mut().find(|(name, _)| *name == time.stage) {
+            Some((_, times)) => times.push(time.seconds * 1e3),
+            None => stages.push((time.stage.clone(), vec![time.seconds * 1e3])),
+        }
+    }
+}
+
+fn medians(stages: Vec<(String, Vec<f64>)>) -> Stages {
     let medians = stages.into_iter().map(|(name, mut times)| {
         times.sort_by(f64::total_cmp);
         (name, times[times.len() / 2])
     });
-    Ok((times, medians.collect()))
+    medians.collect()
 }
 
-/// Training steps of `arch` on random images with four objects each.
+/// Training steps of `arch` on random images with four objects each: whole times, and the median of each phase.
 ///
 /// # Errors
 /// Those of the network.
-pub fn train(arch: Arch, batch: usize, repeat: usize) -> Result<Times> {
+pub fn train(arch: Arch, batch: usize, repeat: usize) -> std::result::Result<(Times, Stages), TrainError> {
     let config = Config::new(arch, &names_for(80));
     let detector = build(&config, &Device::Cpu, 1)?;
     let mut optimizer = Optimizer::new(detector.params(), &TrainConfig::new(arch));
     let (height, width) = config.input();
     let mut rng = Random::new(3);
-    let images = random(&[batch, 3, height, width], &mut rng)?;
+    let images = (0..batch * 3 * height * width).map(|_| rng.range(-1.0, 1.0)).collect();
     let side = width as f32;
     let objects: Vec<Vec<Object>> = (0..batch)
         .map(|_| {
@@ -146,16 +158,24 @@ pub fn train(arch: Arch, batch: usize, repeat: usize) -> Result<Times> {
             (0..4).map(object).collect()
         })
         .collect();
+    let batch = Batch {
+        images,
+        shape: [batch, 3, height, width],
+        sizes: vec![(width, height); batch],
+        objects,
+        indices: (0..batch).collect(),
+        names: vec![String::new(); batch],
+        applied: vec![Vec::new(); batch],
+        position: Position::default(),
+        wait_seconds: 0.0,
+    };
+    let mut stages = Vec::new();
     let mut iteration = 0;
-    measure(repeat, || {
-        let pass = Pass::new(Mode::Train);
-        let outputs = detector.forward(&images, &pass)?;
-        let total = detector.losses(&outputs, &objects, &pass)?.total()?;
-        let gradients = total.backward()?;
-        let norm = optimizer.gradient_norm(&gradients)?;
-        optimizer.update(&gradients, 1e-5, norm, iteration)?;
-        pass.commit()?;
+    let times = measure(repeat, || {
+        let report = step(&*detector, &mut optimizer, &batch, 1e-6, iteration, training_pass(&batch, false))?;
         iteration += 1;
-        Ok(())
-    })
+        collect(&mut stages, &report.timings);
+        Ok::<(), TrainError>(())
+    })?;
+    Ok((times, medians(stages)))
 }

@@ -38,7 +38,9 @@ fn cuda(index: usize) -> Result<Device, String> {
     match opened {
         Ok(Ok(device)) => Ok(device),
         Ok(Err(error)) => Err(format!("cuda:{index} does not open ({error}); check nvidia-smi, or use --device cpu")),
-        Err(_) => Err(format!("cuda:{index}: the CUDA driver library is missing; install the driver, or use --device cpu")),
+        Err(_) => {
+            Err(format!("cuda:{index}: the CUDA driver library is missing; install the driver, or use --device cpu"))
+        }
     }
 }
 
@@ -53,7 +55,8 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.strip_prefix("cuda").map(|n| n.strip_prefix(':').unwrap_or(if n.is_empty() { "0" } else { "?" }));
+        let number =
+            text.strip_prefix("cuda").map(|n| n.strip_prefix(':').unwrap_or(if n.is_empty() { "0" } else { "?" }));
         match (text, number.map(str::parse)) {
             ("auto", _) => Ok(Self::Auto),
             ("cpu", _) => Ok(Self::Cpu),

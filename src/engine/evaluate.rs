@@ -36,7 +36,9 @@ pub fn score(
     for (index, entry) in dataset.images.iter().enumerate() {
         interrupt::check().map_err(|e| e.to_string())?;
         let detections = match dataset.picture(index) {
-            Ok(picture) => predict(detector, &picture, None, inference_pass(false)).map_err(|e| e.to_string())?.detections,
+            Ok(picture) => {
+                predict(detector, &picture, None, inference_pass(false)).map_err(|e| e.to_string())?.detections
+            }
             Err(error) => {
                 skipped.push(format!("{}: {error}", entry.name));
                 Vec::new()

@@ -20,24 +20,50 @@ pub enum Severity {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// What failed, which file, what to do.
-    Log { severity: Severity, source: String, message: String },
+    Log {
+        severity: Severity,
+        source: String,
+        message: String,
+    },
     /// A long task moved on; `total` 0 when it is unknown.
-    Progress { task: String, done: u64, total: u64, per_second: f64 },
+    Progress {
+        task: String,
+        done: u64,
+        total: u64,
+        per_second: f64,
+    },
     /// A long task ended, finished or cancelled.
-    Idle { task: String, cancelled: bool },
+    Idle {
+        task: String,
+        cancelled: bool,
+    },
     ModelLoaded(Arc<ModelSummary>),
     DataOpened(Arc<DataSummary>),
     /// The newest value of [`super::Slots::shown`] is image `index`.
-    Shown { index: usize },
+    Shown {
+        index: usize,
+    },
     /// A run is ready, paused at `iteration`.
-    TrainingReady { config: Arc<RunConfig>, iteration: u64, folder: Option<PathBuf> },
+    TrainingReady {
+        config: Arc<RunConfig>,
+        iteration: u64,
+        folder: Option<PathBuf>,
+    },
     /// Training runs (true) or is paused (false).
-    Training { running: bool, iteration: u64 },
+    Training {
+        running: bool,
+        iteration: u64,
+    },
     Stepped(Arc<StepReport>),
     /// The run is over; `finished` when all its iterations are done.
-    TrainingEnded { iteration: u64, finished: bool },
+    TrainingEnded {
+        iteration: u64,
+        finished: bool,
+    },
     Evaluated(Arc<EvalSummary>),
-    Saved { path: PathBuf },
+    Saved {
+        path: PathBuf,
+    },
 }
 
 /// A loaded model.

@@ -1,5 +1,6 @@
 //! Slots for heavy values: the newest wins, a reader sees by a number whether there is a newer one.
 
+use crate::geometry::coder::BoxCoder;
 use crate::geometry::{Detection, Object};
 use crate::imaging::picture::Picture;
 use crate::trace::{StageTime, Trace};
@@ -85,6 +86,8 @@ pub struct Stepped {
     pub std: [f32; 3],
     pub bgr: bool,
     pub classes: Vec<String>,
+    /// How boxes are coded against anchors, where the detector codes them so.
+    pub coder: Option<BoxCoder>,
 }
 
 #[cfg(test)]

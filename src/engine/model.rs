@@ -3,10 +3,10 @@
 use super::command::ModelChoice;
 use super::device::device_name;
 use super::event::ModelSummary;
-use crate::detect::{Arch, Config, ConfigError, Detector, build, names};
+use crate::detect::{Arch, Config, ConfigError, Detector, build, darknet, names};
+use crate::nn::{Mode, Params, Pass};
 use crate::train::checkpoint::described_model;
-use crate::weights::{self, Checkpoint, LoadReport, WeightsError, keymap};
-use crate::nn::{Mode, Pass};
+use crate::weights::{self, Checkpoint, DarknetWeights, Format, LoadReport, WeightsError, keymap};
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,7 @@ pub fn load(
     {
         return Err(ModelError::OtherArch { found, asked, path: path.into() });
     }
-    translate(&mut checkpoint);
+    let layout = translate(&mut checkpoint);
     let config = match (described, choice, asked) {
         (_, ModelChoice::Configured(config), _) => (**config).clone(),
         (Some(config), _, _) => config,
@@ -90,7 +90,13 @@ pub fn load(
         }
     };
     let detector = build(&config, device, 0)?;
+    if checkpoint.format() == Format::Darknet {
+        checkpoint = darknet::weights::checkpoint(detector.params(), &DarknetWeights::from_checkpoint(&checkpoint)?)?;
+    }
     let report = detector.params().load(&checkpoint)?;
+    if let (Some(keymap::Layout::MmdetSsd), Config::Ssd(ssd)) = (layout, &config) {
+        background_first(detector.params(), ssd.logits())?;
+    }
     if !allow_partial && (!report.missing.is_empty() || !report.mismatched.is_empty()) {
         return Err(ModelError::Partial {
             arch: config.arch(),
@@ -104,12 +110,7 @@ pub fn load(
     Ok(Model { detector, report: Some(report), source: path.display().to_string() })
 }
 
-fn without_file(
-    choice: &ModelChoice,
-    arch: Arch,
-    allow_partial: bool,
-    device: &Device,
-) -> Result<Model, ModelError> {
+fn without_file(choice: &ModelChoice, arch: Arch, allow_partial: bool, device: &Device) -> Result<Model, ModelError> {
     let embedded = match arch.embedded_weights() {
         Some(bytes) => Some(weights::from_bytes(bytes)?),
         None => None,
@@ -157,6 +158,22 @@ pub fn fit(config: &Config, checkpoint: &Checkpoint) -> Result<LoadReport, Model
     Ok(weights::compare(&build(config, &Device::Cpu, 0)?.params().expected(), checkpoint))
 }
 
+/// mmdetection counts background last: every anchor's group of class rows is turned by one.
+fn background_first(params: &Params, logits: usize) -> candle_core::Result<()> {
+    for (name, (_, mut values)) in params.values()? {
+        if !name.starts_with("head.classification_head.module_list.") {
+            continue;
+        }
+        let rows = params.get(&name).and_then(|p| p.var.dims().first().copied()).unwrap_or(1).max(1);
+        let row = values.len() / rows;
+        for anchor in values.chunks_exact_mut(logits * row) {
+            anchor.rotate_right(row);
+        }
+        params.set(&name, &values)?;
+    }
+    Ok(())
+}
+
 /// Renames the keys of a known layout to this program's own.
 pub fn translate(checkpoint: &mut Checkpoint) -> Option<keymap::Layout> {
     let layout = {
@@ -170,14 +187,29 @@ pub fn translate(checkpoint: &mut Checkpoint) -> Option<keymap::Layout> {
 /// The published configuration of `arch` with as many classes as the (native) checkpoint's head has.
 pub fn implied_config(arch: Arch, checkpoint: &Checkpoint) -> Config {
     let config = Config::new(arch, &names::names_for(80));
-    match &config {
-        Config::Ssd(ssd) => {
-            let head = checkpoint.get("head.classification_head.module_list.0.weight");
-            let logits = head.and_then(|t| t.shape.first()).map(|n| n / ssd.priors_per_cell(0).max(1));
-            match logits {
-                Some(logits) if logits > 1 => Config::new(arch, &names::names_for(logits - 1)),
-                _ => config,
-            }
+    let rows = |name: &str| checkpoint.get(name).and_then(|t| t.shape.first()).copied();
+    let count = match &config {
+        Config::Ssd(ssd) => rows("head.classification_head.module_list.0.weight")
+            .and_then(|n| (n / ssd.priors_per_cell(0).max(1)).checked_sub(1)),
+        Config::Retinanet(retinanet) => rows("head.classification_head.cls_logits.weight")
+            .and_then(|n| (n / retinanet.anchors_per_cell().max(1)).checked_sub(retinanet.class_layout.first())),
+        Config::Refinedet(refinedet) => {
+            rows("odm_conf.0.weight").and_then(|n| (n / refinedet.priors.per_cell(0).max(1)).checked_sub(1))
         }
+        Config::M2det(m2det) => {
+            rows("conf.0.weight").and_then(|n| (n / m2det.priors.per_cell(0).max(1)).checked_sub(1))
+        }
+        Config::Yolov3(_) => rows("bbox_head.convs_pred.0.weight").and_then(|n| (n / 3).checked_sub(5)),
+        Config::Rcnn(_) => rows("roi_heads.box_predictor.cls_score.weight")
+            .or_else(|| rows("roi_heads.box_predictor.0.cls_score.weight"))
+            .and_then(|n| n.checked_sub(1)),
+        Config::Darknet(_) => None,
+        Config::Fcos(fcos) => {
+            rows("head.classification_head.cls_logits.weight").and_then(|n| n.checked_sub(fcos.class_layout.first()))
+        }
+    };
+    match count {
+        Some(count) if count > 0 => Config::new(arch, &names::names_for(count)),
+        _ => config,
     }
 }

@@ -358,6 +358,7 @@ impl Worker {
                         std: preprocess.std,
                         bgr: preprocess.order == ChannelOrder::Bgr,
                         classes: run.detector.classes().to_vec(),
+                        coder: run.detector.config().coder(),
                     });
                 }
                 let finished = run.is_finished();
@@ -408,7 +409,9 @@ impl Worker {
     fn save(&mut self, path: PathBuf) {
         let saved = match (&self.run, &self.model) {
             (Some(run), _) => run.save_weights(&path, false).map_err(|e| e.to_string()),
-            (None, Some(model)) => crate::train::checkpoint::save_model(&*model.detector, &path).map_err(|e| e.to_string()),
+            (None, Some(model)) => {
+                crate::train::checkpoint::save_model(&*model.detector, &path).map_err(|e| e.to_string())
+            }
             (None, None) => Err("there is no model to save".into()),
         };
         match saved {

@@ -30,34 +30,17 @@ pub struct Augmentation {
 impl Augmentation {
     /// The sample as it is.
     pub const fn none() -> Self {
-        Self {
-            flip: 0.0,
-            vertical_flip: 0.0,
-            photometric: false,
-            zoom_out: 0.0,
-            zoom_max: 4.0,
-            iou_crop: 0.0,
-        }
+        Self { flip: 0.0, vertical_flip: 0.0, photometric: false, zoom_out: 0.0, zoom_max: 4.0, iou_crop: 0.0 }
     }
 
     /// Mirroring with probability ½: RetinaNet, Faster R-CNN and their kin.
     pub const fn flip_only() -> Self {
-        Self {
-            flip: 0.5,
-            ..Self::none()
-        }
+        Self { flip: 0.5, ..Self::none() }
     }
 
     /// The full recipe of SSD and RefineDet.
     pub const fn ssd() -> Self {
-        Self {
-            flip: 0.5,
-            vertical_flip: 0.0,
-            photometric: true,
-            zoom_out: 0.5,
-            zoom_max: 4.0,
-            iou_crop: 1.0,
-        }
+        Self { flip: 0.5, vertical_flip: 0.0, photometric: true, zoom_out: 0.5, zoom_max: 4.0, iou_crop: 1.0 }
     }
 }
 
@@ -83,14 +66,8 @@ pub struct Applied {
 
 impl Applied {
     fn new(name: &str, parameters: &[(&str, f32)]) -> Self {
-        let parameters = parameters
-            .iter()
-            .map(|(name, amount)| ((*name).to_string(), *amount))
-            .collect();
-        Self {
-            name: name.to_string(),
-            parameters,
-        }
+        let parameters = parameters.iter().map(|(name, amount)| ((*name).to_string(), *amount)).collect();
+        Self { name: name.to_string(), parameters }
     }
 }
 
@@ -99,30 +76,20 @@ impl Applied {
 /// Objects stay with their pixels: boxes are clipped to a crop, masks follow, and an object whose centre leaves the
 /// picture is dropped; a crop that would drop the last training target is drawn again.
 pub fn augment(sample: Sample, settings: &Augmentation, fill: [u8; 3], rng: &mut Random) -> (Sample, Vec<Applied>) {
-    let Sample {
-        mut picture,
-        mut objects,
-    } = sample;
+    let Sample { mut picture, mut objects } = sample;
     let mut applied = Vec::new();
     if settings.photometric {
         let drawn = Photometric::draw(rng);
         drawn.apply(&mut picture);
         let parameters = drawn.parameters();
         if !parameters.is_empty() {
-            applied.push(Applied {
-                name: "photometric".to_string(),
-                parameters,
-            });
+            applied.push(Applied { name: "photometric".to_string(), parameters });
         }
     }
     if happens(settings.zoom_out, rng) {
         let (canvas, moved, zoom) = zoom_out(&picture, &objects, settings.zoom_max, fill, rng);
         (picture, objects) = (canvas, moved);
-        let place = [
-            ("ratio", zoom.ratio),
-            ("left", zoom.left as f32),
-            ("top", zoom.top as f32),
-        ];
+        let place = [("ratio", zoom.ratio), ("left", zoom.left as f32), ("top", zoom.top as f32)];
         applied.push(Applied::new("zoom out", &place));
     }
     if happens(settings.iou_crop, rng) {
@@ -171,16 +138,8 @@ mod tests {
     fn sample() -> Sample {
         let mut picture = Picture::new(60, 40, [0; 3]);
         picture.paste(&Picture::new(18, 11, [255; 3]), 21, 13);
-        let object = Object {
-            id: 7,
-            bbox: BBox::new(21.0, 13.0, 39.0, 24.0),
-            class: 2,
-            ..Object::default()
-        };
-        Sample {
-            picture,
-            objects: vec![object],
-        }
+        let object = Object { id: 7, bbox: BBox::new(21.0, 13.0, 39.0, 24.0), class: 2, ..Object::default() };
+        Sample { picture, objects: vec![object] }
     }
 
     /// White pixels lie inside the box, and the box's pixels are white.
@@ -197,11 +156,7 @@ mod tests {
 
     #[test]
     fn a_rectangle_stays_under_its_box_through_every_geometric_part() {
-        let settings = Augmentation {
-            photometric: false,
-            vertical_flip: 0.5,
-            ..Augmentation::ssd()
-        };
+        let settings = Augmentation { photometric: false, vertical_flip: 0.5, ..Augmentation::ssd() };
         let mut seen: Vec<String> = Vec::new();
         for seed in 0..60 {
             let (found, applied) = augment(sample(), &settings, GREY, &mut Random::new(seed));
@@ -230,15 +185,9 @@ mod tests {
 
     #[test]
     fn a_certain_flip_mirrors_box_and_pixels() {
-        let settings = Augmentation {
-            flip: 1.0,
-            ..Augmentation::none()
-        };
+        let settings = Augmentation { flip: 1.0, ..Augmentation::none() };
         let (found, applied) = augment(sample(), &settings, GREY, &mut Random::new(3));
-        assert_eq!(
-            found.objects[0].bbox,
-            BBox::new(21.0, 13.0, 39.0, 24.0).flip_horizontal(60.0)
-        );
+        assert_eq!(found.objects[0].bbox, BBox::new(21.0, 13.0, 39.0, 24.0).flip_horizontal(60.0));
         assert_box_covers_white(&found);
         assert_eq!(applied[0].name, "flip");
     }
@@ -254,10 +203,7 @@ mod tests {
     #[test]
     fn a_picture_without_objects_passes_through() {
         for seed in 0..10 {
-            let empty = Sample {
-                picture: Picture::new(9, 7, [3; 3]),
-                objects: Vec::new(),
-            };
+            let empty = Sample { picture: Picture::new(9, 7, [3; 3]), objects: Vec::new() };
             let (found, _) = augment(empty, &Augmentation::ssd(), GREY, &mut Random::new(seed));
             assert!(found.objects.is_empty() && found.picture.width >= 9);
         }

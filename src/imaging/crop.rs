@@ -85,12 +85,7 @@ pub fn zoom_out(
     let top = rng.below((canvas_height - picture.height) as usize + 1) as u32;
     let mut canvas = Picture::new(canvas_width, canvas_height, fill);
     canvas.paste(picture, left, top);
-    let frame = Window {
-        left: -i64::from(left),
-        top: -i64::from(top),
-        width: canvas_width,
-        height: canvas_height,
-    };
+    let frame = Window { left: -i64::from(left), top: -i64::from(top), width: canvas_width, height: canvas_height };
     let objects = objects.iter().map(|o| moved(o, &frame)).collect();
     (canvas, objects, ZoomOut { ratio, left, top })
 }
@@ -102,12 +97,7 @@ pub fn zoom_out(
 /// At least one training target (an object that is no crowd) stays if there was one; a picture without objects is kept
 /// whole. So is one for which no window was found.
 pub fn iou_crop(picture: &Picture, objects: &[Object], rng: &mut Random) -> (Picture, Vec<Object>, Crop) {
-    let full = Window {
-        left: 0,
-        top: 0,
-        width: picture.width,
-        height: picture.height,
-    };
+    let full = Window { left: 0, top: 0, width: picture.width, height: picture.height };
     let targets = objects.iter().any(|o| !o.crowd);
     let counts = |o: &Object| !(targets && o.crowd);
     if !objects.is_empty() && picture.width > 0 && picture.height > 0 {
@@ -121,10 +111,7 @@ pub fn iou_crop(picture: &Picture, objects: &[Object], rng: &mut Random) -> (Pic
                     continue;
                 };
                 if let Constraint::MinIou(min) = constraint {
-                    let overlaps = objects
-                        .iter()
-                        .filter(|&o| counts(o))
-                        .map(|o| iou(o.bbox, window.bbox()));
+                    let overlaps = objects.iter().filter(|&o| counts(o)).map(|o| iou(o.bbox, window.bbox()));
                     if overlaps.fold(0.0f32, f32::max) < min {
                         continue;
                     }
@@ -137,14 +124,7 @@ pub fn iou_crop(picture: &Picture, objects: &[Object], rng: &mut Random) -> (Pic
             }
         }
     }
-    (
-        picture.clone(),
-        objects.to_vec(),
-        Crop {
-            constraint: Constraint::Whole,
-            window: full,
-        },
-    )
+    (picture.clone(), objects.to_vec(), Crop { constraint: Constraint::Whole, window: full })
 }
 
 /// Objects whose centre lies strictly inside the window, clipped to it and in its pixels.
@@ -159,11 +139,7 @@ pub fn objects_in(objects: &[Object], window: &Window) -> Vec<Object> {
         let mut part = moved(object, window);
         let box_area = part.bbox.area();
         part.bbox = part.bbox.clip(width, height);
-        let share = if box_area > 0.0 {
-            part.bbox.area() / box_area
-        } else {
-            0.0
-        };
+        let share = if box_area > 0.0 { part.bbox.area() / box_area } else { 0.0 };
         // With a mask the area is counted again; without one it shrinks as the box does.
         part.area = match &part.mask {
             Some(mask) => object.area.map(|_| mask.area() as f32),
@@ -171,12 +147,7 @@ pub fn objects_in(objects: &[Object], window: &Window) -> Vec<Object> {
         };
         part
     };
-    objects
-        .iter()
-        .filter(inside)
-        .map(clipped)
-        .filter(|o| o.bbox.is_proper())
-        .collect()
+    objects.iter().filter(inside).map(clipped).filter(|o| o.bbox.is_proper()).collect()
 }
 
 /// Mirrors objects of a picture `width` pixels wide, left to right.
@@ -209,12 +180,7 @@ fn draw_window(width: u32, height: u32, rng: &mut Random) -> Option<Window> {
     if x1 <= x0 || y1 <= y0 {
         return None;
     }
-    Some(Window {
-        left: i64::from(x0),
-        top: i64::from(y0),
-        width: x1 - x0,
-        height: y1 - y0,
-    })
+    Some(Window { left: i64::from(x0), top: i64::from(y0), width: x1 - x0, height: y1 - y0 })
 }
 
 /// The object in the pixels of the window, not clipped; its mask is that of the window.
@@ -264,10 +230,7 @@ mod tests {
     const FILL: [u8; 3] = [9, 99, 199];
 
     fn object(bbox: BBox) -> Object {
-        Object {
-            bbox,
-            ..Object::default()
-        }
+        Object { bbox, ..Object::default() }
     }
 
     /// A bitmap of the picture's size that is 1 inside the box, whose corners are whole.
@@ -280,11 +243,7 @@ mod tests {
     #[test]
     fn a_canvas_holds_the_picture_and_its_objects_where_it_says() {
         let bbox = BBox::new(2.0, 1.0, 7.0, 5.0);
-        let given = Object {
-            mask: Some(mask_of(bbox, 10, 6)),
-            area: Some(20.0),
-            ..object(bbox)
-        };
+        let given = Object { mask: Some(mask_of(bbox, 10, 6)), area: Some(20.0), ..object(bbox) };
         let picture = Picture::new(10, 6, [1, 2, 3]);
         for seed in 0..20 {
             let (canvas, objects, zoom) = zoom_out(&picture, from_ref(&given), 4.0, FILL, &mut Random::new(seed));
@@ -302,25 +261,15 @@ mod tests {
 
     #[test]
     fn a_crop_keeps_what_its_constraint_asks_for() {
-        let boxes = [
-            BBox::new(10.0, 10.0, 30.0, 40.0),
-            BBox::new(50.0, 20.0, 90.0, 55.0),
-            BBox::new(70.0, 60.0, 80.0, 66.0),
-        ];
+        let boxes =
+            [BBox::new(10.0, 10.0, 30.0, 40.0), BBox::new(50.0, 20.0, 90.0, 55.0), BBox::new(70.0, 60.0, 80.0, 66.0)];
         let objects: Vec<Object> = boxes
             .iter()
             .zip(1u64..)
-            .map(|(b, id)| Object {
-                id,
-                mask: Some(mask_of(*b, 100, 70)),
-                area: Some(b.area()),
-                ..object(*b)
-            })
+            .map(|(b, id)| Object { id, mask: Some(mask_of(*b, 100, 70)), area: Some(b.area()), ..object(*b) })
             .collect();
         // Every pixel tells its place.
-        let rgb = (0..7000u32)
-            .flat_map(|i| [(i % 100) as u8, (i / 100) as u8, 0])
-            .collect();
+        let rgb = (0..7000u32).flat_map(|i| [(i % 100) as u8, (i / 100) as u8, 0]).collect();
         let picture = Picture::from_rgb(100, 70, rgb).unwrap();
         let mut seen = Vec::new();
         for seed in 0..300 {
@@ -363,10 +312,7 @@ mod tests {
 
     #[test]
     fn a_crowd_alone_does_not_count_as_kept() {
-        let crowd = Object {
-            crowd: true,
-            ..object(BBox::new(0.0, 0.0, 100.0, 70.0))
-        };
+        let crowd = Object { crowd: true, ..object(BBox::new(0.0, 0.0, 100.0, 70.0)) };
         let target = object(BBox::new(5.0, 5.0, 9.0, 9.0));
         let picture = Picture::new(100, 70, FILL);
         for seed in 0..100 {
@@ -379,16 +325,8 @@ mod tests {
 
     #[test]
     fn boxes_without_a_mask_shrink_their_area_with_the_clip() {
-        let window = Window {
-            left: 4,
-            top: 0,
-            width: 6,
-            height: 10,
-        };
-        let half = Object {
-            area: Some(30.0),
-            ..object(BBox::new(0.0, 0.0, 10.0, 10.0))
-        };
+        let window = Window { left: 4, top: 0, width: 6, height: 10 };
+        let half = Object { area: Some(30.0), ..object(BBox::new(0.0, 0.0, 10.0, 10.0)) };
         let out = object(BBox::new(0.0, 0.0, 8.0, 10.0));
         let kept = objects_in(&[half, out], &window);
         assert_eq!(kept.len(), 1, "a centre on the border is not inside");
@@ -399,24 +337,14 @@ mod tests {
     #[test]
     fn mirrors_move_masks_as_they_move_boxes() {
         let bbox = BBox::new(1.0, 1.0, 4.0, 3.0);
-        let mut objects = [Object {
-            mask: Some(mask_of(bbox, 9, 5)),
-            ..object(bbox)
-        }];
+        let mut objects = [Object { mask: Some(mask_of(bbox, 9, 5)), ..object(bbox) }];
         flip_objects_horizontal(&mut objects, 9);
         assert_eq!(objects[0].mask, Some(mask_of(BBox::new(5.0, 1.0, 8.0, 3.0), 9, 5)));
         flip_objects_vertical(&mut objects, 5);
         assert_eq!(objects[0].bbox, BBox::new(5.0, 2.0, 8.0, 4.0));
         assert_eq!(objects[0].mask, Some(mask_of(objects[0].bbox, 9, 5)));
-        let torn = Mask {
-            height: 5,
-            width: 9,
-            counts: vec![1],
-        };
-        let mut objects = [Object {
-            mask: Some(torn),
-            ..object(bbox)
-        }];
+        let torn = Mask { height: 5, width: 9, counts: vec![1] };
+        let mut objects = [Object { mask: Some(torn), ..object(bbox) }];
         flip_objects_vertical(&mut objects, 5);
         assert_eq!(objects[0].mask, None);
     }

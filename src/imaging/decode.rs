@@ -48,10 +48,7 @@ pub enum ImageError {
 impl ImageError {
     /// The same fault with the file that it is in; the path stands last.
     pub(super) fn in_file(self, path: &Path) -> Self {
-        Self::File {
-            fault: Box::new(self),
-            path: path.to_path_buf(),
-        }
+        Self::File { fault: Box::new(self), path: path.to_path_buf() }
     }
 }
 
@@ -77,10 +74,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, ImageError> {
 pub fn load(path: &Path) -> Result<Picture, ImageError> {
     let read = || -> Result<Picture, ImageError> {
         let mut bytes = Vec::new();
-        open(path)?
-            .take(MAX_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(ImageError::Io)?;
+        open(path)?.take(MAX_BYTES).read_to_end(&mut bytes).map_err(ImageError::Io)?;
         decode_as(&bytes, format_of(&bytes, Some(path))?)
     };
     read().map_err(|fault| fault.in_file(path))
@@ -100,10 +94,7 @@ pub fn size_of(path: &Path) -> Result<(u32, u32), ImageError> {
     let read = || -> Result<(u32, u32), ImageError> {
         let mut file = open(path)?;
         let mut start = Vec::new();
-        (&mut file)
-            .take(JPEG_HEADER_BYTES)
-            .read_to_end(&mut start)
-            .map_err(ImageError::Io)?;
+        (&mut file).take(JPEG_HEADER_BYTES).read_to_end(&mut start).map_err(ImageError::Io)?;
         let format = format_of(&start, Some(path))?;
         if format == ImageFormat::Jpeg
             && let Ok(size) = upright_size(Cursor::new(start.as_slice()), format)
@@ -131,14 +122,9 @@ fn open(path: &Path) -> Result<File, ImageError> {
 fn format_of(bytes: &[u8], path: Option<&Path>) -> Result<ImageFormat, ImageError> {
     let named_tga = || {
         let extension = path.and_then(Path::extension);
-        extension
-            .is_some_and(|e| e.eq_ignore_ascii_case("tga"))
-            .then_some(ImageFormat::Tga)
+        extension.is_some_and(|e| e.eq_ignore_ascii_case("tga")).then_some(ImageFormat::Tga)
     };
-    image::guess_format(bytes)
-        .ok()
-        .or_else(named_tga)
-        .ok_or(ImageError::UnknownFormat)
+    image::guess_format(bytes).ok().or_else(named_tga).ok_or(ImageError::UnknownFormat)
 }
 
 fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<Picture, ImageError> {
@@ -146,20 +132,14 @@ fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<Picture, ImageError> {
     if format == ImageFormat::Jpeg
         && let Some(fault) = jpeg_fault(bytes)
     {
-        return Err(ImageError::Damaged {
-            format: name,
-            fault: fault.to_string(),
-        });
+        return Err(ImageError::Damaged { format: name, fault: fault.to_string() });
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(|e| named(e, format))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
-        return Err(ImageError::Damaged {
-            format: name,
-            fault: "it has no pixels".to_string(),
-        });
+        return Err(ImageError::Damaged { format: name, fault: "it has no pixels".to_string() });
     }
     // The decoder's own limits are about its working memory; the pixels are allocated for it.
     if width > MAX_SIDE || height > MAX_SIDE || decoder.total_bytes() > MAX_BYTES {
@@ -206,18 +186,11 @@ fn named(error: image::ImageError, format: ImageFormat) -> ImageError {
     let format = name_of(format);
     match error {
         image::ImageError::Limits(_) => ImageError::TooLarge { format },
-        image::ImageError::Unsupported(fault) => ImageError::Unsupported {
-            format,
-            fault: fault.to_string(),
-        },
-        image::ImageError::IoError(fault) if fault.kind() == ErrorKind::UnexpectedEof => ImageError::Damaged {
-            format,
-            fault: "it ends too early".to_string(),
-        },
-        fault => ImageError::Damaged {
-            format,
-            fault: fault.to_string(),
-        },
+        image::ImageError::Unsupported(fault) => ImageError::Unsupported { format, fault: fault.to_string() },
+        image::ImageError::IoError(fault) if fault.kind() == ErrorKind::UnexpectedEof => {
+            ImageError::Damaged { format, fault: "it ends too early".to_string() }
+        }
+        fault => ImageError::Damaged { format, fault: fault.to_string() },
     }
 }
 
@@ -268,11 +241,9 @@ fn into_picture(pixels: DynamicImage) -> Result<Picture, ImageError> {
         DynamicImage::ImageLuma8(p) => p.as_raw().iter().flat_map(|&v| [v; 3]).collect(),
         DynamicImage::ImageLumaA8(p) => p.as_raw().chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageRgb16(p) => p.as_raw().iter().map(|&v| narrow(v)).collect(),
-        DynamicImage::ImageRgba16(p) => p
-            .as_raw()
-            .chunks_exact(4)
-            .flat_map(|p| [narrow(p[0]), narrow(p[1]), narrow(p[2])])
-            .collect(),
+        DynamicImage::ImageRgba16(p) => {
+            p.as_raw().chunks_exact(4).flat_map(|p| [narrow(p[0]), narrow(p[1]), narrow(p[2])]).collect()
+        }
         DynamicImage::ImageLuma16(p) => p.as_raw().iter().flat_map(|&v| [narrow(v); 3]).collect(),
         DynamicImage::ImageLumaA16(p) => p.as_raw().chunks_exact(2).flat_map(|p| [narrow(p[0]); 3]).collect(),
         other => other.into_rgb8().into_raw(),
@@ -287,9 +258,7 @@ mod tests {
     #[test]
     fn a_jpeg_must_reach_its_end_marker() {
         // Start, a segment of 2 + 2 bytes that holds a false end marker, coded data with a stuffed 0xFF, the end.
-        let whole = [
-            0xFF, 0xD8, 0xFF, 0xE1, 0, 4, 0xFF, 0xD9, 7, 0xFF, 0, 0xFF, 0xD3, 9, 0xFF, 0xFF, 0xD9,
-        ];
+        let whole = [0xFF, 0xD8, 0xFF, 0xE1, 0, 4, 0xFF, 0xD9, 7, 0xFF, 0, 0xFF, 0xD3, 9, 0xFF, 0xFF, 0xD9];
         assert_eq!(jpeg_fault(&whole), None);
         for cut in 2..whole.len() {
             assert!(jpeg_fault(&whole[..cut]).is_some(), "cut at {cut}");
@@ -315,9 +284,6 @@ mod tests {
         let clear = image::ImageBuffer::from_raw(1, 1, vec![9u8, 8, 7, 0]).unwrap();
         assert_eq!(into_picture(DynamicImage::ImageRgba8(clear)).unwrap().rgb, [9, 8, 7]);
         let grey = image::ImageBuffer::from_raw(2, 1, vec![5u8, 6]).unwrap();
-        assert_eq!(
-            into_picture(DynamicImage::ImageLuma8(grey)).unwrap().rgb,
-            [5, 5, 5, 6, 6, 6]
-        );
+        assert_eq!(into_picture(DynamicImage::ImageLuma8(grey)).unwrap().rgb, [5, 5, 5, 6, 6, 6]);
     }
 }

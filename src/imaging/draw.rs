@@ -21,10 +21,7 @@ pub fn class_color(class: u32) -> [u8; 3] {
     let (mut inside, mut outside) = (0.0, 0.19);
     for _ in 0..8 {
         let middle = (inside + outside) / 2.0;
-        if oklch_to_linear(lightness, middle, hue)
-            .iter()
-            .all(|v| (0.0..=1.0).contains(v))
-        {
+        if oklch_to_linear(lightness, middle, hue).iter().all(|v| (0.0..=1.0).contains(v)) {
             inside = middle;
         } else {
             outside = middle;
@@ -48,11 +45,7 @@ fn oklch_to_linear(lightness: f64, chroma: f64, hue: f64) -> [f64; 3] {
 
 /// The sRGB transfer curve, `[0, 1]` to `[0, 1]`.
 fn gamma(linear: f64) -> f64 {
-    if linear <= 0.003_130_8 {
-        12.92 * linear
-    } else {
-        1.055 * linear.powf(1.0 / 2.4) - 0.055
-    }
+    if linear <= 0.003_130_8 { 12.92 * linear } else { 1.055 * linear.powf(1.0 / 2.4) - 0.055 }
 }
 
 /// Draws masks, outlines and labels ("class 0.87"), the best score on top. Boxes are in the picture's pixels; parts
@@ -94,11 +87,7 @@ fn draw_mask(picture: &mut Picture, detection: &Detection) {
 
 /// What detections are ordered by: not-a-number never wins.
 fn rank(detection: &Detection) -> f32 {
-    if detection.score.is_nan() {
-        f32::NEG_INFINITY
-    } else {
-        detection.score
-    }
+    if detection.score.is_nan() { f32::NEG_INFINITY } else { detection.score }
 }
 
 fn draw_box(picture: &mut Picture, bbox: BBox, label: &str, color: [u8; 3], scale: i64) {
@@ -143,11 +132,7 @@ pub fn draw_text(picture: &mut Picture, text: &str, at: (i64, i64), color: [u8; 
         if left >= i64::from(picture.width) {
             return;
         }
-        let code = if (' '..='~').contains(&character) {
-            character
-        } else {
-            '?'
-        };
+        let code = if (' '..='~').contains(&character) { character } else { '?' };
         let glyph = GLYPHS[code as usize - ' ' as usize];
         for (row, bits) in (0..).zip(glyph) {
             for column in 0..GLYPH_WIDTH {
@@ -185,11 +170,7 @@ fn fill_rectangle(picture: &mut Picture, from: (i64, i64), to: (i64, i64), color
 pub fn encode_png(picture: &Picture) -> Result<Vec<u8>, ImageError> {
     let (width, height) = (picture.width, picture.height);
     if picture.rgb.len() as u128 != 3 * u128::from(width) * u128::from(height) {
-        return Err(ImageError::PixelCount {
-            width,
-            height,
-            found: picture.rgb.len(),
-        });
+        return Err(ImageError::PixelCount { width, height, found: picture.rgb.len() });
     }
     let mut bytes = Vec::new();
     let encoder = PngEncoder::new(&mut bytes);
@@ -314,22 +295,13 @@ mod tests {
     use std::slice::from_ref;
 
     fn detection(bbox: BBox, class: u32, score: f32) -> Detection {
-        Detection {
-            bbox,
-            class,
-            score,
-            ..Detection::default()
-        }
+        Detection { bbox, class, score, ..Detection::default() }
     }
 
     #[test]
     fn outlines_stand_on_the_box_and_leave_the_inside_alone() {
         let mut picture = Picture::new(100, 80, [0; 3]);
-        draw_detections(
-            &mut picture,
-            &[detection(BBox::new(20.0, 30.0, 90.0, 70.0), 1, 0.5)],
-            &[],
-        );
+        draw_detections(&mut picture, &[detection(BBox::new(20.0, 30.0, 90.0, 70.0), 1, 0.5)], &[]);
         let color = class_color(1);
         for (x, y) in [(20, 30), (89, 69), (21, 50), (50, 69), (89, 31)] {
             assert_eq!(picture.pixel(x, y), color, "{x}, {y}");
@@ -341,12 +313,7 @@ mod tests {
         assert_eq!(picture.pixel(20, 21), color);
         assert_eq!(picture.pixel(20, 20), [0; 3]);
         let letters = (21..30).flat_map(|y| (20..90).map(move |x| (x, y)));
-        assert!(
-            letters
-                .filter(|&(x, y)| picture.pixel(x, y) == readable_on(color))
-                .count()
-                > 30
-        );
+        assert!(letters.filter(|&(x, y)| picture.pixel(x, y) == readable_on(color)).count() > 30);
     }
 
     #[test]
@@ -372,11 +339,7 @@ mod tests {
         ];
         draw_detections(&mut picture, &near.map(|b| detection(b, 4_000_000_000, 2.0)), &names);
         assert_eq!(picture.rgb.len(), blank.rgb.len());
-        draw_detections(
-            &mut Picture::new(0, 0, [0; 3]),
-            &near.map(|b| detection(b, 0, 0.5)),
-            &names,
-        );
+        draw_detections(&mut Picture::new(0, 0, [0; 3]), &near.map(|b| detection(b, 0, 0.5)), &names);
     }
 
     #[test]
@@ -385,11 +348,7 @@ mod tests {
         let mut bitmap = vec![0; 48];
         bitmap[2 * 8 + 5] = 1;
         let mask = Some(Mask::from_bitmap(6, 8, &bitmap).unwrap());
-        let found = Detection {
-            bbox: BBox::new(50.0, 50.0, 60.0, 60.0),
-            mask,
-            ..Detection::default()
-        };
+        let found = Detection { bbox: BBox::new(50.0, 50.0, 60.0, 60.0), mask, ..Detection::default() };
         draw_detections(&mut picture, from_ref(&found), &[]);
         let color = class_color(0);
         assert_eq!(picture.pixel(5, 2), color.map(|c| ((300 + 2 * u16::from(c)) / 5) as u8));
@@ -400,18 +359,9 @@ mod tests {
     #[test]
     fn the_best_score_is_on_top() {
         let bbox = BBox::new(10.0, 20.0, 30.0, 40.0);
-        for order in [
-            [(0, 0.9), (1, 0.2)],
-            [(1, 0.2), (0, 0.9)],
-            [(0, 0.5), (1, 0.5)],
-            [(0, 0.1), (1, f32::NAN)],
-        ] {
+        for order in [[(0, 0.9), (1, 0.2)], [(1, 0.2), (0, 0.9)], [(0, 0.5), (1, 0.5)], [(0, 0.1), (1, f32::NAN)]] {
             let mut picture = Picture::new(60, 60, [0; 3]);
-            draw_detections(
-                &mut picture,
-                &order.map(|(class, score)| detection(bbox, class, score)),
-                &[],
-            );
+            draw_detections(&mut picture, &order.map(|(class, score)| detection(bbox, class, score)), &[]);
             assert_eq!(picture.pixel(10, 30), class_color(0), "{order:?}");
         }
     }
@@ -420,25 +370,15 @@ mod tests {
     fn letters_have_their_shape() {
         let mut picture = Picture::new(12, 7, [0; 3]);
         draw_text(&mut picture, "LT", (0, 0), [255; 3], 1);
-        let row = |y: u32| -> String {
-            (0..11)
-                .map(|x| if picture.pixel(x, y) == [255; 3] { '#' } else { '.' })
-                .collect()
-        };
+        let row =
+            |y: u32| -> String { (0..11).map(|x| if picture.pixel(x, y) == [255; 3] { '#' } else { '.' }).collect() };
         assert_eq!(row(0), "#.....#####");
         assert_eq!(row(3), "#.......#..");
         assert_eq!(row(6), "#####...#..");
         for (index, glyph) in GLYPHS.iter().enumerate() {
             assert!(glyph.iter().all(|bits| *bits < 32));
-            assert_eq!(
-                glyph.iter().all(|bits| *bits == 0),
-                index == 0,
-                "only the space is empty"
-            );
-            assert!(
-                GLYPHS[..index].iter().all(|other| other != glyph),
-                "glyph {index} appears twice"
-            );
+            assert_eq!(glyph.iter().all(|bits| *bits == 0), index == 0, "only the space is empty");
+            assert!(GLYPHS[..index].iter().all(|other| other != glyph), "glyph {index} appears twice");
         }
     }
 
@@ -449,22 +389,12 @@ mod tests {
             assert!((value - 1.0).abs() < 1e-6);
         }
         let red = oklch_to_linear(0.627_955, 0.257_683, 29.233_88_f64.to_radians());
-        assert!(
-            (red[0] - 1.0).abs() < 1e-3 && red[1].abs() < 1e-3 && red[2].abs() < 1e-3,
-            "{red:?}"
-        );
+        assert!((red[0] - 1.0).abs() < 1e-3 && red[1].abs() < 1e-3 && red[2].abs() < 1e-3, "{red:?}");
         let colors: Vec<[u8; 3]> = (0..24).map(class_color).collect();
         for (i, a) in colors.iter().enumerate() {
-            assert!(
-                a.iter().max().unwrap() - a.iter().min().unwrap() > 60,
-                "class {i} is grey: {a:?}"
-            );
+            assert!(a.iter().max().unwrap() - a.iter().min().unwrap() > 60, "class {i} is grey: {a:?}");
             for b in &colors[..i] {
-                let distance: i32 = a
-                    .iter()
-                    .zip(b)
-                    .map(|(x, y)| (i32::from(*x) - i32::from(*y)).abs())
-                    .sum();
+                let distance: i32 = a.iter().zip(b).map(|(x, y)| (i32::from(*x) - i32::from(*y)).abs()).sum();
                 assert!(distance > 15, "class {i}: {a:?} and {b:?}");
             }
         }
@@ -475,22 +405,10 @@ mod tests {
     fn a_png_reads_back_as_it_was() {
         let mut picture = Picture::new(5, 3, [10, 20, 30]);
         picture.set_pixel(4, 2, [255, 0, 1]);
-        assert_eq!(
-            super::super::decode::decode(&encode_png(&picture).unwrap()).unwrap(),
-            picture
-        );
-        let torn = Picture {
-            width: 5,
-            height: 3,
-            rgb: vec![0; 7],
-        };
-        assert!(matches!(
-            encode_png(&torn),
-            Err(ImageError::PixelCount { found: 7, .. })
-        ));
-        let error = save_png(&picture, Path::new("/no such folder/a.png"))
-            .unwrap_err()
-            .to_string();
+        assert_eq!(super::super::decode::decode(&encode_png(&picture).unwrap()).unwrap(), picture);
+        let torn = Picture { width: 5, height: 3, rgb: vec![0; 7] };
+        assert!(matches!(encode_png(&torn), Err(ImageError::PixelCount { found: 7, .. })));
+        let error = save_png(&picture, Path::new("/no such folder/a.png")).unwrap_err().to_string();
         assert!(error.ends_with("/no such folder/a.png"), "{error}");
     }
 }

@@ -40,24 +40,12 @@ impl Photometric {
         let hue = maybe(-18.0, 18.0);
         let contrast_first = rng.chance(0.5);
         let permutation = rng.chance(0.5).then(|| PERMUTATIONS[rng.below(PERMUTATIONS.len())]);
-        Self {
-            brightness,
-            contrast,
-            contrast_first,
-            saturation,
-            hue,
-            permutation,
-        }
+        Self { brightness, contrast, contrast_first, saturation, hue, permutation }
     }
 
     /// Distorts in place. Pixels are independent: the result does not depend on the number of threads.
     pub fn apply(&self, picture: &mut Picture) {
-        if *self
-            == (Self {
-                contrast_first: self.contrast_first,
-                ..Self::default()
-            })
-        {
+        if *self == (Self { contrast_first: self.contrast_first, ..Self::default() }) {
             return;
         }
         picture.rgb.par_chunks_mut(3 * RUN).for_each(|run| {
@@ -77,21 +65,10 @@ impl Photometric {
             ("contrast", self.contrast),
             ("saturation", self.saturation),
             ("hue", self.hue),
-            (
-                "contrast first",
-                self.contrast.map(|_| f32::from(u8::from(self.contrast_first))),
-            ),
-            (
-                "permutation",
-                self.permutation
-                    .and_then(|p| PERMUTATIONS.iter().position(|q| *q == p))
-                    .map(|i| i as f32),
-            ),
+            ("contrast first", self.contrast.map(|_| f32::from(u8::from(self.contrast_first)))),
+            ("permutation", self.permutation.and_then(|p| PERMUTATIONS.iter().position(|q| *q == p)).map(|i| i as f32)),
         ];
-        amounts
-            .into_iter()
-            .filter_map(|(name, amount)| amount.map(|a| (name.to_string(), a)))
-            .collect()
+        amounts.into_iter().filter_map(|(name, amount)| amount.map(|a| (name.to_string(), a))).collect()
     }
 
     fn distort(&self, mut rgb: [f32; 3]) -> [f32; 3] {
@@ -167,10 +144,7 @@ mod tests {
                     let rgb = [red as f32, green as f32, blue as f32];
                     let back = to_rgb(to_hsv(rgb));
                     // Hue in f32 up to 360 degrees: an error of 3e-5 degrees moves a channel by at most 2e-4.
-                    assert!(
-                        rgb.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-3),
-                        "{rgb:?} {back:?}"
-                    );
+                    assert!(rgb.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-3), "{rgb:?} {back:?}");
                 }
             }
         }
@@ -185,84 +159,17 @@ mod tests {
         };
         let none = Photometric::default();
         assert_eq!(with(none.clone(), [1, 2, 3]), [1, 2, 3]);
-        assert_eq!(
-            with(
-                Photometric {
-                    brightness: Some(-20.0),
-                    ..none.clone()
-                },
-                [10, 30, 255]
-            ),
-            [0, 10, 235]
-        );
-        assert_eq!(
-            with(
-                Photometric {
-                    contrast: Some(1.5),
-                    ..none.clone()
-                },
-                [10, 100, 200]
-            ),
-            [15, 150, 255]
-        );
+        assert_eq!(with(Photometric { brightness: Some(-20.0), ..none.clone() }, [10, 30, 255]), [0, 10, 235]);
+        assert_eq!(with(Photometric { contrast: Some(1.5), ..none.clone() }, [10, 100, 200]), [15, 150, 255]);
         // Half the saturation: the lower channels go half way up to the value.
-        assert_eq!(
-            with(
-                Photometric {
-                    saturation: Some(0.5),
-                    ..none.clone()
-                },
-                [200, 100, 0]
-            ),
-            [200, 150, 100]
-        );
+        assert_eq!(with(Photometric { saturation: Some(0.5), ..none.clone() }, [200, 100, 0]), [200, 150, 100]);
         // Red turned by 18 degrees: 0.3 of green.
-        assert_eq!(
-            with(
-                Photometric {
-                    hue: Some(18.0),
-                    ..none.clone()
-                },
-                [200, 0, 0]
-            ),
-            [200, 60, 0]
-        );
-        assert_eq!(
-            with(
-                Photometric {
-                    hue: Some(-18.0),
-                    ..none.clone()
-                },
-                [200, 0, 0]
-            ),
-            [200, 0, 60]
-        );
-        assert_eq!(
-            with(
-                Photometric {
-                    permutation: Some([2, 0, 1]),
-                    ..none.clone()
-                },
-                [1, 2, 3]
-            ),
-            [3, 1, 2]
-        );
+        assert_eq!(with(Photometric { hue: Some(18.0), ..none.clone() }, [200, 0, 0]), [200, 60, 0]);
+        assert_eq!(with(Photometric { hue: Some(-18.0), ..none.clone() }, [200, 0, 0]), [200, 0, 60]);
+        assert_eq!(with(Photometric { permutation: Some([2, 0, 1]), ..none.clone() }, [1, 2, 3]), [3, 1, 2]);
         // The order matters where contrast saturates: 200 · 1.5 is cut to 255 before the HSV part, not after it.
-        let both = Photometric {
-            contrast: Some(1.5),
-            saturation: Some(0.5),
-            ..none
-        };
-        assert_eq!(
-            with(
-                Photometric {
-                    contrast_first: true,
-                    ..both.clone()
-                },
-                [200, 101, 0]
-            ),
-            [255, 203, 128]
-        );
+        let both = Photometric { contrast: Some(1.5), saturation: Some(0.5), ..none };
+        assert_eq!(with(Photometric { contrast_first: true, ..both.clone() }, [200, 101, 0]), [255, 203, 128]);
         assert_eq!(with(both, [200, 101, 0]), [255, 226, 150]);
     }
 

@@ -14,11 +14,7 @@ pub struct Picture {
 impl Picture {
     /// A picture of one colour.
     pub fn new(width: u32, height: u32, fill: [u8; 3]) -> Self {
-        Self {
-            width,
-            height,
-            rgb: fill.repeat(width as usize * height as usize),
-        }
+        Self { width, height, rgb: fill.repeat(width as usize * height as usize) }
     }
 
     /// Takes interleaved bytes over.
@@ -28,11 +24,7 @@ impl Picture {
     pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self, ImageError> {
         let expected = 3 * u128::from(width) * u128::from(height);
         if rgb.len() as u128 != expected {
-            return Err(ImageError::PixelCount {
-                width,
-                height,
-                found: rgb.len(),
-            });
+            return Err(ImageError::PixelCount { width, height, found: rgb.len() });
         }
         Ok(Self { width, height, rgb })
     }
@@ -82,11 +74,7 @@ impl Picture {
                 rgb.extend_from_slice(pixel);
             }
         }
-        Self {
-            width: self.width,
-            height: self.height,
-            rgb,
-        }
+        Self { width: self.width, height: self.height, rgb }
     }
 
     /// Mirrored top to bottom.
@@ -95,11 +83,7 @@ impl Picture {
         for row in self.rgb.chunks_exact(self.row_bytes()).rev() {
             rgb.extend_from_slice(row);
         }
-        Self {
-            width: self.width,
-            height: self.height,
-            rgb,
-        }
+        Self { width: self.width, height: self.height, rgb }
     }
 
     /// The part that starts at (`left`, `top`), cut off at the borders.

@@ -83,15 +83,13 @@ pub struct Placement {
 impl Placement {
     /// A box of the picture, in pixels of the input. Not clipped.
     pub fn to_input(&self, bbox: BBox) -> BBox {
-        bbox.scale(self.scale_x, self.scale_y)
-            .shift(self.offset_x, self.offset_y)
+        bbox.scale(self.scale_x, self.scale_y).shift(self.offset_x, self.offset_y)
     }
 
     /// A box of the input, in pixels of the picture. Not clipped.
     pub fn to_original(&self, bbox: BBox) -> BBox {
         let inverse = |scale: f32| if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        bbox.shift(-self.offset_x, -self.offset_y)
-            .scale(inverse(self.scale_x), inverse(self.scale_y))
+        bbox.shift(-self.offset_x, -self.offset_y).scale(inverse(self.scale_x), inverse(self.scale_y))
     }
 }
 
@@ -143,31 +141,14 @@ impl Preprocess {
         }
         let (content_width, content_height) = plan.content;
         let kernel = self.kernel();
-        let whole = (
-            pairs(kernel, width, content_width),
-            pairs(kernel, height, content_height),
-        );
+        let whole = (pairs(kernel, width, content_width), pairs(kernel, height, content_height));
         if let (Some(columns), Some(rows)) = whole {
             self.fill(picture, &plan, &columns, &rows, &mut input.planes);
             return input;
         }
         let resized = resize_picture(picture, content_width as u32, content_height as u32, kernel);
-        let same = |size: usize| -> Vec<Pair> {
-            (0..size)
-                .map(|i| Pair {
-                    low: i,
-                    high: i,
-                    weight: 0.0,
-                })
-                .collect()
-        };
-        self.fill(
-            &resized,
-            &plan,
-            &same(content_width),
-            &same(content_height),
-            &mut input.planes,
-        );
+        let same = |size: usize| -> Vec<Pair> { (0..size).map(|i| Pair { low: i, high: i, weight: 0.0 }).collect() };
+        self.fill(&resized, &plan, &same(content_width), &same(content_height), &mut input.planes);
         input
     }
 
@@ -208,16 +189,10 @@ impl Preprocess {
         let fit = match self.fit {
             Fit::Stretch { width, height } => format!("stretch {width}×{height}"),
             Fit::ShortestEdge { short, long, divisor } => {
-                format!(
-                    "shorter side {short}, longer at most {long}, rounded down{}",
-                    padded(divisor)
-                )
+                format!("shorter side {short}, longer at most {long}, rounded down{}", padded(divisor))
             }
             Fit::ShortestEdgeRounded { short, long, divisor } | Fit::ShortestEdgeAntialias { short, long, divisor } => {
-                format!(
-                    "shorter side {short}, longer at most {long}, rounded{}",
-                    padded(divisor)
-                )
+                format!("shorter side {short}, longer at most {long}, rounded{}", padded(divisor))
             }
             Fit::Letterbox { width, height, fill } => format!("letterbox {width}×{height} on {fill}"),
         };
@@ -233,16 +208,8 @@ impl Preprocess {
             true => format!("{}", v[0]),
             false => format!("({}, {}, {})", v[0], v[1], v[2]),
         };
-        let mean = if self.mean == [0.0; 3] {
-            String::new()
-        } else {
-            format!(" − {}", triple(self.mean))
-        };
-        let std = if self.std == [1.0; 3] {
-            String::new()
-        } else {
-            format!(" ÷ {}", triple(self.std))
-        };
+        let mean = if self.mean == [0.0; 3] { String::new() } else { format!(" − {}", triple(self.mean)) };
+        let std = if self.std == [1.0; 3] { String::new() } else { format!(" ÷ {}", triple(self.std)) };
         let values = match mean.is_empty() || std.is_empty() {
             true => format!("{order}{mean}{std}"),
             false => format!("({order}{mean}){std}"),
@@ -258,48 +225,23 @@ impl Preprocess {
             let side = |length: usize| ((length as f64 * scale + rounding).floor() as usize).max(1);
             let content = (side(width), side(height));
             let up = |length: usize| length.div_ceil(divisor.max(1)) * divisor.max(1);
-            Plan {
-                content,
-                input: (up(content.0), up(content.1)),
-                offset: (0, 0),
-            }
+            Plan { content, input: (up(content.0), up(content.1)), offset: (0, 0) }
         };
         match self.fit {
-            Fit::Stretch { width, height } => Plan {
-                content: (width, height),
-                input: (width, height),
-                offset: (0, 0),
-            },
+            Fit::Stretch { width, height } => Plan { content: (width, height), input: (width, height), offset: (0, 0) },
             Fit::ShortestEdge { short, long, divisor } => edges(short, long, divisor, 0.0),
             Fit::ShortestEdgeRounded { short, long, divisor } | Fit::ShortestEdgeAntialias { short, long, divisor } => {
                 edges(short, long, divisor, 0.5)
             }
-            Fit::Letterbox {
-                width: frame_width,
-                height: frame_height,
-                ..
-            } => {
+            Fit::Letterbox { width: frame_width, height: frame_height, .. } => {
                 let (width, height) = (width.max(1), height.max(1));
                 let content = if frame_width * height < frame_height * width {
-                    (
-                        frame_width,
-                        (height * frame_width / width).clamp(1, frame_height.max(1)),
-                    )
+                    (frame_width, (height * frame_width / width).clamp(1, frame_height.max(1)))
                 } else {
-                    (
-                        (width * frame_height / height).clamp(1, frame_width.max(1)),
-                        frame_height,
-                    )
+                    ((width * frame_height / height).clamp(1, frame_width.max(1)), frame_height)
                 };
-                let offset = (
-                    frame_width.saturating_sub(content.0) / 2,
-                    frame_height.saturating_sub(content.1) / 2,
-                );
-                Plan {
-                    content,
-                    input: (frame_width, frame_height),
-                    offset,
-                }
+                let offset = (frame_width.saturating_sub(content.0) / 2, frame_height.saturating_sub(content.1) / 2);
+                Plan { content, input: (frame_width, frame_height), offset }
             }
         }
     }
@@ -314,12 +256,7 @@ impl Preprocess {
                 planes[plane * area..(plane + 1) * area].fill((fill - self.mean[plane]) / self.std[plane]);
             }
         }
-        Input {
-            width: input_width,
-            height: input_height,
-            planes,
-            placement: plan.placement(width, height),
-        }
+        Input { width: input_width, height: input_height, planes, placement: plan.placement(width, height) }
     }
 
     /// Writes the content: rows blended first (contiguous), then columns, then normalised into the three planes.
@@ -385,60 +322,31 @@ mod tests {
     }
 
     fn planes_01(picture: &Picture) -> Vec<f32> {
-        (0..3)
-            .flat_map(|c| picture.rgb.iter().skip(c).step_by(3).map(|&v| f32::from(v) / 255.0))
-            .collect()
+        (0..3).flat_map(|c| picture.rgb.iter().skip(c).step_by(3).map(|&v| f32::from(v) / 255.0)).collect()
     }
 
     /// Values as they are.
     fn plain(fit: Fit) -> Preprocess {
-        Preprocess {
-            fit,
-            order: ChannelOrder::Rgb,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-        }
+        Preprocess { fit, order: ChannelOrder::Rgb, mean: [0.0; 3], std: [1.0; 3] }
     }
 
     fn every_fit() -> [Fit; 5] {
         [
             Fit::Stretch { width: 30, height: 20 },
-            Fit::ShortestEdge {
-                short: 40,
-                long: 60,
-                divisor: 32,
-            },
-            Fit::ShortestEdgeRounded {
-                short: 40,
-                long: 60,
-                divisor: 8,
-            },
-            Fit::ShortestEdgeAntialias {
-                short: 9,
-                long: 17,
-                divisor: 1,
-            },
-            Fit::Letterbox {
-                width: 48,
-                height: 40,
-                fill: 127.5,
-            },
+            Fit::ShortestEdge { short: 40, long: 60, divisor: 32 },
+            Fit::ShortestEdgeRounded { short: 40, long: 60, divisor: 8 },
+            Fit::ShortestEdgeAntialias { short: 9, long: 17, divisor: 1 },
+            Fit::Letterbox { width: 48, height: 40, fill: 127.5 },
         ]
     }
 
     #[test]
     fn the_fast_pass_equals_normalise_then_resize() {
         for fit in every_fit() {
-            for (order, mean) in [
-                (ChannelOrder::Rgb, [123.0, 117.0, 104.0]),
-                (ChannelOrder::Bgr, [103.53, 116.28, 123.675]),
-            ] {
-                let preprocess = Preprocess {
-                    fit,
-                    order,
-                    mean,
-                    std: [58.395, 57.12, 57.375],
-                };
+            for (order, mean) in
+                [(ChannelOrder::Rgb, [123.0, 117.0, 104.0]), (ChannelOrder::Bgr, [103.53, 116.28, 123.675])]
+            {
+                let preprocess = Preprocess { fit, order, mean, std: [58.395, 57.12, 57.375] };
                 for (width, height) in [(33, 21), (21, 33), (1, 1), (64, 7)] {
                     let picture = noise(width, height);
                     let fast = preprocess.apply(&picture);
@@ -462,30 +370,15 @@ mod tests {
         let size = |fit: Fit, width: usize, height: usize| -> ((u32, u32), (usize, usize)) {
             let preprocess = plain(fit);
             let plan = preprocess.plan(width, height);
-            (
-                plan.placement(width, height).content,
-                preprocess.input_size(width, height),
-            )
+            (plan.placement(width, height).content, preprocess.input_size(width, height))
         };
-        let edge = Fit::ShortestEdge {
-            short: 800,
-            long: 1333,
-            divisor: 32,
-        };
+        let edge = Fit::ShortestEdge { short: 800, long: 1333, divisor: 32 };
         // 1333 / 2000 = 0.6665: 666.5 is rounded down here and up by the other rule.
         assert_eq!(size(edge, 2000, 1000), ((1333, 666), (1344, 672)));
-        let rounded = Fit::ShortestEdgeRounded {
-            short: 800,
-            long: 1333,
-            divisor: 32,
-        };
+        let rounded = Fit::ShortestEdgeRounded { short: 800, long: 1333, divisor: 32 };
         assert_eq!(size(rounded, 2000, 1000), ((1333, 667), (1344, 672)));
         assert_eq!(size(rounded, 640, 480), ((1067, 800), (1088, 800)));
-        let letterbox = Fit::Letterbox {
-            width: 416,
-            height: 416,
-            fill: 127.5,
-        };
+        let letterbox = Fit::Letterbox { width: 416, height: 416, fill: 127.5 };
         // int(427 · 416 / 640) = 277.
         assert_eq!(size(letterbox, 640, 427), ((416, 277), (416, 416)));
         assert_eq!(size(letterbox, 427, 640), ((277, 416), (416, 416)));
@@ -500,22 +393,11 @@ mod tests {
             let place = input.placement;
             let whole = place.to_input(BBox::new(0.0, 0.0, 37.0, 23.0));
             assert_eq!((whole.x0, whole.y0), (place.offset_x, place.offset_y));
-            assert!(
-                (whole.x1 - place.offset_x - place.content.0 as f32).abs() < 1e-4,
-                "{fit:?}"
-            );
-            assert!(
-                (whole.y1 - place.offset_y - place.content.1 as f32).abs() < 1e-4,
-                "{fit:?}"
-            );
+            assert!((whole.x1 - place.offset_x - place.content.0 as f32).abs() < 1e-4, "{fit:?}");
+            assert!((whole.y1 - place.offset_y - place.content.1 as f32).abs() < 1e-4, "{fit:?}");
             let bbox = BBox::new(-3.0, 4.5, 12.25, 99.0);
             let back = place.to_original(place.to_input(bbox));
-            for (a, b) in [
-                (back.x0, bbox.x0),
-                (back.y0, bbox.y0),
-                (back.x1, bbox.x1),
-                (back.y1, bbox.y1),
-            ] {
+            for (a, b) in [(back.x0, bbox.x0), (back.y0, bbox.y0), (back.x1, bbox.x1), (back.y1, bbox.y1)] {
                 assert!((a - b).abs() < 1e-4, "{fit:?}: {back:?}");
             }
         }
@@ -523,27 +405,14 @@ mod tests {
 
     #[test]
     fn padding_is_zero_after_normalisation_and_the_letterbox_has_its_fill() {
-        let edge = Fit::ShortestEdge {
-            short: 4,
-            long: 100,
-            divisor: 8,
-        };
-        let mut preprocess = Preprocess {
-            fit: edge,
-            order: ChannelOrder::Bgr,
-            mean: [1.0, 2.0, 3.0],
-            std: [2.0; 3],
-        };
+        let edge = Fit::ShortestEdge { short: 4, long: 100, divisor: 8 };
+        let mut preprocess = Preprocess { fit: edge, order: ChannelOrder::Bgr, mean: [1.0, 2.0, 3.0], std: [2.0; 3] };
         let input = preprocess.apply(&Picture::new(6, 4, [30, 20, 10]));
         assert_eq!((input.width, input.height), (8, 8));
         // Blue, green, red of the first pixel; then the padding beside and below it.
         assert_eq!([input.planes[0], input.planes[64], input.planes[128]], [4.5, 9.0, 13.5]);
         assert_eq!([input.planes[6], input.planes[64 + 7], input.planes[4 * 8]], [0.0; 3]);
-        preprocess.fit = Fit::Letterbox {
-            width: 6,
-            height: 8,
-            fill: 9.0,
-        };
+        preprocess.fit = Fit::Letterbox { width: 6, height: 8, fill: 9.0 };
         let input = preprocess.apply(&Picture::new(6, 4, [30, 20, 10]));
         assert_eq!(input.placement.offset_y, 2.0);
         assert_eq!([input.planes[0], input.planes[48], input.planes[96]], [4.0, 3.5, 3.0]);
@@ -553,29 +422,19 @@ mod tests {
     #[test]
     fn descriptions_and_files_say_all_of_it() {
         let ssd = Preprocess {
-            fit: Fit::Stretch {
-                width: 300,
-                height: 300,
-            },
+            fit: Fit::Stretch { width: 300, height: 300 },
             order: ChannelOrder::Rgb,
             mean: [123.0, 117.0, 104.0],
             std: [1.0; 3],
         };
         assert_eq!(ssd.describe(), "stretch 300×300, RGB − (123, 117, 104)");
         let yolo = Preprocess {
-            fit: Fit::Letterbox {
-                width: 416,
-                height: 416,
-                fill: 127.5,
-            },
+            fit: Fit::Letterbox { width: 416, height: 416, fill: 127.5 },
             order: ChannelOrder::Rgb,
             mean: [0.0; 3],
             std: [255.0; 3],
         };
-        assert_eq!(
-            yolo.describe(),
-            "letterbox 416×416 on 127.5, bilinear with fixed corners, RGB ÷ 255"
-        );
+        assert_eq!(yolo.describe(), "letterbox 416×416 on 127.5, bilinear with fixed corners, RGB ÷ 255");
         for preprocess in [ssd, yolo] {
             let text = toml::to_string(&preprocess).unwrap();
             assert_eq!(toml::from_str::<Preprocess>(&text).unwrap(), preprocess, "{text}");

@@ -54,46 +54,22 @@ pub(super) fn pairs(kernel: Kernel, input: usize, output: usize) -> Option<Vec<P
     let last = input - 1;
     let around = |source: f32| -> Pair {
         let low = (source as usize).min(last);
-        Pair {
-            low,
-            high: (low + 1).min(last),
-            weight: (source - low as f32).clamp(0.0, 1.0),
-        }
+        Pair { low, high: (low + 1).min(last), weight: (source - low as f32).clamp(0.0, 1.0) }
     };
     match kernel {
         Kernel::Nearest => {
             let scale = input as f32 / output as f32;
             let at = |i: usize| ((i as f32 * scale) as usize).min(last);
-            Some(
-                (0..output)
-                    .map(|i| Pair {
-                        low: at(i),
-                        high: at(i),
-                        weight: 0.0,
-                    })
-                    .collect(),
-            )
+            Some((0..output).map(|i| Pair { low: at(i), high: at(i), weight: 0.0 }).collect())
         }
         Kernel::BilinearHalfPixel => {
             let scale = input as f32 / output as f32;
-            Some(
-                (0..output)
-                    .map(|i| around((scale * (i as f32 + 0.5) - 0.5).max(0.0)))
-                    .collect(),
-            )
+            Some((0..output).map(|i| around((scale * (i as f32 + 0.5) - 0.5).max(0.0))).collect())
         }
         Kernel::BilinearCorners => {
-            let scale = if output > 1 {
-                last as f32 / (output - 1) as f32
-            } else {
-                0.0
-            };
+            let scale = if output > 1 { last as f32 / (output - 1) as f32 } else { 0.0 };
             let at = |i: usize| {
-                if output > 1 && i + 1 == output {
-                    last as f32
-                } else {
-                    i as f32 * scale
-                }
+                if output > 1 && i + 1 == output { last as f32 } else { i as f32 * scale }
             };
             Some((0..output).map(|i| around(at(i))).collect())
         }
@@ -110,25 +86,15 @@ struct Taps {
 
 fn taps(kernel: Kernel, input: usize, output: usize) -> Vec<Taps> {
     let scale = input as f64 / output as f64;
-    let enlarged = if scale < 1.0 {
-        Kernel::BilinearHalfPixel
-    } else {
-        Kernel::Area
-    };
+    let enlarged = if scale < 1.0 { Kernel::BilinearHalfPixel } else { Kernel::Area };
     let two = match kernel {
         Kernel::Area => pairs(enlarged, input, output),
         _ => pairs(kernel, input, output),
     };
     if let Some(two) = two {
         let one = |p: Pair| match p.high > p.low {
-            true => Taps {
-                start: p.low,
-                weights: vec![1.0 - p.weight, p.weight],
-            },
-            false => Taps {
-                start: p.low,
-                weights: vec![1.0],
-            },
+            true => Taps { start: p.low, weights: vec![1.0 - p.weight, p.weight] },
+            false => Taps { start: p.low, weights: vec![1.0] },
         };
         return two.into_iter().map(one).collect();
     }
@@ -197,14 +163,11 @@ pub fn resize_planes_with(
     }
     let (columns, rows) = (taps(kernel, width, new_width), taps(kernel, height, new_height));
     let mut narrow = vec![0.0f32; data.len() / area * height * new_width];
-    narrow
-        .par_chunks_mut(new_width)
-        .zip(data.par_chunks(width))
-        .for_each(|(target, source)| {
-            for (value, tap) in target.iter_mut().zip(&columns) {
-                *value = source[tap.start..].iter().zip(&tap.weights).map(|(s, w)| s * w).sum();
-            }
-        });
+    narrow.par_chunks_mut(new_width).zip(data.par_chunks(width)).for_each(|(target, source)| {
+        for (value, tap) in target.iter_mut().zip(&columns) {
+            *value = source[tap.start..].iter().zip(&tap.weights).map(|(s, w)| s * w).sum();
+        }
+    });
     out.par_chunks_mut(new_width).enumerate().for_each(|(line, target)| {
         let tap = &rows[line % new_height];
         let first = line / new_height * height + tap.start;
@@ -239,31 +202,21 @@ pub fn resize_picture(picture: &Picture, width: u32, height: u32, kernel: Kernel
     let to = (width as usize, height as usize);
     let mut resized = Picture::new(width, height, [0; 3]);
     if let (Some(columns), Some(rows)) = (pairs(kernel, from.0, to.0), pairs(kernel, from.1, to.1)) {
-        resized
-            .rgb
-            .par_chunks_mut(3 * to.0)
-            .zip(rows.par_iter())
-            .for_each(|(target, row)| {
-                let (upper, lower) = (picture.row(row.low), picture.row(row.high));
-                for (pixel, column) in target.chunks_exact_mut(3).zip(&columns) {
-                    for channel in 0..3 {
-                        let (low, high) = (3 * column.low + channel, 3 * column.high + channel);
-                        let above = mix(f32::from(upper[low]), f32::from(upper[high]), column.weight);
-                        let below = mix(f32::from(lower[low]), f32::from(lower[high]), column.weight);
-                        pixel[channel] = to_level(mix(above, below, row.weight));
-                    }
+        resized.rgb.par_chunks_mut(3 * to.0).zip(rows.par_iter()).for_each(|(target, row)| {
+            let (upper, lower) = (picture.row(row.low), picture.row(row.high));
+            for (pixel, column) in target.chunks_exact_mut(3).zip(&columns) {
+                for channel in 0..3 {
+                    let (low, high) = (3 * column.low + channel, 3 * column.high + channel);
+                    let above = mix(f32::from(upper[low]), f32::from(upper[high]), column.weight);
+                    let below = mix(f32::from(lower[low]), f32::from(lower[high]), column.weight);
+                    pixel[channel] = to_level(mix(above, below, row.weight));
                 }
-            });
+            }
+        });
         return resized;
     }
     for channel in 0..3 {
-        let plane: Vec<f32> = picture
-            .rgb
-            .iter()
-            .skip(channel)
-            .step_by(3)
-            .map(|&v| f32::from(v))
-            .collect();
+        let plane: Vec<f32> = picture.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v)).collect();
         let plane = resize_planes_with(kernel, &plane, from, to);
         for (pixel, value) in resized.rgb.chunks_exact_mut(3).zip(plane) {
             pixel[channel] = to_level(value);
@@ -276,9 +229,7 @@ pub fn resize_picture(picture: &Picture, width: u32, height: u32, kernel: Kernel
 fn antialias(picture: &Picture, width: u32, height: u32) -> Option<Picture> {
     let source = ImageRef::new(picture.width, picture.height, &picture.rgb, PixelType::U8x3).ok()?;
     let mut target = Image::new(width, height, PixelType::U8x3);
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
     Resizer::new().resize(&source, &mut target, &options).ok()?;
     Picture::from_rgb(width, height, target.into_vec()).ok()
 }
@@ -377,10 +328,7 @@ mod tests {
         let stretched = resize_planes_with(Kernel::BilinearCorners, &[0.0, 4.0, 8.0], (3, 1), (5, 1));
         assert_eq!(stretched, [0.0, 2.0, 4.0, 6.0, 8.0]);
         // Nearest, in 3, out 5: floor(0, 0.6, 1.2, 1.8, 2.4).
-        assert_eq!(
-            resize_planes_with(Kernel::Nearest, &[1.0, 2.0, 3.0], (3, 1), (5, 1)),
-            [1.0, 1.0, 2.0, 2.0, 3.0]
-        );
+        assert_eq!(resize_planes_with(Kernel::Nearest, &[1.0, 2.0, 3.0], (3, 1), (5, 1)), [1.0, 1.0, 2.0, 2.0, 3.0]);
         // Area, in 3, out 2: (1 + ½·2)/1.5 and (½·2 + 4)/1.5.
         assert_close(
             &resize_planes_with(Kernel::Area, &[1.0, 2.0, 4.0], (3, 1), (2, 1)),
@@ -396,19 +344,9 @@ mod tests {
             let data = noise(2 * from.0 * from.1);
             let case = format!("{from:?} to {to:?}");
             // f32 positions up to 13 with 24 bits: errors of 1e-6 in a weight.
-            assert_close(
-                &resize_planes(&data, from, to),
-                &naive(&data, from, to, half_pixel),
-                5e-6,
-                &case,
-            );
+            assert_close(&resize_planes(&data, from, to), &naive(&data, from, to, half_pixel), 5e-6, &case);
             let smooth = resize_planes_with(Kernel::BilinearAntialias, &data, from, to);
-            assert_close(
-                &smooth,
-                &naive(&data, from, to, triangle),
-                5e-6,
-                &format!("antialias {case}"),
-            );
+            assert_close(&smooth, &naive(&data, from, to, triangle), 5e-6, &format!("antialias {case}"));
             if to.0 <= from.0 && to.1 <= from.1 {
                 let mean = resize_planes_with(Kernel::Area, &data, from, to);
                 let expected = naive(&data, from, to, |i, s, j, n| coverage(i, s, j, n).max(0.0));
@@ -438,12 +376,7 @@ mod tests {
                         p.rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v)).collect()
                     };
                     let expected = resize_planes_with(kernel, &plane(&picture), from, to);
-                    assert_close(
-                        &plane(&resized),
-                        &expected,
-                        levels,
-                        &format!("{kernel:?} {from:?} to {to:?}"),
-                    );
+                    assert_close(&plane(&resized), &expected, levels, &format!("{kernel:?} {from:?} to {to:?}"));
                 }
             }
         }
@@ -455,18 +388,9 @@ mod tests {
         assert!(resize_planes(&[1.0], (1, 1), (0, 3)).is_empty());
         let picture = Picture::new(4, 3, [1, 2, 3]);
         assert_eq!(resize_picture(&picture, 4, 3, Kernel::Area), picture);
-        assert_eq!(
-            resize_picture(&picture, 0, 3, Kernel::Nearest),
-            Picture::new(0, 3, [0; 3])
-        );
-        assert_eq!(
-            resize_picture(&Picture::new(0, 0, [0; 3]), 2, 1, Kernel::Area),
-            Picture::new(2, 1, [0; 3])
-        );
+        assert_eq!(resize_picture(&picture, 0, 3, Kernel::Nearest), Picture::new(0, 3, [0; 3]));
+        assert_eq!(resize_picture(&Picture::new(0, 0, [0; 3]), 2, 1, Kernel::Area), Picture::new(2, 1, [0; 3]));
         // One colour stays that colour, whatever the kernel.
-        assert_eq!(
-            resize_picture(&picture, 9, 2, Kernel::BilinearAntialias),
-            Picture::new(9, 2, [1, 2, 3])
-        );
+        assert_eq!(resize_picture(&picture, 9, 2, Kernel::BilinearAntialias), Picture::new(9, 2, [1, 2, 3]));
     }
 }

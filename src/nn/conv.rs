@@ -115,6 +115,12 @@ impl ConvNorm {
         self
     }
 
+    /// Another share of the batch in the running statistics (0.1 as in PyTorch; M2Det and darknet use 0.01).
+    pub fn momentum(mut self, momentum: f32) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
     /// `[N, in, H, W]` → `[N, out, H', W']`. In training the running statistics move by `momentum`.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         match pass.mode {

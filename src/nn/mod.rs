@@ -2,6 +2,8 @@
 
 pub mod backbone;
 pub mod conv;
+pub mod linear;
+pub mod neck;
 pub mod params;
 pub mod pass;
 

@@ -137,7 +137,8 @@ impl Params {
         for name in &report.loaded {
             if let Some(stored) = checkpoint.get(name) {
                 let values = checkpoint.read_f32(stored)?;
-                self.set(name, &values).map_err(|e| WeightsError::Tensor { name: name.clone(), what: e.to_string() })?;
+                self.set(name, &values)
+                    .map_err(|e| WeightsError::Tensor { name: name.clone(), what: e.to_string() })?;
             }
         }
         Ok(report)

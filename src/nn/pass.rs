@@ -1,7 +1,7 @@
 //! One pass through a network: training or inference, watched by a probe or not.
 
-use crate::trace::{FeatureMap, StageTime, Trace};
 use crate::ops::interrupt;
+use crate::trace::{FeatureMap, StageTime, Trace};
 use candle_core::{Result, Tensor, Var};
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -29,13 +29,7 @@ pub struct Pass {
 
 impl Pass {
     pub fn new(mode: Mode) -> Self {
-        Self {
-            mode,
-            traces: None,
-            timings: RefCell::default(),
-            pending: RefCell::default(),
-            flops: Cell::new(0.0),
-        }
+        Self { mode, traces: None, timings: RefCell::default(), pending: RefCell::default(), flops: Cell::new(0.0) }
     }
 
     /// A pass that fills one trace for each of `images` images.

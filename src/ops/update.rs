@@ -1,5 +1,6 @@
 //! In-place arithmetic on parameters: what an optimiser does after the gradients are known.
 
+use super::storage::with_values;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
@@ -106,15 +107,112 @@ pub fn velocity(
     blend(velocity, parameter, 1.0, decay)
 }
 
+/// destination ← keep · destination + add · source²
+struct BlendSquare {
+    keep: f32,
+    add: f32,
+}
+
+impl InplaceOp2 for BlendSquare {
+    fn name(&self) -> &'static str {
+        "blend of squares"
+    }
+
+    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
+        let (destination, source) = (write(s1, l1)?, read(s2, l2)?);
+        destination.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(d, s)| {
+            for (d, s) in d.iter_mut().zip(s) {
+                *d = self.keep * *d + self.add * s * s;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// parameter ← shrink · parameter − rate · first / (√(second · correction) + ε)
+struct Adaptive {
+    shrink: f32,
+    rate: f32,
+    correction: f32,
+}
+
+/// Adam's ε.
+const EPSILON: f32 = 1e-8;
+
+impl InplaceOp3 for Adaptive {
+    fn name(&self) -> &'static str {
+        "adaptive step"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &mut CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<()> {
+        let (parameter, first, second) = (write(s1, l1)?, read(s2, l2)?, read(s3, l3)?);
+        let moments = first.par_chunks(CHUNK).zip(second.par_chunks(CHUNK));
+        parameter.par_chunks_mut(CHUNK).zip(moments).for_each(|(p, (m, v))| {
+            for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
+                *p = self.shrink * *p - self.rate * m / ((v * self.correction).sqrt() + EPSILON);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) at `step` ≥ 1: both moments and the parameter move.
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not contiguous f32 on the CPU.
+pub fn adamw(
+    parameter: &Tensor,
+    gradient: &Tensor,
+    (first, second): (&Tensor, &Tensor),
+    (beta1, beta2): (f32, f32),
+    (rate, decay, scale): (f32, f32, f32),
+    step: u64,
+) -> Result<()> {
+    for moment in [first, second] {
+        same_shape(parameter, moment)?;
+    }
+    same_shape(parameter, gradient)?;
+    if !parameter.device().is_cpu() {
+        candle_core::bail!("AdamW runs on the CPU alone so far; use SGD on this device");
+    }
+    let power = step.min(1_000_000) as i32;
+    let corrections = (1.0 - f64::from(beta1).powi(power), 1.0 - f64::from(beta2).powi(power));
+    blend(first, gradient, beta1, (1.0 - beta1) * scale)?;
+    second.inplace_op2(&gradient.contiguous()?, &BlendSquare { keep: beta2, add: (1.0 - beta2) * scale * scale })?;
+    let op = Adaptive {
+        shrink: 1.0 - rate * decay,
+        rate: (f64::from(rate) / corrections.0) as f32,
+        correction: (1.0 / corrections.1) as f32,
+    };
+    parameter.inplace_op3(first, second, &op)
+}
+
 /// Σ x² in double precision, in a fixed order.
 ///
 /// # Errors
 /// A tensor that cannot be read back as f32.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
-    let values: Vec<f32> = x.flatten_all()?.to_vec1()?;
-    let chunks: Vec<f64> =
-        values.par_chunks(CHUNK).map(|c| c.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()).collect();
-    Ok(chunks.iter().sum())
+    with_values(x, "squared_norm", |values| {
+        let chunk = |values: &[f32]| {
+            let mut lanes = [0f64; 8];
+            for eight in values.chunks(8) {
+                for (lane, &v) in lanes.iter_mut().zip(eight) {
+                    *lane += f64::from(v) * f64::from(v);
+                }
+            }
+            lanes.iter().sum::<f64>()
+        };
+        let sums: Vec<f64> = values.par_chunks(CHUNK).map(chunk).collect();
+        Ok(sums.iter().sum())
+    })
 }
 
 fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
@@ -128,6 +226,20 @@ fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
 mod tests {
     use super::*;
     use candle_core::{Device, Var};
+
+    #[test]
+    fn two_adamw_steps_follow_the_formula_by_hand() -> Result<()> {
+        let tensor = |v: f32| Tensor::from_slice(&[v], 1, &Device::Cpu);
+        let (p, m, v) = (tensor(1.0)?, tensor(0.0)?, tensor(0.0)?);
+        adamw(&p, &tensor(2.0)?, (&m, &v), (0.9, 0.99), (0.1, 0.5, 1.0), 1)?;
+        // Bias-corrected, the first step moves by the rate whatever the gradient: 0.95 · 1 − 0.1 · 2 / √4.
+        assert!((p.to_vec1::<f32>()?[0] - 0.85).abs() < 1e-6);
+        adamw(&p, &tensor(-1.0)?, (&m, &v), (0.9, 0.99), (0.1, 0.5, 1.0), 2)?;
+        // m = 0.08, v = 0.0496; m̂ = 0.08 / 0.19, v̂ = 0.0496 / 0.0199.
+        let expected = 0.95 * 0.85 - 0.1 * (0.08 / 0.19) / (0.0496f64 / 0.0199).sqrt();
+        assert!((f64::from(p.to_vec1::<f32>()?[0]) - expected).abs() < 1e-6);
+        Ok(())
+    }
 
     #[test]
     fn momentum_and_blend_follow_their_formulas() -> Result<()> {

@@ -79,16 +79,7 @@ pub(super) fn twins() -> Vec<Twin> {
         BarUniform,
         "bars.wgsl",
         "BarUniform",
-        [
-            plot,
-            color,
-            first_edge,
-            bin_width,
-            gap,
-            line_width,
-            thresholds,
-            threshold_colors
-        ]
+        [plot, color, first_edge, bin_width, gap, line_width, thresholds, threshold_colors]
     )]
 }
 
@@ -149,11 +140,7 @@ impl BarRenderer {
         pipeline::check_format(format)?;
         let layout = pipeline::group_layout(&gpu.device, "bars", &[pipeline::uniform_entry::<BarUniform>(0)]);
         let pipelines = Pipelines::new(&gpu.device, library, format, &layout)?;
-        Ok(Self {
-            pipelines,
-            layout,
-            format,
-        })
+        Ok(Self { pipelines, layout, format })
     }
 
     /// Compiles the shaders again.
@@ -210,18 +197,11 @@ impl BarDraw {
     ) -> Result<(), RenderError> {
         let count = look.thresholds.len();
         if count > THRESHOLD_LIMIT {
-            return Err(RenderError::TooMany {
-                what: "thresholds",
-                count,
-                limit: THRESHOLD_LIMIT,
-            });
+            return Err(RenderError::TooMany { what: "thresholds", count, limit: THRESHOLD_LIMIT });
         }
         if !self.heights.holds(input.version) {
-            let heights: Vec<f32> = input
-                .heights
-                .iter()
-                .map(|&height| if height.is_finite() { height } else { 0.0 })
-                .collect();
+            let heights: Vec<f32> =
+                input.heights.iter().map(|&height| if height.is_finite() { height } else { 0.0 }).collect();
             self.uploads += u64::from(self.heights.set(gpu, input.version, &heights)?);
         }
         let mut uniform = BarUniform {

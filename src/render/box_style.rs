@@ -65,13 +65,7 @@ pub struct BoxInstance {
 
 impl BoxInstance {
     pub fn new(bbox: [f32; 4], score: f32, class: u32) -> Self {
-        Self {
-            bbox,
-            score,
-            class,
-            level: 0,
-            flags: 0,
-        }
+        Self { bbox, score, class, level: 0, flags: 0 }
     }
 
     pub fn with_level(self, level: u32) -> Self {
@@ -79,24 +73,15 @@ impl BoxInstance {
     }
 
     pub fn with_outcome(self, outcome: Outcome) -> Self {
-        Self {
-            flags: (self.flags & !0b111) | outcome as u32,
-            ..self
-        }
+        Self { flags: (self.flags & !0b111) | outcome as u32, ..self }
     }
 
     pub fn with_assignment(self, assignment: BoxAssignment) -> Self {
-        Self {
-            flags: (self.flags & !0b11_1000) | ((assignment as u32) << 3),
-            ..self
-        }
+        Self { flags: (self.flags & !0b11_1000) | ((assignment as u32) << 3), ..self }
     }
 
     pub fn with_style(self, style: LineStyle) -> Self {
-        Self {
-            flags: (self.flags & !0b1_1100_0000) | ((style as u32) << 6),
-            ..self
-        }
+        Self { flags: (self.flags & !0b1_1100_0000) | ((style as u32) << 6), ..self }
     }
 }
 
@@ -107,12 +92,8 @@ pub struct ClassMask {
 }
 
 impl ClassMask {
-    pub const ALL: Self = Self {
-        words: [u32::MAX; CLASS_LIMIT / 32],
-    };
-    pub const NONE: Self = Self {
-        words: [0; CLASS_LIMIT / 32],
-    };
+    pub const ALL: Self = Self { words: [u32::MAX; CLASS_LIMIT / 32] };
+    pub const NONE: Self = Self { words: [0; CLASS_LIMIT / 32] };
 
     /// Adds or removes a class; one beyond the limit changes nothing.
     pub fn set(&mut self, class: u32, shown: bool) {
@@ -123,9 +104,7 @@ impl ClassMask {
     }
 
     pub fn contains(&self, class: u32) -> bool {
-        self.words
-            .get((class / 32) as usize)
-            .is_none_or(|word| (word >> (class % 32)) & 1 == 1)
+        self.words.get((class / 32) as usize).is_none_or(|word| (word >> (class % 32)) & 1 == 1)
     }
 
     /// The bits in the shader's order: four vectors of four words.
@@ -174,9 +153,7 @@ impl BoxFilter {
             && (instance.level >= 32 || bit(self.levels, instance.level))
             && bit(self.outcomes, instance.flags & 0b111)
             && bit(self.assignments, (instance.flags >> 3) & 0b111)
-            && self
-                .isolated_class
-                .map_or_else(|| self.classes.contains(instance.class), |only| instance.class == only)
+            && self.isolated_class.map_or_else(|| self.classes.contains(instance.class), |only| instance.class == only)
     }
 }
 
@@ -212,14 +189,7 @@ pub struct BoxLook {
 
 impl Default for BoxLook {
     fn default() -> Self {
-        Self {
-            color: BoxColor::Class,
-            line_width: 2.0,
-            opacity: 1.0,
-            fill_opacity: 0.0,
-            selected: None,
-            hovered: None,
-        }
+        Self { color: BoxColor::Class, line_width: 2.0, opacity: 1.0, fill_opacity: 0.0, selected: None, hovered: None }
     }
 }
 
@@ -300,43 +270,21 @@ mod tests {
             .with_assignment(BoxAssignment::Negative);
         let all = BoxFilter::default();
         assert!(all.shows(&instance));
-        assert!(!all.shows(&BoxInstance {
-            score: f32::NAN,
-            ..instance
-        }));
+        assert!(!all.shows(&BoxInstance { score: f32::NAN, ..instance }));
         let mut without_seven = ClassMask::ALL;
         without_seven.set(7, false);
         for hiding in [
             BoxFilter { score_min: 0.51, ..all },
             BoxFilter { score_max: 0.49, ..all },
-            BoxFilter {
-                classes: without_seven,
-                ..all
-            },
-            BoxFilter {
-                isolated_class: Some(8),
-                ..all
-            },
-            BoxFilter {
-                levels: !(1 << 2),
-                ..all
-            },
-            BoxFilter {
-                outcomes: 1 << Outcome::TruePositive as u32,
-                ..all
-            },
-            BoxFilter {
-                assignments: !(1 << BoxAssignment::Negative as u32),
-                ..all
-            },
+            BoxFilter { classes: without_seven, ..all },
+            BoxFilter { isolated_class: Some(8), ..all },
+            BoxFilter { levels: !(1 << 2), ..all },
+            BoxFilter { outcomes: 1 << Outcome::TruePositive as u32, ..all },
+            BoxFilter { assignments: !(1 << BoxAssignment::Negative as u32), ..all },
         ] {
             assert!(!hiding.shows(&instance), "{hiding:?}");
         }
-        let isolated = BoxFilter {
-            classes: ClassMask::NONE,
-            isolated_class: Some(7),
-            ..all
-        };
+        let isolated = BoxFilter { classes: ClassMask::NONE, isolated_class: Some(7), ..all };
         assert!(isolated.shows(&instance));
     }
 }

@@ -128,14 +128,8 @@ impl Pipelines {
                 step_mode: wgpu::VertexStepMode::Instance,
                 attributes: &ATTRIBUTES,
             };
-            let recipe = Recipe {
-                label,
-                vertex,
-                fragment: "fs_box",
-                layouts: &[layout],
-                buffers: &[Some(buffer)],
-                format,
-            };
+            let recipe =
+                Recipe { label, vertex, fragment: "fs_box", layouts: &[layout], buffers: &[Some(buffer)], format };
             pipeline::build(device, &module, &recipe)
         };
         Ok(Self {
@@ -154,17 +148,10 @@ impl BoxRenderer {
         let layout = pipeline::group_layout(
             &gpu.device,
             "boxes",
-            &[
-                pipeline::uniform_entry::<BoxUniform>(0),
-                pipeline::uniform_entry::<PaletteUniform>(1),
-            ],
+            &[pipeline::uniform_entry::<BoxUniform>(0), pipeline::uniform_entry::<PaletteUniform>(1)],
         );
         let pipelines = Pipelines::new(&gpu.device, library, format, &layout)?;
-        Ok(Self {
-            pipelines,
-            layout,
-            format,
-        })
+        Ok(Self { pipelines, layout, format })
     }
 
     /// Compiles the shaders again.
@@ -208,12 +195,7 @@ impl BoxDraw {
     pub fn new(renderer: &BoxRenderer, gpu: &Gpu) -> Self {
         let uniform = Uniform::new(&gpu.device, "boxes");
         let palette = Uniform::new(&gpu.device, "box colours");
-        let group = pipeline::group(
-            &gpu.device,
-            "boxes",
-            &renderer.layout,
-            &[uniform.binding(), palette.binding()],
-        );
+        let group = pipeline::group(&gpu.device, "boxes", &renderer.layout, &[uniform.binding(), palette.binding()]);
         Self {
             uniform,
             palette,
@@ -279,10 +261,7 @@ impl BoxDraw {
         pass.set_pipeline(&renderer.pipelines.plain);
         pass.set_vertex_buffer(0, all);
         pass.draw(0..OUTLINE_VERTICES, 0..self.boxes.count());
-        let over = [
-            (&renderer.pipelines.hovered, self.hovered),
-            (&renderer.pipelines.selected, self.selected),
-        ];
+        let over = [(&renderer.pipelines.hovered, self.hovered), (&renderer.pipelines.selected, self.selected)];
         for (pipeline, index) in over {
             // The buffer is bound from this box on, since not every device counts instances from elsewhere than 0.
             if let Some(one) = index.and_then(|index| self.boxes.slice_from(index)) {

@@ -60,11 +60,7 @@ impl ColorMap {
 
     /// Colour at `position` (0 to 1, clamped; NaN counts as 0): gamma-encoded red, green, blue from 0 to 1.
     pub fn color(self, position: f32) -> [f32; 3] {
-        let t = if position.is_nan() {
-            0.0
-        } else {
-            position.clamp(0.0, 1.0)
-        };
+        let t = if position.is_nan() { 0.0 } else { position.clamp(0.0, 1.0) };
         let side = (2.0 * t - 1.0).abs();
         let color = match self {
             Self::Viridis => evaluate(&VIRIDIS, t),
@@ -85,20 +81,12 @@ impl ColorMap {
 /// Place of `value` in the range, 0 at `low` and 1 at `high`, clamped; the middle when the range is empty.
 pub fn range_position(value: f32, low: f32, high: f32) -> f32 {
     let span = high - low;
-    if span.abs() > 1.0e-30 {
-        ((value - low) / span).clamp(0.0, 1.0)
-    } else {
-        0.5
-    }
+    if span.abs() > 1.0e-30 { ((value - low) / span).clamp(0.0, 1.0) } else { 0.5 }
 }
 
 fn evaluate<const N: usize>(polynomial: &Polynomial<N>, t: f32) -> [f32; 3] {
     polynomial.iter().rev().fold([0.0; 3], |sum, coefficients| {
-        [
-            coefficients[0] + t * sum[0],
-            coefficients[1] + t * sum[1],
-            coefficients[2] + t * sum[2],
-        ]
+        [coefficients[0] + t * sum[0], coefficients[1] + t * sum[1], coefficients[2] + t * sum[2]]
     })
 }
 
@@ -110,18 +98,14 @@ mod tests {
     /// The numbers of one `array<vec3<f32>, N>` constant of the shader.
     fn shader_table(name: &str) -> Vec<[f32; 3]> {
         let text = ShaderLibrary::embedded().assemble("colormap.wgsl").unwrap().text;
-        let start = text
-            .find(&format!("const {name} "))
-            .unwrap_or_else(|| panic!("{name} is not in the shader"));
+        let start = text.find(&format!("const {name} ")).unwrap_or_else(|| panic!("{name} is not in the shader"));
         let end = start + text[start..].find(';').unwrap();
         text[start..end]
             .split("vec3<f32>(")
             .skip(1)
             .map(|row| {
-                let numbers: Vec<f32> = row[..row.find(')').unwrap()]
-                    .split(',')
-                    .map(|number| number.trim().parse().unwrap())
-                    .collect();
+                let numbers: Vec<f32> =
+                    row[..row.find(')').unwrap()].split(',').map(|number| number.trim().parse().unwrap()).collect();
                 [numbers[0], numbers[1], numbers[2]]
             })
             .collect()
@@ -144,22 +128,8 @@ mod tests {
     #[test]
     fn magnitude_maps_follow_the_published_colours() {
         // Entries 0, 51, 102, 153, 204 and 255 of matplotlib's tables of 256.
-        let viridis = [
-            [68, 1, 84],
-            [65, 68, 135],
-            [42, 120, 142],
-            [34, 168, 132],
-            [122, 209, 81],
-            [253, 231, 37],
-        ];
-        let magma = [
-            [0, 0, 4],
-            [59, 15, 112],
-            [140, 41, 129],
-            [222, 73, 104],
-            [254, 159, 109],
-            [252, 253, 191],
-        ];
+        let viridis = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]];
+        let magma = [[0, 0, 4], [59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]];
         for (index, (v, m)) in viridis.into_iter().zip(magma).enumerate() {
             near(ColorMap::Viridis, index as f32 / 5.0, v);
             near(ColorMap::Magma, index as f32 / 5.0, m);

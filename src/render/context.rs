@@ -38,26 +38,18 @@ impl Context {
                 ..Default::default()
             }))
         };
-        let adapter = request(false)
-            .or_else(|_| request(true))
-            .map_err(|error| RenderError::NoAdapter(error.to_string()))?;
+        let adapter =
+            request(false).or_else(|_| request(true)).map_err(|error| RenderError::NoAdapter(error.to_string()))?;
         let info = adapter.get_info();
         let (device, queue) = wait_for(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("boxwright headless"),
             required_limits: adapter.limits(),
             ..Default::default()
         }))
-        .map_err(|error| RenderError::NoDevice {
-            adapter: info.name.clone(),
-            message: error.to_string(),
-        })?;
+        .map_err(|error| RenderError::NoDevice { adapter: info.name.clone(), message: error.to_string() })?;
         let errors = ErrorLog::default();
         errors.install(&device);
-        Ok(Self {
-            adapter: info,
-            gpu: Gpu { device, queue },
-            errors,
-        })
+        Ok(Self { adapter: info, gpu: Gpu { device, queue }, errors })
     }
 }
 

@@ -64,12 +64,7 @@ struct CurveUniform {
 }
 
 pub(super) fn twins() -> Vec<Twin> {
-    vec![describe_twin!(
-        CurveUniform,
-        "curves.wgsl",
-        "CurveUniform",
-        [plot, colors, widths]
-    )]
+    vec![describe_twin!(CurveUniform, "curves.wgsl", "CurveUniform", [plot, colors, widths])]
 }
 
 /// Pipeline and layout for curves.
@@ -87,11 +82,7 @@ impl CurveRenderer {
         pipeline::check_format(format)?;
         let layout = pipeline::group_layout(&gpu.device, "curves", &[pipeline::uniform_entry::<CurveUniform>(0)]);
         let pipeline = build(&gpu.device, library, format, &layout)?;
-        Ok(Self {
-            pipeline,
-            layout,
-            format,
-        })
+        Ok(Self { pipeline, layout, format })
     }
 
     /// Compiles the shaders again.
@@ -171,11 +162,7 @@ impl CurveDraw {
     ) -> Result<(), RenderError> {
         let count = input.series.len().max(styles.len());
         if count > SERIES_LIMIT {
-            return Err(RenderError::TooMany {
-                what: "series",
-                count,
-                limit: SERIES_LIMIT,
-            });
+            return Err(RenderError::TooMany { what: "series", count, limit: SERIES_LIMIT });
         }
         if !self.points.holds(input.version) {
             self.uploads += u64::from(self.points.set(gpu, input.version, &gather(input.series))?);
@@ -214,18 +201,12 @@ impl CurveDraw {
 
 /// All series behind one another with an end mark on both sides. A lone point is doubled: it shows as a dot.
 fn gather(series: &[&[[f32; 2]]]) -> Vec<CurvePoint> {
-    let end = CurvePoint {
-        position: [HOLE; 2],
-        series: NO_SERIES,
-    };
+    let end = CurvePoint { position: [HOLE; 2], series: NO_SERIES };
     let mut points = vec![end];
     for (number, line) in (0..).zip(series) {
         let point = |position: &[f32; 2]| {
             let whole = position.iter().all(|coordinate| coordinate.is_finite());
-            CurvePoint {
-                position: if whole { *position } else { [HOLE; 2] },
-                series: number,
-            }
+            CurvePoint { position: if whole { *position } else { [HOLE; 2] }, series: number }
         };
         points.extend(line.iter().map(point));
         if let [only] = line {

@@ -16,42 +16,22 @@ pub enum RenderError {
     Format(String),
 
     #[error("{what} of {width} × {height} pixels; the device takes 1 to {limit} on a side")]
-    Size {
-        what: &'static str,
-        width: u32,
-        height: u32,
-        limit: u32,
-    },
+    Size { what: &'static str, width: u32, height: u32, limit: u32 },
 
     #[error("{what} need {bytes} bytes; the device takes at most {limit} in one buffer")]
     TooLarge { what: &'static str, bytes: u64, limit: u64 },
 
     #[error("{what} of {width} × {height} needs {expected} numbers, got {found}")]
-    Length {
-        what: &'static str,
-        width: u32,
-        height: u32,
-        expected: u64,
-        found: u64,
-    },
+    Length { what: &'static str, width: u32, height: u32, expected: u64, found: u64 },
 
     #[error("{count} {what}; at most {limit} can be drawn at once")]
-    TooMany {
-        what: &'static str,
-        count: usize,
-        limit: usize,
-    },
+    TooMany { what: &'static str, count: usize, limit: usize },
 
     #[error("shader does not compile: {message}\n{file}:{line}")]
     Shader { message: String, file: String, line: u32 },
 
     #[error("shader import {import}; valid names are {valid}\n{file}:{line}")]
-    Import {
-        import: String,
-        valid: String,
-        file: String,
-        line: u32,
-    },
+    Import { import: String, valid: String, file: String, line: u32 },
 
     #[error("there is no shader named {name}; valid names are {valid}")]
     UnknownShader { name: String, valid: String },

@@ -96,17 +96,10 @@ impl HeatmapRenderer {
         let layout = pipeline::group_layout(
             &gpu.device,
             "heat map",
-            &[
-                pipeline::uniform_entry::<HeatmapUniform>(0),
-                pipeline::texture_entry(1, false),
-            ],
+            &[pipeline::uniform_entry::<HeatmapUniform>(0), pipeline::texture_entry(1, false)],
         );
         let pipeline = build(&gpu.device, library, format, &layout)?;
-        Ok(Self {
-            pipeline,
-            layout,
-            format,
-        })
+        Ok(Self { pipeline, layout, format })
     }
 
     /// Compiles the shaders again.
@@ -126,14 +119,8 @@ fn build(
     layout: &wgpu::BindGroupLayout,
 ) -> Result<wgpu::RenderPipeline, RenderError> {
     let module = library.compile(device, "heatmap.wgsl")?;
-    let recipe = Recipe {
-        label: "heat map",
-        vertex: "vs_heat",
-        fragment: "fs_heat",
-        layouts: &[layout],
-        buffers: &[],
-        format,
-    };
+    let recipe =
+        Recipe { label: "heat map", vertex: "vs_heat", fragment: "fs_heat", layouts: &[layout], buffers: &[], format };
     pipeline::build(device, &module, &recipe)
 }
 
@@ -209,13 +196,7 @@ impl HeatmapDraw {
         let expected = u64::from(width).saturating_mul(u64::from(height));
         let found = input.values.len() as u64;
         if found != expected {
-            return Err(RenderError::Length {
-                what: WHAT,
-                width,
-                height,
-                expected,
-                found,
-            });
+            return Err(RenderError::Length { what: WHAT, width, height, expected, found });
         }
         let fits = |map: &Map| map.texture.width() == width && map.texture.height() == height;
         if !self.map.as_ref().is_some_and(fits) {
@@ -233,11 +214,7 @@ impl HeatmapDraw {
         gpu.queue.write_texture(
             texture.as_image_copy(),
             bytemuck::cast_slice::<f32, u8>(&values),
-            wgpu::TexelCopyBufferLayout {
-                offset: 0,
-                bytes_per_row: Some(4 * width),
-                rows_per_image: None,
-            },
+            wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(4 * width), rows_per_image: None },
             texture.size(),
         );
         Ok(())
@@ -260,12 +237,7 @@ fn without_holes(values: &[f32]) -> Cow<'_, [f32]> {
     if values.iter().all(|value| value.is_finite()) {
         return Cow::Borrowed(values);
     }
-    Cow::Owned(
-        values
-            .iter()
-            .map(|&value| if value.is_finite() { value } else { HOLE })
-            .collect(),
-    )
+    Cow::Owned(values.iter().map(|&value| if value.is_finite() { value } else { HOLE }).collect())
 }
 
 #[cfg(test)]

@@ -50,11 +50,7 @@ pub struct ImageLook {
 
 impl Default for ImageLook {
     fn default() -> Self {
-        Self {
-            filter: ImageFilter::Auto,
-            opacity: 1.0,
-            grid: 0.5,
-        }
+        Self { filter: ImageFilter::Auto, opacity: 1.0, grid: 0.5 }
     }
 }
 
@@ -79,12 +75,7 @@ struct TileUniform {
 
 pub(super) fn twins() -> Vec<Twin> {
     vec![
-        describe_twin!(
-            ImageUniform,
-            "image.wgsl",
-            "ImageUniform",
-            [view, opacity, nearest, grid]
-        ),
+        describe_twin!(ImageUniform, "image.wgsl", "ImageUniform", [view, opacity, nearest, grid]),
         describe_twin!(TileUniform, "image.wgsl", "TileUniform", [bounds, texels]),
     ]
 }
@@ -114,10 +105,7 @@ impl ImageRenderer {
         let tile_layout = pipeline::group_layout(
             device,
             "image tile",
-            &[
-                pipeline::uniform_entry::<TileUniform>(0),
-                pipeline::texture_entry(1, true),
-            ],
+            &[pipeline::uniform_entry::<TileUniform>(0), pipeline::texture_entry(1, true)],
         );
         let sampler = device.create_sampler(&wgpu::SamplerDescriptor {
             label: Some("image"),
@@ -127,14 +115,7 @@ impl ImageRenderer {
         });
         let pipeline = build(device, library, format, &picture_layout, &tile_layout)?;
         let tile_side = device.limits().max_texture_dimension_2d.min(TILE_SIDE);
-        Ok(Self {
-            pipeline,
-            picture_layout,
-            tile_layout,
-            sampler,
-            format,
-            tile_side,
-        })
+        Ok(Self { pipeline, picture_layout, tile_layout, sampler, format, tile_side })
     }
 
     /// Compiles the shaders again.
@@ -142,13 +123,7 @@ impl ImageRenderer {
     /// # Errors
     /// As [`new`](Self::new); the pipeline stays as it was.
     pub fn reload(&mut self, gpu: &Gpu, library: &ShaderLibrary) -> Result<(), RenderError> {
-        self.pipeline = build(
-            &gpu.device,
-            library,
-            self.format,
-            &self.picture_layout,
-            &self.tile_layout,
-        )?;
+        self.pipeline = build(&gpu.device, library, self.format, &self.picture_layout, &self.tile_layout)?;
         Ok(())
     }
 
@@ -264,23 +239,12 @@ impl ImageDraw {
         let (width, height) = (image.width, image.height);
         let expected = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(4);
         if image.pixels.len() as u64 != expected {
-            return Err(RenderError::Length {
-                what: WHAT,
-                width,
-                height,
-                expected,
-                found: image.pixels.len() as u64,
-            });
+            return Err(RenderError::Length { what: WHAT, width, height, expected, found: image.pixels.len() as u64 });
         }
         // A row's length in bytes is a 32-bit number.
         let limit = u32::MAX / 4;
         if width == 0 || height == 0 || width > limit {
-            return Err(RenderError::Size {
-                what: WHAT,
-                width,
-                height,
-                limit,
-            });
+            return Err(RenderError::Size { what: WHAT, width, height, limit });
         }
         if self.size != [width, height] || self.tiles.is_empty() {
             let areas = split(width, height, renderer.tile_side);
@@ -289,21 +253,12 @@ impl ImageDraw {
             self.tiles = tiles?;
             self.size = [width, height];
         }
-        for Tile {
-            area: TileArea { columns, rows },
-            texture,
-            ..
-        } in &self.tiles
-        {
+        for Tile { area: TileArea { columns, rows }, texture, .. } in &self.tiles {
             let first = (u64::from(rows.texels_start) * u64::from(width) + u64::from(columns.texels_start)) * 4;
             gpu.queue.write_texture(
                 texture.as_image_copy(),
                 image.pixels,
-                wgpu::TexelCopyBufferLayout {
-                    offset: first,
-                    bytes_per_row: Some(4 * width),
-                    rows_per_image: None,
-                },
+                wgpu::TexelCopyBufferLayout { offset: first, bytes_per_row: Some(4 * width), rows_per_image: None },
                 texture.size(),
             );
         }
@@ -326,27 +281,14 @@ impl ImageDraw {
 
 fn new_tile(renderer: &ImageRenderer, gpu: &Gpu, area: TileArea) -> Result<Tile, RenderError> {
     let TileArea { columns, rows } = area;
-    let (width, height) = (
-        columns.texels_end - columns.texels_start,
-        rows.texels_end - rows.texels_start,
-    );
+    let (width, height) = (columns.texels_end - columns.texels_start, rows.texels_end - rows.texels_start);
     let texture = pipeline::data_texture(&gpu.device, "picture", width, height, wgpu::TextureFormat::Rgba8Unorm)?;
     let mut uniform = Uniform::new(&gpu.device, "image tile");
     uniform.set(
         &gpu.queue,
         TileUniform {
-            bounds: [
-                columns.start as f32,
-                rows.start as f32,
-                columns.end as f32,
-                rows.end as f32,
-            ],
-            texels: [
-                columns.texels_start as f32,
-                rows.texels_start as f32,
-                width as f32,
-                height as f32,
-            ],
+            bounds: [columns.start as f32, rows.start as f32, columns.end as f32, rows.end as f32],
+            texels: [columns.texels_start as f32, rows.texels_start as f32, width as f32, height as f32],
         },
     );
     let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
@@ -361,11 +303,7 @@ fn new_tile(renderer: &ImageRenderer, gpu: &Gpu, area: TileArea) -> Result<Tile,
 
 /// 0 below the zoom at which the grid appears, 1 from twice that on.
 fn grid_strength(zoom: f32) -> f32 {
-    if zoom < GRID_ZOOM {
-        0.0
-    } else {
-        (zoom / GRID_ZOOM - 0.5).clamp(0.5, 1.0)
-    }
+    if zoom < GRID_ZOOM { 0.0 } else { (zoom / GRID_ZOOM - 0.5).clamp(0.5, 1.0) }
 }
 
 #[cfg(test)]

@@ -60,20 +60,15 @@ pub(super) fn build(
     });
     match wait_for(scope.pop()) {
         None => Ok(pipeline),
-        Some(error) => Err(RenderError::Device {
-            what: format!("the pipeline \"{}\"", recipe.label),
-            message: error.to_string(),
-        }),
+        Some(error) => {
+            Err(RenderError::Device { what: format!("the pipeline \"{}\"", recipe.label), message: error.to_string() })
+        }
     }
 }
 
 /// Colours here are gamma-encoded already: a target that encodes once more is refused.
 pub(super) fn check_format(format: wgpu::TextureFormat) -> Result<(), RenderError> {
-    if format.is_srgb() {
-        Err(RenderError::Format(format!("{format:?}")))
-    } else {
-        Ok(())
-    }
+    if format.is_srgb() { Err(RenderError::Format(format!("{format:?}"))) } else { Ok(()) }
 }
 
 /// Layout entry of a uniform struct of type `T`, seen by both stages.
@@ -119,10 +114,7 @@ pub(super) fn group_layout(
     label: &str,
     entries: &[wgpu::BindGroupLayoutEntry],
 ) -> wgpu::BindGroupLayout {
-    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(label),
-        entries,
-    })
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries })
 }
 
 /// A bind group of `resources` at bindings 0, 1, …
@@ -134,16 +126,9 @@ pub(super) fn group(
 ) -> wgpu::BindGroup {
     let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
         .zip(resources)
-        .map(|(binding, resource)| wgpu::BindGroupEntry {
-            binding,
-            resource: resource.clone(),
-        })
+        .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource: resource.clone() })
         .collect();
-    device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some(label),
-        layout,
-        entries: &entries,
-    })
+    device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
 }
 
 /// A texture that is filled from the CPU and read by shaders.
@@ -159,20 +144,11 @@ pub(super) fn data_texture(
 ) -> Result<wgpu::Texture, RenderError> {
     let limit = device.limits().max_texture_dimension_2d;
     if width == 0 || height == 0 || width > limit || height > limit {
-        return Err(RenderError::Size {
-            what,
-            width,
-            height,
-            limit,
-        });
+        return Err(RenderError::Size { what, width, height, limit });
     }
     Ok(device.create_texture(&wgpu::TextureDescriptor {
         label: Some(what),
-        size: wgpu::Extent3d {
-            width,
-            height,
-            depth_or_array_layers: 1,
-        },
+        size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
         mip_level_count: 1,
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,

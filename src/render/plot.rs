@@ -27,10 +27,7 @@ impl Plot {
             share(point[1], bottom, top)
         };
         let run = share(point[0], self.x_range[0], self.x_range[1]);
-        [
-            self.area.x + self.area.width * run,
-            self.area.y + self.area.height * (1.0 - rise),
-        ]
+        [self.area.x + self.area.width * run, self.area.y + self.area.height * (1.0 - rise)]
     }
 
     /// Value under a target pixel.
@@ -79,12 +76,7 @@ impl PlotUniform {
     }
 
     pub fn twin() -> Twin {
-        describe_twin!(
-            PlotUniform,
-            "plot.wgsl",
-            "Plot",
-            [area, x_range, y_range, target_size, log_y]
-        )
+        describe_twin!(PlotUniform, "plot.wgsl", "Plot", [area, x_range, y_range, target_size, log_y])
     }
 }
 
@@ -93,12 +85,7 @@ mod tests {
     use super::*;
 
     fn plot(log_y: bool) -> Plot {
-        Plot {
-            area: Viewport::new(10.0, 20.0, 200.0, 100.0),
-            x_range: [0.0, 50.0],
-            y_range: [0.01, 100.0],
-            log_y,
-        }
+        Plot { area: Viewport::new(10.0, 20.0, 200.0, 100.0), x_range: [0.0, 50.0], y_range: [0.01, 100.0], log_y }
     }
 
     #[test]
@@ -115,20 +102,13 @@ mod tests {
         for log_y in [false, true] {
             let point = [12.5, 3.0];
             let back = plot(log_y).value_from_screen(plot(log_y).screen_from_value(point));
-            assert!(
-                (back[0] - point[0]).abs() < 1e-3 && (back[1] - point[1]).abs() < 1e-3,
-                "{back:?}"
-            );
+            assert!((back[0] - point[0]).abs() < 1e-3 && (back[1] - point[1]).abs() < 1e-3, "{back:?}");
         }
     }
 
     #[test]
     fn an_empty_range_and_zero_on_a_logarithmic_axis_give_numbers() {
-        let flat = Plot {
-            x_range: [3.0, 3.0],
-            y_range: [1.0, 1.0],
-            ..plot(true)
-        };
+        let flat = Plot { x_range: [3.0, 3.0], y_range: [1.0, 1.0], ..plot(true) };
         assert_eq!(flat.screen_from_value([3.0, 1.0]), [110.0, 70.0]);
         assert!(plot(true).screen_from_value([0.0, 0.0])[1].is_finite());
     }

@@ -51,32 +51,16 @@ struct RowLayout {
 impl RowLayout {
     fn new(limits: &wgpu::Limits, width: u32, height: u32) -> Result<Self, RenderError> {
         let limit = limits.max_texture_dimension_2d;
-        let size = || RenderError::Size {
-            what: "picture",
-            width,
-            height,
-            limit,
-        };
+        let size = || RenderError::Size { what: "picture", width, height, limit };
         if width == 0 || height == 0 || width > limit || height > limit {
             return Err(size());
         }
         let row = width.checked_mul(BYTES_PER_PIXEL).ok_or_else(size)?;
-        let stride = row
-            .checked_next_multiple_of(wgpu::COPY_BYTES_PER_ROW_ALIGNMENT)
-            .ok_or_else(size)?;
-        let layout = Self {
-            width,
-            height,
-            row,
-            stride,
-        };
+        let stride = row.checked_next_multiple_of(wgpu::COPY_BYTES_PER_ROW_ALIGNMENT).ok_or_else(size)?;
+        let layout = Self { width, height, row, stride };
         if layout.bytes() > limits.max_buffer_size {
             let limit = limits.max_buffer_size;
-            return Err(RenderError::TooLarge {
-                what: "rows of the picture",
-                bytes: layout.bytes(),
-                limit,
-            });
+            return Err(RenderError::TooLarge { what: "rows of the picture", bytes: layout.bytes(), limit });
         }
         Ok(layout)
     }
@@ -95,11 +79,7 @@ fn record(
 ) -> (wgpu::Buffer, wgpu::SubmissionIndex) {
     let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
         label: Some("picture"),
-        size: wgpu::Extent3d {
-            width: layout.width,
-            height: layout.height,
-            depth_or_array_layers: 1,
-        },
+        size: wgpu::Extent3d { width: layout.width, height: layout.height, depth_or_array_layers: 1 },
         mip_level_count: 1,
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,
@@ -114,9 +94,7 @@ fn record(
         mapped_at_creation: false,
     });
     let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
-    let mut encoder = gpu
-        .device
-        .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("picture") });
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("picture") });
     let [r, g, b, a] = background.map(f64::from);
     let mut pass = encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
         label: Some("picture"),
@@ -140,11 +118,7 @@ fn record(
         texture.as_image_copy(),
         wgpu::TexelCopyBufferInfo {
             buffer: &buffer,
-            layout: wgpu::TexelCopyBufferLayout {
-                offset: 0,
-                bytes_per_row: Some(layout.stride),
-                rows_per_image: None,
-            },
+            layout: wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(layout.stride), rows_per_image: None },
         },
         texture.size(),
     );
@@ -164,16 +138,11 @@ fn read(
         // The receiver is gone when waiting was given up.
         let _ = sender.send(result);
     });
-    let wait = wgpu::PollType::Wait {
-        submission_index: Some(submission),
-        timeout: Some(TIMEOUT),
-    };
+    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(TIMEOUT) };
     match gpu.device.poll(wait) {
         Ok(_) => {}
         Err(wgpu::PollError::Timeout) => {
-            return Err(RenderError::Timeout {
-                seconds: TIMEOUT.as_secs(),
-            });
+            return Err(RenderError::Timeout { seconds: TIMEOUT.as_secs() });
         }
         Err(error) => return Err(refused("waiting", &error)),
     }
@@ -181,14 +150,10 @@ fn read(
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(refused("reading a picture back", &error)),
         Err(_) => {
-            return Err(RenderError::Timeout {
-                seconds: TIMEOUT.as_secs(),
-            });
+            return Err(RenderError::Timeout { seconds: TIMEOUT.as_secs() });
         }
     }
-    let mapped = buffer
-        .get_mapped_range(..)
-        .map_err(|error| refused("reading a picture back", &error))?;
+    let mapped = buffer.get_mapped_range(..).map_err(|error| refused("reading a picture back", &error))?;
     let mut pixels = Vec::with_capacity(layout.row as usize * layout.height as usize);
     for row in mapped.chunks_exact(layout.stride as usize) {
         pixels.extend_from_slice(&row[..layout.row as usize]);
@@ -199,10 +164,7 @@ fn read(
 }
 
 fn refused(what: &str, error: &dyn std::fmt::Display) -> RenderError {
-    RenderError::Device {
-        what: what.to_owned(),
-        message: error.to_string(),
-    }
+    RenderError::Device { what: what.to_owned(), message: error.to_string() }
 }
 
 #[cfg(test)]
@@ -213,35 +175,18 @@ mod tests {
     fn rows_are_padded_to_the_alignment_of_copies() {
         let limits = wgpu::Limits::default();
         let layout = RowLayout::new(&limits, 65, 3).unwrap();
-        assert_eq!(
-            layout,
-            RowLayout {
-                width: 65,
-                height: 3,
-                row: 260,
-                stride: 512
-            }
-        );
+        assert_eq!(layout, RowLayout { width: 65, height: 3, row: 260, stride: 512 });
         assert_eq!(layout.bytes(), 1536);
         assert_eq!(RowLayout::new(&limits, 64, 1).unwrap().stride, 256);
     }
 
     #[test]
     fn sizes_beyond_the_device_are_errors() {
-        let limits = wgpu::Limits {
-            max_buffer_size: 1 << 20,
-            ..wgpu::Limits::default()
-        };
+        let limits = wgpu::Limits { max_buffer_size: 1 << 20, ..wgpu::Limits::default() };
         for (width, height) in [(0, 5), (5, 0), (8193, 1), (1, 8193), (u32::MAX, u32::MAX)] {
-            assert!(matches!(
-                RowLayout::new(&limits, width, height),
-                Err(RenderError::Size { .. })
-            ));
+            assert!(matches!(RowLayout::new(&limits, width, height), Err(RenderError::Size { .. })));
         }
         // 1024 · 1024 · 4 bytes are four times the buffer's limit.
-        assert!(matches!(
-            RowLayout::new(&limits, 1024, 1024),
-            Err(RenderError::TooLarge { .. })
-        ));
+        assert!(matches!(RowLayout::new(&limits, 1024, 1024), Err(RenderError::TooLarge { .. })));
     }
 }

@@ -75,27 +75,14 @@ impl Default for ShaderLibrary {
 impl ShaderLibrary {
     /// The texts that were built in; they never change.
     pub fn embedded() -> Self {
-        let sources = EMBEDDED
-            .iter()
-            .map(|&(name, text)| Source {
-                name,
-                text: Cow::Borrowed(text),
-                stamp: None,
-            })
-            .collect();
-        Self {
-            sources,
-            folder: None,
-            polled: None,
-        }
+        let sources =
+            EMBEDDED.iter().map(|&(name, text)| Source { name, text: Cow::Borrowed(text), stamp: None }).collect();
+        Self { sources, folder: None, polled: None }
     }
 
     /// Texts read from `folder` and watched there. A file that is missing keeps its built-in text.
     pub fn from_folder(folder: PathBuf) -> Self {
-        let mut library = Self {
-            folder: Some(folder),
-            ..Self::embedded()
-        };
+        let mut library = Self { folder: Some(folder), ..Self::embedded() };
         library.read_folder();
         library
     }
@@ -144,10 +131,9 @@ impl ShaderLibrary {
     /// # Errors
     /// [`RenderError::UnknownShader`]; [`RenderError::Import`] with the file and line of the import.
     pub fn assemble(&self, name: &str) -> Result<Assembled, RenderError> {
-        let source = self.source(name).ok_or_else(|| RenderError::UnknownShader {
-            name: name.to_owned(),
-            valid: self.names().join(", "),
-        })?;
+        let source = self
+            .source(name)
+            .ok_or_else(|| RenderError::UnknownShader { name: name.to_owned(), valid: self.names().join(", ") })?;
         let mut assembled = Assembled::default();
         let mut taken = Vec::new();
         self.append(source, &mut taken, &mut assembled)?;
@@ -176,14 +162,12 @@ impl ShaderLibrary {
             };
             let quoted = rest.trim();
             let imported = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            let found = imported
-                .and_then(|name| self.source(name))
-                .ok_or_else(|| RenderError::Import {
-                    import: quoted.to_owned(),
-                    valid: self.names().join(", "),
-                    file: source.name.to_owned(),
-                    line: number,
-                })?;
+            let found = imported.and_then(|name| self.source(name)).ok_or_else(|| RenderError::Import {
+                import: quoted.to_owned(),
+                valid: self.names().join(", "),
+                file: source.name.to_owned(),
+                line: number,
+            })?;
             if !taken.contains(&found.name) {
                 self.append(found, taken, assembled)?;
             }
@@ -205,28 +189,16 @@ impl ShaderLibrary {
         });
         let error = wait_for(scope.pop());
         let information = wait_for(module.get_compilation_info());
-        let worst = information
-            .messages
-            .iter()
-            .find(|message| message.message_type == wgpu::CompilationMessageType::Error);
+        let worst =
+            information.messages.iter().find(|message| message.message_type == wgpu::CompilationMessageType::Error);
         if let Some(message) = worst {
-            let origin = message
-                .location
-                .and_then(|location| assembled.origin(location.line_number));
+            let origin = message.location.and_then(|location| assembled.origin(location.line_number));
             let (file, line) = origin.unwrap_or(("", 0));
             let file = if file.is_empty() { name } else { file };
-            return Err(RenderError::Shader {
-                message: message.message.clone(),
-                file: file.to_owned(),
-                line,
-            });
+            return Err(RenderError::Shader { message: message.message.clone(), file: file.to_owned(), line });
         }
         match error {
-            Some(error) => Err(RenderError::Shader {
-                message: error.to_string(),
-                file: name.to_owned(),
-                line: 0,
-            }),
+            Some(error) => Err(RenderError::Shader { message: error.to_string(), file: name.to_owned(), line: 0 }),
             None => Ok(module),
         }
     }
@@ -263,19 +235,9 @@ mod tests {
     use super::*;
 
     fn library(texts: &[(&'static str, &'static str)]) -> ShaderLibrary {
-        let sources = texts
-            .iter()
-            .map(|&(name, text)| Source {
-                name,
-                text: Cow::Borrowed(text),
-                stamp: None,
-            })
-            .collect();
-        ShaderLibrary {
-            sources,
-            folder: None,
-            polled: None,
-        }
+        let sources =
+            texts.iter().map(|&(name, text)| Source { name, text: Cow::Borrowed(text), stamp: None }).collect();
+        ShaderLibrary { sources, folder: None, polled: None }
     }
 
     #[test]
@@ -303,19 +265,10 @@ mod tests {
     fn errors_name_file_and_line() {
         let library = library(&[("a", "// fine\n#import \"nowhere\"\n"), ("b", "#import c\n")]);
         let error = library.assemble("a").unwrap_err();
-        assert!(
-            matches!(&error, RenderError::Import { file, line: 2, .. } if file == "a"),
-            "{error}"
-        );
+        assert!(matches!(&error, RenderError::Import { file, line: 2, .. } if file == "a"), "{error}");
         assert!(error.to_string().contains("nowhere"));
-        assert!(matches!(
-            library.assemble("b").unwrap_err(),
-            RenderError::Import { line: 1, .. }
-        ));
-        assert!(matches!(
-            library.assemble("c").unwrap_err(),
-            RenderError::UnknownShader { .. }
-        ));
+        assert!(matches!(library.assemble("b").unwrap_err(), RenderError::Import { line: 1, .. }));
+        assert!(matches!(library.assemble("c").unwrap_err(), RenderError::UnknownShader { .. }));
     }
 
     #[test]
@@ -344,10 +297,6 @@ mod tests {
             .filter(|name| name.ends_with(".wgsl"))
             .collect();
         files.sort();
-        assert_eq!(
-            ShaderLibrary::embedded().names(),
-            files,
-            "a shader is missing from the list or from the folder"
-        );
+        assert_eq!(ShaderLibrary::embedded().names(), files, "a shader is missing from the list or from the folder");
     }
 }

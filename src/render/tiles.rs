@@ -31,12 +31,7 @@ pub(super) fn split(width: u32, height: u32, side: u32) -> Vec<TileArea> {
 
 fn spans(length: u32, side: u32) -> Vec<Span> {
     if length <= side {
-        return vec![Span {
-            start: 0,
-            end: length,
-            texels_start: 0,
-            texels_end: length,
-        }];
+        return vec![Span { start: 0, end: length, texels_start: 0, texels_end: length }];
     }
     let step = side.saturating_sub(2).max(1);
     let mut spans = Vec::new();
@@ -60,19 +55,8 @@ mod tests {
 
     #[test]
     fn a_picture_within_the_limit_is_one_tile() {
-        let whole = |length| Span {
-            start: 0,
-            end: length,
-            texels_start: 0,
-            texels_end: length,
-        };
-        assert_eq!(
-            split(8, 5, 8),
-            [TileArea {
-                columns: whole(8),
-                rows: whole(5)
-            }]
-        );
+        let whole = |length| Span { start: 0, end: length, texels_start: 0, texels_end: length };
+        assert_eq!(split(8, 5, 8), [TileArea { columns: whole(8), rows: whole(5) }]);
     }
 
     #[test]
@@ -81,10 +65,7 @@ mod tests {
             let mut painted = vec![0u32; (width * height) as usize];
             for TileArea { columns, rows } in split(width, height, side) {
                 for span in [columns, rows] {
-                    assert!(
-                        span.texels_end - span.texels_start <= side,
-                        "{width} × {height} in {side}: {span:?}"
-                    );
+                    assert!(span.texels_end - span.texels_start <= side, "{width} × {height} in {side}: {span:?}");
                     assert!(span.texels_start <= span.start && span.end <= span.texels_end);
                 }
                 // Inner seams have a border on both sides.

@@ -24,11 +24,7 @@ impl<T: bytemuck::Pod> Uniform<T> {
 
     /// Sends `value` unless the buffer holds it; true when it was sent.
     pub fn set(&mut self, queue: &wgpu::Queue, value: T) -> bool {
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| bytemuck::bytes_of(held) == bytemuck::bytes_of(&value))
-        {
+        if self.held.as_ref().is_some_and(|held| bytemuck::bytes_of(held) == bytemuck::bytes_of(&value)) {
             return false;
         }
         queue.write_buffer(&self.buffer, 0, bytemuck::bytes_of(&value));
@@ -54,13 +50,7 @@ pub(super) struct VertexArray<T> {
 impl<T: bytemuck::NoUninit> VertexArray<T> {
     /// Empty. `what` names the items in errors.
     pub fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            buffer: None,
-            count: 0,
-            version: None,
-            items: PhantomData,
-        }
+        Self { what, buffer: None, count: 0, version: None, items: PhantomData }
     }
 
     pub fn holds(&self, version: u64) -> bool {
@@ -77,11 +67,7 @@ impl<T: bytemuck::NoUninit> VertexArray<T> {
         }
         let bytes = std::mem::size_of_val(items) as u64;
         let limit = gpu.device.limits().max_buffer_size;
-        let too_large = RenderError::TooLarge {
-            what: self.what,
-            bytes,
-            limit,
-        };
+        let too_large = RenderError::TooLarge { what: self.what, bytes, limit };
         let count = match u32::try_from(items.len()) {
             Ok(count) if bytes <= limit => count,
             _ => return Err(too_large),

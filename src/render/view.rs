@@ -39,11 +39,7 @@ pub struct Target {
 
 impl Target {
     pub fn new(width: u32, height: u32) -> Self {
-        Self {
-            width,
-            height,
-            clip: None,
-        }
+        Self { width, height, clip: None }
     }
 }
 
@@ -61,12 +57,7 @@ pub struct View {
 impl View {
     /// The whole picture of `image_size` (width, height) as large as the viewport allows, in its middle.
     pub fn fit(image_size: [f32; 2], viewport: Viewport) -> Self {
-        let mut view = Self {
-            center_x: 0.0,
-            center_y: 0.0,
-            zoom: 1.0,
-            viewport,
-        };
+        let mut view = Self { center_x: 0.0, center_y: 0.0, zoom: 1.0, viewport };
         view.look_at([0.0, 0.0, image_size[0], image_size[1]]);
         view
     }
@@ -83,19 +74,13 @@ impl View {
     /// Target pixel of a point of the picture.
     pub fn screen_from_image(&self, point: [f32; 2]) -> [f32; 2] {
         let middle = self.viewport.center();
-        [
-            (point[0] - self.center_x) * self.zoom + middle[0],
-            (point[1] - self.center_y) * self.zoom + middle[1],
-        ]
+        [(point[0] - self.center_x) * self.zoom + middle[0], (point[1] - self.center_y) * self.zoom + middle[1]]
     }
 
     /// Point of the picture under a target pixel.
     pub fn image_from_screen(&self, point: [f32; 2]) -> [f32; 2] {
         let middle = self.viewport.center();
-        [
-            (point[0] - middle[0]) / self.zoom + self.center_x,
-            (point[1] - middle[1]) / self.zoom + self.center_y,
-        ]
+        [(point[0] - middle[0]) / self.zoom + self.center_x, (point[1] - middle[1]) / self.zoom + self.center_y]
     }
 
     /// Zooms by `factor` while the point under `pointer` (target pixels) stays where it is.
@@ -124,11 +109,7 @@ impl View {
 
 /// A zoom in the valid range; 1 for what is no number.
 fn clamp_zoom(zoom: f32) -> f32 {
-    if zoom.is_nan() {
-        1.0
-    } else {
-        zoom.clamp(MIN_ZOOM, MAX_ZOOM)
-    }
+    if zoom.is_nan() { 1.0 } else { zoom.clamp(MIN_ZOOM, MAX_ZOOM) }
 }
 
 /// Twin of `View` in `shaders/view.wgsl`.
@@ -154,12 +135,7 @@ impl ViewUniform {
     }
 
     pub fn twin() -> Twin {
-        describe_twin!(
-            ViewUniform,
-            "view.wgsl",
-            "View",
-            [center, viewport_center, target_size, zoom]
-        )
+        describe_twin!(ViewUniform, "view.wgsl", "View", [center, viewport_center, target_size, zoom])
     }
 }
 
@@ -174,9 +150,7 @@ pub(super) struct Placement {
 
 impl Placement {
     pub fn new(viewport: &Viewport, target: &Target) -> Self {
-        let clip = target
-            .clip
-            .unwrap_or(Viewport::new(0.0, 0.0, target.width as f32, target.height as f32));
+        let clip = target.clip.unwrap_or(Viewport::new(0.0, 0.0, target.width as f32, target.height as f32));
         let span = |start: f32, size: f32, clip_start: f32, clip_size: f32, limit: u32| -> Option<(u32, u32)> {
             // A float that is negative, too large or no number saturates.
             let low = (start.max(clip_start).round() as u32).min(limit);
@@ -189,10 +163,7 @@ impl Placement {
             (Some((x, width)), Some((y, height))) => Some([x, y, width, height]),
             _ => None,
         };
-        Self {
-            size: [target.width as f32, target.height as f32],
-            scissor,
-        }
+        Self { size: [target.width as f32, target.height as f32], scissor }
     }
 
     /// Sets viewport and scissor; false when there is nothing to draw.
@@ -225,12 +196,8 @@ mod tests {
 
     #[test]
     fn screen_and_image_are_inverse() {
-        let view = View {
-            center_x: 311.5,
-            center_y: -7.25,
-            zoom: 3.5,
-            viewport: Viewport::new(-40.0, 9.0, 301.0, 77.0),
-        };
+        let view =
+            View { center_x: 311.5, center_y: -7.25, zoom: 3.5, viewport: Viewport::new(-40.0, 9.0, 301.0, 77.0) };
         for point in [[0.0, 0.0], [17.5, -300.25], [640.0, 480.0]] {
             assert!(close(view.image_from_screen(view.screen_from_image(point)), point));
         }
@@ -245,10 +212,7 @@ mod tests {
             view.zoom_at(pointer, factor);
             assert!((MIN_ZOOM..=MAX_ZOOM).contains(&view.zoom));
             let seen = view.screen_from_image(held);
-            assert!(
-                (seen[0] - pointer[0]).abs() < 0.1 && (seen[1] - pointer[1]).abs() < 0.1,
-                "{factor}: {seen:?}"
-            );
+            assert!((seen[0] - pointer[0]).abs() < 0.1 && (seen[1] - pointer[1]).abs() < 0.1, "{factor}: {seen:?}");
         }
     }
 
@@ -267,41 +231,22 @@ mod tests {
 
     #[test]
     fn panning_moves_the_picture_by_screen_pixels() {
-        let mut view = View {
-            center_x: 5.0,
-            center_y: 5.0,
-            zoom: 4.0,
-            viewport: Viewport::new(0.0, 0.0, 100.0, 100.0),
-        };
+        let mut view =
+            View { center_x: 5.0, center_y: 5.0, zoom: 4.0, viewport: Viewport::new(0.0, 0.0, 100.0, 100.0) };
         let before = view.screen_from_image([7.0, 3.0]);
         view.pan([8.0, -2.0]);
-        assert!(close(
-            view.screen_from_image([7.0, 3.0]),
-            [before[0] + 8.0, before[1] - 2.0]
-        ));
+        assert!(close(view.screen_from_image([7.0, 3.0]), [before[0] + 8.0, before[1] - 2.0]));
     }
 
     #[test]
     fn the_scissor_stays_inside_target_and_clip() {
         let target = Target::new(100, 80);
         let scissor = |viewport: Viewport, target: &Target| Placement::new(&viewport, target).scissor;
-        assert_eq!(
-            scissor(Viewport::new(-20.0, 10.0, 50.0, 200.0), &target),
-            Some([0, 10, 30, 70])
-        );
+        assert_eq!(scissor(Viewport::new(-20.0, 10.0, 50.0, 200.0), &target), Some([0, 10, 30, 70]));
         assert_eq!(scissor(Viewport::new(100.0, 0.0, 50.0, 50.0), &target), None);
         assert_eq!(scissor(Viewport::new(-60.0, 0.0, 50.0, 50.0), &target), None);
-        assert_eq!(
-            scissor(Viewport::new(f32::NAN, 0.0, f32::NAN, 50.0), &Target::new(0, 0)),
-            None
-        );
-        let clipped = Target {
-            clip: Some(Viewport::new(20.0, 5.0, 10.0, 10.0)),
-            ..target
-        };
-        assert_eq!(
-            scissor(Viewport::new(0.0, 0.0, 100.0, 80.0), &clipped),
-            Some([20, 5, 10, 10])
-        );
+        assert_eq!(scissor(Viewport::new(f32::NAN, 0.0, f32::NAN, 50.0), &Target::new(0, 0)), None);
+        let clipped = Target { clip: Some(Viewport::new(20.0, 5.0, 10.0, 10.0)), ..target };
+        assert_eq!(scissor(Viewport::new(0.0, 0.0, 100.0, 80.0), &clipped), Some([20, 5, 10, 10]));
     }
 }

@@ -1,8 +1,8 @@
 //! Checkpoints: everything that a resumed run needs to equal the unbroken one, in one safetensors file.
 
-use super::optimizer::{AVERAGE, VELOCITY};
-use super::run::{Run, RunConfig};
 use super::TrainError;
+use super::optimizer::{AVERAGE, SQUARE, VELOCITY};
+use super::run::{Run, RunConfig};
 use crate::data::loader::Position;
 use crate::detect::Config;
 use crate::weights::{self, TensorData};
@@ -101,7 +101,7 @@ impl Run {
             return Err(TrainError::Checkpoint(format!("it does not fit the model it describes\n{report}")));
         }
         for stored in checkpoint.tensors() {
-            if stored.name.starts_with(VELOCITY) || stored.name.starts_with(AVERAGE) {
+            if [VELOCITY, SQUARE, AVERAGE].iter().any(|prefix| stored.name.starts_with(prefix)) {
                 let values = checkpoint.read_f32(stored).map_err(failed)?;
                 if !self.optimizer.restore(&stored.name, &values)? {
                     return Err(TrainError::Checkpoint(format!("{} fits no parameter", stored.name)));

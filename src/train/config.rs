@@ -5,6 +5,16 @@ use crate::detect::Arch;
 use crate::imaging::augment::Augmentation;
 use serde::{Deserialize, Serialize};
 
+/// The rule that moves the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// v ← μ·v + (g + λ·w), w ← w − η·v.
+    Sgd,
+    /// Adam with decoupled weight decay; μ is β₁, β₂ is 0.99.
+    AdamW,
+}
+
 /// How to train, whatever the detector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
@@ -12,6 +22,7 @@ pub struct TrainConfig {
     /// Images per iteration.
     pub batch: usize,
     pub seed: u64,
+    pub method: Method,
     pub momentum: f32,
     pub weight_decay: f32,
     /// Learning-rate factor of biases (2 in the Caffe reference).
@@ -39,6 +50,7 @@ impl TrainConfig {
             iterations: 120_000,
             batch: 32,
             seed: 1,
+            method: Method::Sgd,
             momentum: 0.9,
             weight_decay: 5e-4,
             bias_factor: 1.0,
@@ -57,15 +69,74 @@ impl TrainConfig {
             augmentation: Augmentation::ssd(),
         };
         match arch {
-            Arch::Ssd300 | Arch::Ssd512 => reference,
-            Arch::SsdNano => Self {
-                iterations: 2000,
+            Arch::Ssd300 | Arch::Ssd512 | Arch::Refinedet320 | Arch::Refinedet512 => reference,
+            Arch::M2det320 | Arch::M2det512 | Arch::M2det704 | Arch::M2det800 => Self {
+                iterations: 1_170_000,
                 batch: 16,
-                clip_norm: 10.0,
-                ema: 0.995,
-                checkpoint_every: 200,
+                schedule: Schedule {
+                    learning_rate: 4e-3,
+                    warmup: 36_650,
+                    warmup_factor: 2.5e-4,
+                    decay: Decay::Step { milestones: vec![659_700, 806_300, 952_900, 1_099_500], factor: 0.1 },
+                },
+                ..reference
+            },
+            Arch::Yolov3 | Arch::Darknet => Self {
+                iterations: 500_200,
+                batch: 64,
+                schedule: Schedule {
+                    learning_rate: 1e-3,
+                    warmup: 1000,
+                    warmup_factor: 0.001,
+                    decay: Decay::Step { milestones: vec![400_000, 450_000], factor: 0.1 },
+                },
+                ..reference
+            },
+            Arch::FasterR50 | Arch::MaskR50 | Arch::CascadeR50 => Self {
+                iterations: 90_000,
+                batch: 16,
+                weight_decay: 1e-4,
                 schedule: Schedule {
                     learning_rate: 0.02,
+                    warmup: 1000,
+                    warmup_factor: 0.001,
+                    decay: Decay::Step { milestones: vec![60_000, 80_000], factor: 0.1 },
+                },
+                augmentation: Augmentation::flip_only(),
+                ..reference
+            },
+            Arch::RetinanetR50 | Arch::FcosR50 => Self {
+                iterations: 90_000,
+                batch: 16,
+                weight_decay: 1e-4,
+                schedule: Schedule {
+                    learning_rate: 0.01,
+                    warmup: 1000,
+                    warmup_factor: 0.001,
+                    decay: Decay::Step { milestones: vec![60_000, 80_000], factor: 0.1 },
+                },
+                augmentation: Augmentation::flip_only(),
+                ..reference
+            },
+            Arch::SsdNano
+            | Arch::RetinanetNano
+            | Arch::FcosNano
+            | Arch::RefinedetNano
+            | Arch::M2detNano
+            | Arch::Yolov3Nano
+            | Arch::FasterNano
+            | Arch::MaskNano
+            | Arch::CascadeNano => Self {
+                iterations: 3200,
+                batch: 8,
+                method: Method::AdamW,
+                weight_decay: 0.02,
+                clip_norm: 10.0,
+                ema: 0.995,
+                augmentation: Augmentation { iou_crop: 0.5, ..Augmentation::flip_only() },
+                checkpoint_every: 200,
+                schedule: Schedule {
+                    learning_rate: 2e-3,
                     warmup: 100,
                     warmup_factor: 0.1,
                     decay: Decay::Cosine { floor: 0.01 },

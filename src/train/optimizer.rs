@@ -1,10 +1,11 @@
-//! Stochastic gradient descent with momentum, parameter groups by role, gradient clipping and weight averaging.
+//! Stochastic gradient descent with momentum, or AdamW, with parameter groups by role, gradient clipping and weight averaging.
 //!
 //! As PyTorch's `SGD`: v ← μ·v + (g + λ·w), w ← w − η·v.
 
 use super::TrainConfig;
+use super::config::Method;
 use crate::nn::{Params, Role};
-use crate::ops::update::{blend, squared_norm, velocity};
+use crate::ops::update::{adamw, blend, squared_norm, velocity};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
@@ -15,6 +16,8 @@ struct Slot {
     var: Var,
     role: Role,
     velocity: Option<Tensor>,
+    /// AdamW's second moment.
+    square: Option<Tensor>,
     average: Option<Tensor>,
 }
 
@@ -23,6 +26,7 @@ struct Slot {
 pub struct Optimizer {
     slots: Vec<Slot>,
     params: Params,
+    method: Method,
     momentum: f32,
     weight_decay: f32,
     bias_factor: f32,
@@ -45,11 +49,13 @@ impl Optimizer {
             var: p.var,
             role: p.role,
             velocity: None,
+            square: None,
             average: None,
         });
         Self {
             slots: slots.collect(),
             params: params.clone(),
+            method: config.method,
             momentum: config.momentum,
             weight_decay: config.weight_decay,
             bias_factor: config.bias_factor,
@@ -98,8 +104,22 @@ impl Optimizer {
                 Some(v) => v,
                 None => slot.var.zeros_like()?,
             };
-            velocity(&momentum, gradient, slot.var.as_tensor(), (self.momentum, scale, decay))?;
-            blend(slot.var.as_tensor(), &momentum, 1.0, -rate)?;
+            let weights = slot.var.as_tensor();
+            match self.method {
+                Method::Sgd => {
+                    velocity(&momentum, gradient, weights, (self.momentum, scale, decay))?;
+                    blend(weights, &momentum, 1.0, -rate)?;
+                }
+                Method::AdamW => {
+                    let square = match slot.square.take() {
+                        Some(square) => square,
+                        None => slot.var.zeros_like()?,
+                    };
+                    let betas = (self.momentum, BETA2);
+                    adamw(weights, gradient, (&momentum, &square), betas, (rate, decay, scale), iteration + 1)?;
+                    slot.square = Some(square);
+                }
+            }
             slot.velocity = Some(momentum);
         }
         if self.ema > 0.0 {
@@ -122,7 +142,7 @@ impl Optimizer {
     pub fn state(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
         let mut out = Vec::new();
         for slot in &self.slots {
-            for (prefix, tensor) in [(VELOCITY, &slot.velocity), (AVERAGE, &slot.average)] {
+            for (prefix, tensor) in [(VELOCITY, &slot.velocity), (SQUARE, &slot.square), (AVERAGE, &slot.average)] {
                 if let Some(t) = tensor {
                     out.push((format!("{prefix}{}", slot.name), t.dims().to_vec(), t.flatten_all()?.to_vec1()?));
                 }
@@ -140,6 +160,8 @@ impl Optimizer {
             let own = |prefix: &str| name.strip_prefix(prefix) == Some(slot.name.as_str());
             let target = if own(VELOCITY) {
                 &mut slot.velocity
+            } else if own(SQUARE) {
+                &mut slot.square
             } else if own(AVERAGE) {
                 &mut slot.average
             } else {
@@ -167,8 +189,12 @@ impl Optimizer {
     }
 }
 
+/// AdamW's decay of the squared gradients.
+const BETA2: f32 = 0.99;
+
 /// Prefixes of the optimiser's tensors in a checkpoint.
 pub const VELOCITY: &str = "optimizer.velocity/";
+pub const SQUARE: &str = "optimizer.square/";
 pub const AVERAGE: &str = "optimizer.average/";
 
 #[cfg(test)]
@@ -183,7 +209,13 @@ mod tests {
         let params = Params::new(&Device::Cpu, 0);
         let w = params.root().param("w", &[1], Init::Constant(1.0), Role::Weight)?;
         let n = params.root().param("n", &[1], Init::Constant(1.0), Role::Norm)?;
-        let config = TrainConfig { weight_decay: 0.5, ema: 0.0, clip_norm: 0.0, ..TrainConfig::new(Arch::SsdNano) };
+        let config = TrainConfig {
+            method: Method::Sgd,
+            weight_decay: 0.5,
+            ema: 0.0,
+            clip_norm: 0.0,
+            ..TrainConfig::new(Arch::SsdNano)
+        };
         let mut optimizer = Optimizer::new(&params, &config);
         for iteration in 0..2 {
             // d(2w + 3n) = (2, 3)

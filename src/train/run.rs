@@ -24,7 +24,9 @@ pub enum TrainError {
     Data(#[from] DataError),
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error("the {what} became {value} ({parts}); nothing was updated. Lower the learning rate or look at the images: {images}")]
+    #[error(
+        "the {what} became {value} ({parts}); nothing was updated. Lower the learning rate or look at the images: {images}"
+    )]
     NotFinite { what: String, value: f32, parts: String, images: String },
     #[error("cannot write ({source}); free space or choose another folder: {path}")]
     Write { path: PathBuf, source: std::io::Error },
@@ -138,7 +140,7 @@ impl Run {
                 augmentation: train.augmentation.clone(),
                 preprocess: self.detector.preprocess().clone(),
                 drop_difficult: train.drop_difficult,
-                masks: false,
+                masks: self.config.model.needs_masks(),
             };
             self.loader = Some(Loader::new(self.dataset.clone(), settings, self.position)?);
         }

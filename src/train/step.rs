@@ -45,7 +45,7 @@ pub fn step(
 ) -> Result<StepReport, TrainError> {
     let images = Tensor::from_slice(&batch.images, &batch.shape, detector.params().device())?;
     record_inputs(batch, &pass);
-    let outputs = detector.forward(&images, &pass)?;
+    let outputs = pass.stage("forward", || detector.forward(&images, &pass))?;
     let losses = pass.stage("loss", || detector.losses(&outputs, &batch.objects, &pass))?;
     let mut parts = Vec::with_capacity(losses.parts.len());
     for (name, value) in &losses.parts {

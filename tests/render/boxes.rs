@@ -3,10 +3,7 @@
 use super::*;
 
 fn style() -> BoxStyle {
-    BoxStyle {
-        class_colors: vec![[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]],
-        ..BoxStyle::default()
-    }
+    BoxStyle { class_colors: vec![[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]], ..BoxStyle::default() }
 }
 
 /// Draws boxes at 1:1 with lines 2 pixels wide.
@@ -14,48 +11,20 @@ fn boxes_picture(fixture: &Fixture, boxes: &[BoxInstance], filter: &BoxFilter, l
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.boxes);
     let target = Target::new(64, 64);
     let mut draw = BoxDraw::new(renderer, gpu);
-    let input = BoxInput {
-        version: 1,
-        boxes,
-        style: &style(),
-    };
-    draw.prepare(gpu, &input, filter, look, &one_to_one(&target), &target)
-        .unwrap();
+    let input = BoxInput { version: 1, boxes, style: &style() };
+    draw.prepare(gpu, &input, filter, look, &one_to_one(&target), &target).unwrap();
     fixture.draw(&target, |pass| draw.paint(renderer, pass))
 }
 
 #[test]
 fn a_box_is_an_outline_in_its_class_colour() {
     let Some(fixture) = fixture() else { return };
-    let boxes = [
-        BoxInstance::new([4.0, 4.0, 24.0, 16.0], 1.0, 0),
-        BoxInstance::new([30.0, 30.0, 60.0, 50.0], 1.0, 1),
-    ];
+    let boxes = [BoxInstance::new([4.0, 4.0, 24.0, 16.0], 1.0, 0), BoxInstance::new([30.0, 30.0, 60.0, 50.0], 1.0, 1)];
     let picture = boxes_picture(&fixture, &boxes, &BoxFilter::default(), &BoxLook::default());
-    for (x, y) in [
-        (3, 10),
-        (4, 10),
-        (23, 10),
-        (24, 10),
-        (14, 3),
-        (14, 4),
-        (14, 15),
-        (14, 16),
-        (3, 3),
-        (24, 16),
-    ] {
+    for (x, y) in [(3, 10), (4, 10), (23, 10), (24, 10), (14, 3), (14, 4), (14, 15), (14, 16), (3, 3), (24, 16)] {
         picture.expect(x, y, RED);
     }
-    for (x, y) in [
-        (2, 10),
-        (5, 10),
-        (22, 10),
-        (25, 10),
-        (14, 2),
-        (14, 5),
-        (14, 14),
-        (14, 17),
-    ] {
+    for (x, y) in [(2, 10), (5, 10), (22, 10), (25, 10), (14, 2), (14, 5), (14, 14), (14, 17)] {
         picture.expect(x, y, BLACK);
     }
     picture.expect(30, 40, GREEN);
@@ -66,26 +35,15 @@ fn a_box_is_an_outline_in_its_class_colour() {
 fn the_threshold_hides_a_box_without_sending_boxes_again() {
     let Some(fixture) = fixture() else { return };
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.boxes);
-    let boxes = [
-        BoxInstance::new([4.0, 4.0, 24.0, 16.0], 0.3, 0),
-        BoxInstance::new([30.0, 4.0, 50.0, 16.0], 0.8, 0),
-    ];
+    let boxes = [BoxInstance::new([4.0, 4.0, 24.0, 16.0], 0.3, 0), BoxInstance::new([30.0, 4.0, 50.0, 16.0], 0.8, 0)];
     let (style, target) = (style(), Target::new(64, 64));
-    let input = BoxInput {
-        version: 7,
-        boxes: &boxes,
-        style: &style,
-    };
+    let input = BoxInput { version: 7, boxes: &boxes, style: &style };
     let mut draw = BoxDraw::new(renderer, gpu);
     let mut uploads = None;
     for (score_min, first, second) in [(0.0, RED, RED), (0.5, BLACK, RED), (0.9, BLACK, BLACK), (0.1, RED, RED)] {
-        let filter = BoxFilter {
-            score_min,
-            ..BoxFilter::default()
-        };
+        let filter = BoxFilter { score_min, ..BoxFilter::default() };
         let look = BoxLook::default();
-        draw.prepare(gpu, &input, &filter, &look, &one_to_one(&target), &target)
-            .unwrap();
+        draw.prepare(gpu, &input, &filter, &look, &one_to_one(&target), &target).unwrap();
         let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
         picture.expect(4, 10, first);
         picture.expect(30, 10, second);
@@ -101,12 +59,7 @@ fn the_shader_shows_what_the_filter_says_on_the_cpu() {
     let mut boxes = Vec::new();
     for index in 0..64u32 {
         let (x, y) = ((index % 8 * 8) as f32, (index / 8 * 8) as f32);
-        let outcomes = [
-            Outcome::None,
-            Outcome::TruePositive,
-            Outcome::FalsePositive,
-            Outcome::Ignored,
-        ];
+        let outcomes = [Outcome::None, Outcome::TruePositive, Outcome::FalsePositive, Outcome::Ignored];
         let assignments = [BoxAssignment::Positive, BoxAssignment::Negative, BoxAssignment::Mined];
         let classes = [0, 1, 31, 32, 127, 128, 511, 512, 600];
         let score = if index == 13 { f32::NAN } else { index as f32 / 64.0 };
@@ -124,38 +77,18 @@ fn the_shader_shows_what_the_filter_says_on_the_cpu() {
     }
     for filter in [
         all,
-        BoxFilter {
-            score_min: 0.25,
-            score_max: 0.75,
-            ..all
-        },
+        BoxFilter { score_min: 0.25, score_max: 0.75, ..all },
         BoxFilter { classes, ..all },
-        BoxFilter {
-            classes: ClassMask::NONE,
-            ..all
-        },
-        BoxFilter {
-            isolated_class: Some(600),
-            ..all
-        },
+        BoxFilter { classes: ClassMask::NONE, ..all },
+        BoxFilter { isolated_class: Some(600), ..all },
         BoxFilter { levels: 1 << 20, ..all },
-        BoxFilter {
-            outcomes: 1 << Outcome::FalsePositive as u32,
-            ..all
-        },
-        BoxFilter {
-            assignments: !(1 << BoxAssignment::Mined as u32),
-            ..all
-        },
+        BoxFilter { outcomes: 1 << Outcome::FalsePositive as u32, ..all },
+        BoxFilter { assignments: !(1 << BoxAssignment::Mined as u32), ..all },
     ] {
         let picture = boxes_picture(&fixture, &boxes, &filter, &BoxLook::default());
         for (index, instance) in (0..).zip(&boxes) {
             let drawn = !picture.is(index % 8 * 8 + 2, index / 8 * 8 + 4, BLACK);
-            assert_eq!(
-                drawn,
-                filter.shows(instance),
-                "box {index}: {instance:?} with {filter:?}"
-            );
+            assert_eq!(drawn, filter.shows(instance), "box {index}: {instance:?} with {filter:?}");
         }
     }
 }
@@ -169,11 +102,8 @@ fn line_styles_follow_the_outcome() {
         boxes_picture(&fixture, &boxes, &BoxFilter::default(), &BoxLook::default())
     };
     let along_top = |picture: &Picture| (8..56).filter(|&x| picture.is(x, 8, RED)).count();
-    let inside = |picture: &Picture| {
-        (10..54)
-            .flat_map(|x| (10..38).map(move |y| (x, y)))
-            .any(|(x, y)| !picture.is(x, y, BLACK))
-    };
+    let inside =
+        |picture: &Picture| (10..54).flat_map(|x| (10..38).map(move |y| (x, y))).any(|(x, y)| !picture.is(x, y, BLACK));
     let solid = draw(Outcome::TruePositive);
     assert_eq!(along_top(&solid), 48);
     assert!(!inside(&solid));
@@ -189,16 +119,10 @@ fn line_styles_follow_the_outcome() {
 #[test]
 fn selected_and_hovered_boxes_stand_out_over_later_ones() {
     let Some(fixture) = fixture() else { return };
-    let boxes = [
-        BoxInstance::new([10.0, 10.0, 50.0, 50.0], 1.0, 0),
-        BoxInstance::new([10.0, 10.0, 50.0, 50.0], 1.0, 1),
-    ];
+    let boxes =
+        [BoxInstance::new([10.0, 10.0, 50.0, 50.0], 1.0, 0), BoxInstance::new([10.0, 10.0, 50.0, 50.0], 1.0, 1)];
     let draw = |selected: Option<u32>, hovered: Option<u32>| {
-        let look = BoxLook {
-            selected,
-            hovered,
-            ..BoxLook::default()
-        };
+        let look = BoxLook { selected, hovered, ..BoxLook::default() };
         boxes_picture(&fixture, &boxes, &BoxFilter::default(), &look)
     };
     draw(None, None).expect(10, 30, GREEN);
@@ -213,14 +137,8 @@ fn selected_and_hovered_boxes_stand_out_over_later_ones() {
     let selected = draw(Some(0), None);
     assert_eq!((5..15).filter(|&x| selected.is(x, 30, RED)).count(), 4);
     // A filter hides the selected box too.
-    let look = BoxLook {
-        selected: Some(0),
-        ..BoxLook::default()
-    };
-    let filter = BoxFilter {
-        isolated_class: Some(1),
-        ..BoxFilter::default()
-    };
+    let look = BoxLook { selected: Some(0), ..BoxLook::default() };
+    let filter = BoxFilter { isolated_class: Some(1), ..BoxFilter::default() };
     boxes_picture(&fixture, &boxes, &filter, &look).expect(10, 30, GREEN);
 }
 
@@ -229,15 +147,7 @@ fn colours_can_tell_score_and_outcome() {
     let Some(fixture) = fixture() else { return };
     let boxes = [BoxInstance::new([10.0, 10.0, 50.0, 50.0], 0.7, 0).with_outcome(Outcome::TruePositive)];
     let draw = |color: BoxColor| {
-        boxes_picture(
-            &fixture,
-            &boxes,
-            &BoxFilter::default(),
-            &BoxLook {
-                color,
-                ..BoxLook::default()
-            },
-        )
+        boxes_picture(&fixture, &boxes, &BoxFilter::default(), &BoxLook { color, ..BoxLook::default() })
     };
     draw(BoxColor::Score).expect(10, 30, ColorMap::Viridis.rgb(0.7));
     let [r, g, b, _] = BoxStyle::default().outcome_colors[Outcome::TruePositive as usize];
@@ -250,29 +160,14 @@ fn two_views_of_the_same_boxes_are_prepared_before_either_is_painted() {
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.boxes);
     let boxes = [BoxInstance::new([4.0, 4.0, 24.0, 24.0], 0.5, 0)];
     let (style, target) = (style(), Target::new(64, 32));
-    let input = BoxInput {
-        version: 1,
-        boxes: &boxes,
-        style: &style,
-    };
+    let input = BoxInput { version: 1, boxes: &boxes, style: &style };
     let look = BoxLook::default();
-    let view = |x: f32| View {
-        center_x: 16.0,
-        center_y: 16.0,
-        zoom: 1.0,
-        viewport: Viewport::new(x, 0.0, 32.0, 32.0),
-    };
+    let view = |x: f32| View { center_x: 16.0, center_y: 16.0, zoom: 1.0, viewport: Viewport::new(x, 0.0, 32.0, 32.0) };
     let mut left = BoxDraw::new(renderer, gpu);
     let mut right = BoxDraw::new(renderer, gpu);
-    left.prepare(gpu, &input, &BoxFilter::default(), &look, &view(0.0), &target)
-        .unwrap();
-    let strict = BoxFilter {
-        score_min: 0.9,
-        ..BoxFilter::default()
-    };
-    right
-        .prepare(gpu, &input, &strict, &look, &view(32.0), &target)
-        .unwrap();
+    left.prepare(gpu, &input, &BoxFilter::default(), &look, &view(0.0), &target).unwrap();
+    let strict = BoxFilter { score_min: 0.9, ..BoxFilter::default() };
+    right.prepare(gpu, &input, &strict, &look, &view(32.0), &target).unwrap();
     let picture = fixture.draw(&target, |pass| {
         left.paint(renderer, pass);
         right.paint(renderer, pass);
@@ -293,25 +188,11 @@ fn many_boxes_are_drawn_and_nothing_leaves_the_view() {
         })
         .collect();
     let (style, target) = (style(), Target::new(96, 96));
-    let view = View {
-        center_x: 400.0,
-        center_y: 400.0,
-        zoom: 1.0,
-        viewport: Viewport::new(16.0, 16.0, 64.0, 64.0),
-    };
-    let look = BoxLook {
-        fill_opacity: 1.0,
-        line_width: 1.0,
-        ..BoxLook::default()
-    };
+    let view = View { center_x: 400.0, center_y: 400.0, zoom: 1.0, viewport: Viewport::new(16.0, 16.0, 64.0, 64.0) };
+    let look = BoxLook { fill_opacity: 1.0, line_width: 1.0, ..BoxLook::default() };
     let mut draw = BoxDraw::new(renderer, gpu);
-    let input = BoxInput {
-        version: 1,
-        boxes: &boxes,
-        style: &style,
-    };
-    draw.prepare(gpu, &input, &BoxFilter::default(), &look, &view, &target)
-        .unwrap();
+    let input = BoxInput { version: 1, boxes: &boxes, style: &style };
+    draw.prepare(gpu, &input, &BoxFilter::default(), &look, &view, &target).unwrap();
     let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
     for y in 0..96 {
         for x in 0..96 {

@@ -9,10 +9,7 @@ fn reading_back_takes_the_row_padding_out_and_refuses_impossible_sizes() {
     for (width, height) in [(1, 1), (3, 5), (64, 2), (65, 3)] {
         let pixels = render_to_rgba(gpu, width, height, [0.0, 1.0, 0.2, 1.0], |_| {}).unwrap();
         assert_eq!(pixels.len(), (4 * width * height) as usize);
-        assert!(
-            pixels.chunks_exact(4).all(|pixel| pixel == [0, 255, 51, 255]),
-            "{width} × {height}"
-        );
+        assert!(pixels.chunks_exact(4).all(|pixel| pixel == [0, 255, 51, 255]), "{width} × {height}");
     }
     for (width, height) in [(0, 4), (4, 0), (u32::MAX, 1)] {
         let result = render_to_rgba(gpu, width, height, [0.0; 4], |_| {});
@@ -32,11 +29,8 @@ fn a_broken_shader_is_reported_with_file_and_line_and_the_last_good_one_goes_on(
     let library = ShaderLibrary::from_folder(folder.path().to_owned());
     let mut renderers = Renderers::with_library(gpu, PICTURE_FORMAT, library).unwrap();
     let text = ShaderLibrary::default().assemble("view.wgsl").unwrap().text;
-    std::fs::write(
-        folder.path().join("view.wgsl"),
-        format!("{text}\nfn broken() -> f32 {{ return no_such_name; }}\n"),
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("view.wgsl"), format!("{text}\nfn broken() -> f32 {{ return no_such_name; }}\n"))
+        .unwrap();
     let broken_line = text.lines().count() as u32 + 2;
     match renderers.reload(gpu) {
         Err(RenderError::Shader { file, line, message }) => {
@@ -48,20 +42,10 @@ fn a_broken_shader_is_reported_with_file_and_line_and_the_last_good_one_goes_on(
     assert_eq!(fixture.context.errors.take(), Vec::<String>::new());
     let target = Target::new(16, 16);
     let values = [0.5; 1];
-    let look = HeatmapLook {
-        bounds: [0.0, 0.0, 16.0, 16.0],
-        opacity: 1.0,
-        ..HeatmapLook::default()
-    };
+    let look = HeatmapLook { bounds: [0.0, 0.0, 16.0, 16.0], opacity: 1.0, ..HeatmapLook::default() };
     let mut draw = HeatmapDraw::new(gpu);
-    let input = HeatmapInput {
-        version: 1,
-        width: 1,
-        height: 1,
-        values: &values,
-    };
-    draw.prepare(&renderers.heatmap, gpu, &input, &look, &one_to_one(&target), &target)
-        .unwrap();
+    let input = HeatmapInput { version: 1, width: 1, height: 1, values: &values };
+    draw.prepare(&renderers.heatmap, gpu, &input, &look, &one_to_one(&target), &target).unwrap();
     let picture = fixture.draw(&target, |pass| draw.paint(&renderers.heatmap, pass));
     picture.expect(8, 8, ColorMap::Viridis.rgb(0.5));
 }

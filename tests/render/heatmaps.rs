@@ -6,14 +6,9 @@ use super::*;
 fn heat_picture(fixture: &Fixture, input: &HeatmapInput<'_>, look: &HeatmapLook) -> Picture {
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.heatmap);
     let target = Target::new(60, 50);
-    let look = HeatmapLook {
-        bounds: [0.0, 0.0, 60.0, 50.0],
-        opacity: 1.0,
-        ..*look
-    };
+    let look = HeatmapLook { bounds: [0.0, 0.0, 60.0, 50.0], opacity: 1.0, ..*look };
     let mut draw = HeatmapDraw::new(gpu);
-    draw.prepare(renderer, gpu, input, &look, &one_to_one(&target), &target)
-        .unwrap();
+    draw.prepare(renderer, gpu, input, &look, &one_to_one(&target), &target).unwrap();
     fixture.draw(&target, |pass| draw.paint(renderer, pass))
 }
 
@@ -24,19 +19,8 @@ fn a_constant_map_has_the_colour_of_its_legend() {
         for (value, low, high) in [(0.25, 0.0, 1.0), (-3.0, -4.0, 4.0), (9.0, 0.0, 1.0), (5.0, 5.0, 5.0)] {
             for smooth in [false, true] {
                 let values = [value; 12];
-                let input = HeatmapInput {
-                    version: 1,
-                    width: 4,
-                    height: 3,
-                    values: &values,
-                };
-                let look = HeatmapLook {
-                    low,
-                    high,
-                    color_map,
-                    smooth,
-                    ..HeatmapLook::default()
-                };
+                let input = HeatmapInput { version: 1, width: 4, height: 3, values: &values };
+                let look = HeatmapLook { low, high, color_map, smooth, ..HeatmapLook::default() };
                 let picture = heat_picture(&fixture, &input, &look);
                 let expected = color_map.rgb(range_position(value, low, high));
                 for (x, y) in [(0, 0), (59, 49), (30, 25)] {
@@ -51,16 +35,8 @@ fn a_constant_map_has_the_colour_of_its_legend() {
 fn cells_are_squares_or_blend_and_holes_show_what_is_below() {
     let Some(fixture) = fixture() else { return };
     let values = [0.0, 1.0, f32::NAN, 0.0, 1.0, f32::INFINITY];
-    let input = HeatmapInput {
-        version: 1,
-        width: 3,
-        height: 2,
-        values: &values,
-    };
-    let gray = HeatmapLook {
-        color_map: ColorMap::Gray,
-        ..HeatmapLook::default()
-    };
+    let input = HeatmapInput { version: 1, width: 3, height: 2, values: &values };
+    let gray = HeatmapLook { color_map: ColorMap::Gray, ..HeatmapLook::default() };
     let squares = heat_picture(&fixture, &input, &gray);
     squares.expect(19, 10, BLACK);
     squares.expect(20, 10, WHITE);
@@ -84,30 +60,14 @@ fn a_map_that_does_not_fit_its_size_is_an_error_and_range_changes_send_no_number
     let view = one_to_one(&target);
     let values = [1.0; 4];
     for high in [1.0, 2.0, 3.0] {
-        let input = HeatmapInput {
-            version: 1,
-            width: 2,
-            height: 2,
-            values: &values,
-        };
-        let look = HeatmapLook {
-            high,
-            ..HeatmapLook::default()
-        };
+        let input = HeatmapInput { version: 1, width: 2, height: 2, values: &values };
+        let look = HeatmapLook { high, ..HeatmapLook::default() };
         draw.prepare(renderer, gpu, &input, &look, &view, &target).unwrap();
     }
     assert_eq!((draw.uploads, draw.uniform_uploads), (1, 3));
     for (width, height) in [(2, 3), (0, 0), (u32::MAX, u32::MAX)] {
         let values = vec![0.0; if width == 0 { 0 } else { 4 }];
-        let input = HeatmapInput {
-            version: 2,
-            width,
-            height,
-            values: &values,
-        };
-        assert!(
-            draw.prepare(renderer, gpu, &input, &HeatmapLook::default(), &view, &target)
-                .is_err()
-        );
+        let input = HeatmapInput { version: 2, width, height, values: &values };
+        assert!(draw.prepare(renderer, gpu, &input, &HeatmapLook::default(), &view, &target).is_err());
     }
 }

@@ -28,9 +28,7 @@ fn fixture() -> Option<MutexGuard<'static, Fixture>> {
     if fixture.is_none() {
         println!("skipped: no graphics adapter");
     }
-    fixture
-        .as_ref()
-        .map(|fixture| fixture.lock().unwrap_or_else(PoisonError::into_inner))
+    fixture.as_ref().map(|fixture| fixture.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 struct Picture {
@@ -41,19 +39,11 @@ struct Picture {
 impl Picture {
     fn at(&self, x: u32, y: u32) -> [u8; 4] {
         let start = 4 * (y * self.width + x) as usize;
-        [
-            self.pixels[start],
-            self.pixels[start + 1],
-            self.pixels[start + 2],
-            self.pixels[start + 3],
-        ]
+        [self.pixels[start], self.pixels[start + 1], self.pixels[start + 2], self.pixels[start + 3]]
     }
 
     fn is(&self, x: u32, y: u32, color: [u8; 3]) -> bool {
-        self.at(x, y)
-            .iter()
-            .zip(color)
-            .all(|(&found, expected)| found.abs_diff(expected) <= 2)
+        self.at(x, y).iter().zip(color).all(|(&found, expected)| found.abs_diff(expected) <= 2)
     }
 
     #[track_caller]
@@ -68,10 +58,7 @@ impl Fixture {
         let pixels = render_to_rgba(&self.context.gpu, target.width, target.height, background, paint)
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(self.context.errors.take(), Vec::<String>::new());
-        Picture {
-            width: target.width,
-            pixels,
-        }
+        Picture { width: target.width, pixels }
     }
 }
 

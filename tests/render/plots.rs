@@ -7,34 +7,17 @@ fn bars_are_as_high_as_their_numbers_with_lines_at_the_thresholds() {
     let Some(fixture) = fixture() else { return };
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.bars);
     let target = Target::new(100, 60);
-    let plot = Plot {
-        area: Viewport::new(10.0, 10.0, 80.0, 40.0),
-        x_range: [0.0, 4.0],
-        y_range: [0.0, 4.0],
-        log_y: false,
-    };
+    let plot =
+        Plot { area: Viewport::new(10.0, 10.0, 80.0, 40.0), x_range: [0.0, 4.0], y_range: [0.0, 4.0], log_y: false };
     let look = BarLook {
         color: [0.0, 1.0, 0.0, 1.0],
         gap: 2.0,
-        thresholds: vec![Threshold {
-            value: 2.5,
-            color: [1.0, 0.0, 0.0, 1.0],
-        }],
+        thresholds: vec![Threshold { value: 2.5, color: [1.0, 0.0, 0.0, 1.0] }],
         ..BarLook::default()
     };
     let mut draw = BarDraw::new(renderer, gpu);
     let heights = [1.0, 3.0, 99.0, f32::NAN];
-    draw.prepare(
-        gpu,
-        &BarInput {
-            version: 1,
-            heights: &heights,
-        },
-        &look,
-        &plot,
-        &target,
-    )
-    .unwrap();
+    draw.prepare(gpu, &BarInput { version: 1, heights: &heights }, &look, &plot, &target).unwrap();
     let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
     // 20 pixels a bar and 10 a unit, from the bottom at 50.
     for (x, top) in [(20, 40), (40, 20), (58, 10)] {
@@ -47,38 +30,11 @@ fn bars_are_as_high_as_their_numbers_with_lines_at_the_thresholds() {
         picture.expect(x, y, BLACK);
     }
     picture.expect(60, 30, RED);
-    let wide = Plot {
-        y_range: [0.0, 8.0],
-        ..plot
-    };
-    draw.prepare(
-        gpu,
-        &BarInput {
-            version: 1,
-            heights: &heights,
-        },
-        &look,
-        &wide,
-        &target,
-    )
-    .unwrap();
+    let wide = Plot { y_range: [0.0, 8.0], ..plot };
+    draw.prepare(gpu, &BarInput { version: 1, heights: &heights }, &look, &wide, &target).unwrap();
     assert_eq!((draw.uploads, draw.uniform_uploads), (1, 2));
-    let many = BarLook {
-        thresholds: vec![look.thresholds[0]; THRESHOLD_LIMIT + 1],
-        ..look
-    };
-    let error = draw
-        .prepare(
-            gpu,
-            &BarInput {
-                version: 1,
-                heights: &heights,
-            },
-            &many,
-            &plot,
-            &target,
-        )
-        .unwrap_err();
+    let many = BarLook { thresholds: vec![look.thresholds[0]; THRESHOLD_LIMIT + 1], ..look };
+    let error = draw.prepare(gpu, &BarInput { version: 1, heights: &heights }, &many, &plot, &target).unwrap_err();
     assert!(matches!(error, RenderError::TooMany { .. }));
 }
 
@@ -87,35 +43,17 @@ fn curves_pass_through_their_points_with_their_width_and_leave_gaps() {
     let Some(fixture) = fixture() else { return };
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.curves);
     let target = Target::new(100, 60);
-    let plot = Plot {
-        area: Viewport::new(0.0, 0.0, 100.0, 60.0),
-        x_range: [0.0, 10.0],
-        y_range: [0.0, 6.0],
-        log_y: false,
-    };
+    let plot =
+        Plot { area: Viewport::new(0.0, 0.0, 100.0, 60.0), x_range: [0.0, 10.0], y_range: [0.0, 6.0], log_y: false };
     // Level at the height of pixel row 30, with a hole between 4 and 6; a slope; a lone point.
-    let level = [
-        [1.0, 2.95],
-        [2.0, 2.95],
-        [4.0, 2.95],
-        [5.0, f32::NAN],
-        [6.0, 2.95],
-        [9.0, 2.95],
-    ];
+    let level = [[1.0, 2.95], [2.0, 2.95], [4.0, 2.95], [5.0, f32::NAN], [6.0, 2.95], [9.0, 2.95]];
     let slope = [[0.0, 0.0], [3.0, 3.0 * 0.6]];
     let lone = [[8.05, 4.95]];
     let series: [&[[f32; 2]]; 3] = [&level, &slope, &lone];
     let style = |color: [f32; 4], width: f32| CurveStyle { color, width };
-    let styles = [
-        style([1.0, 0.0, 0.0, 1.0], 3.0),
-        style([0.0, 1.0, 0.0, 1.0], 2.0),
-        style([1.0; 4], 7.0),
-    ];
+    let styles = [style([1.0, 0.0, 0.0, 1.0], 3.0), style([0.0, 1.0, 0.0, 1.0], 2.0), style([1.0; 4], 7.0)];
     let mut draw = CurveDraw::new(renderer, gpu);
-    let input = CurveInput {
-        version: 1,
-        series: &series,
-    };
+    let input = CurveInput { version: 1, series: &series };
     draw.prepare(gpu, &input, &styles, &plot, &target).unwrap();
     let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
     for x in [12, 20, 35, 65, 85] {
@@ -139,40 +77,17 @@ fn a_translucent_curve_is_not_darker_at_its_joints() {
     let Some(fixture) = fixture() else { return };
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.curves);
     let target = Target::new(80, 40);
-    let plot = Plot {
-        area: Viewport::new(0.0, 0.0, 80.0, 40.0),
-        x_range: [0.0, 80.0],
-        y_range: [0.0, 40.0],
-        log_y: false,
-    };
-    let zigzag: Vec<[f32; 2]> = (0..8)
-        .map(|i| [5.0 + 10.0 * i as f32, if i % 2 == 0 { 12.0 } else { 28.0 }])
-        .collect();
+    let plot =
+        Plot { area: Viewport::new(0.0, 0.0, 80.0, 40.0), x_range: [0.0, 80.0], y_range: [0.0, 40.0], log_y: false };
+    let zigzag: Vec<[f32; 2]> = (0..8).map(|i| [5.0 + 10.0 * i as f32, if i % 2 == 0 { 12.0 } else { 28.0 }]).collect();
     let series: [&[[f32; 2]]; 1] = [&zigzag];
     let mut draw = CurveDraw::new(renderer, gpu);
-    let styles = [CurveStyle {
-        color: [1.0, 1.0, 1.0, 0.5],
-        width: 6.0,
-    }];
-    draw.prepare(
-        gpu,
-        &CurveInput {
-            version: 1,
-            series: &series,
-        },
-        &styles,
-        &plot,
-        &target,
-    )
-    .unwrap();
+    let styles = [CurveStyle { color: [1.0, 1.0, 1.0, 0.5], width: 6.0 }];
+    draw.prepare(gpu, &CurveInput { version: 1, series: &series }, &styles, &plot, &target).unwrap();
     let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
     let brightest = picture.pixels.chunks_exact(4).map(|pixel| pixel[0]).max().unwrap();
     // Half of white; twice blended would be 191.
     assert!((126..=130).contains(&brightest), "{brightest}");
-    let half = picture
-        .pixels
-        .chunks_exact(4)
-        .filter(|pixel| pixel[0].abs_diff(128) <= 2)
-        .count();
+    let half = picture.pixels.chunks_exact(4).filter(|pixel| pixel[0].abs_diff(128) <= 2).count();
     assert!(half > 500, "{half}");
 }

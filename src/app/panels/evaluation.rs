@@ -26,12 +26,14 @@ pub fn ui(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
     let running = state.progress.as_ref().filter(|p| p.task == "evaluation");
     ui.horizontal(|ui| {
         if let Some(progress) = running {
-            ui.add(egui::ProgressBar::new(progress.done as f32 / progress.total.max(1) as f32).desired_width(200.0).text(
-                match progress.seconds_left() {
-                    Some(left) => format!("{}/{}, {left:.0} s left", progress.done, progress.total),
-                    None => format!("{}/{}", progress.done, progress.total),
-                },
-            ));
+            ui.add(
+                egui::ProgressBar::new(progress.done as f32 / progress.total.max(1) as f32).desired_width(200.0).text(
+                    match progress.seconds_left() {
+                        Some(left) => format!("{}/{}, {left:.0} s left", progress.done, progress.total),
+                        None => format!("{}/{}", progress.done, progress.total),
+                    },
+                ),
+            );
             if ui.button("Cancel").clicked() {
                 actions.push(Action::Cancel);
             }

@@ -55,7 +55,8 @@ impl ImagePanel {
             return;
         };
         self.toolbar(ui, &shown, settings, actions);
-        let (rect, response) = ui.allocate_exact_size(ui.available_size().max(vec2(16.0, 16.0)), Sense::click_and_drag());
+        let (rect, response) =
+            ui.allocate_exact_size(ui.available_size().max(vec2(16.0, 16.0)), Sense::click_and_drag());
         let scale = ui.ctx().pixels_per_point();
         let viewport =
             Viewport::new(rect.min.x * scale, rect.min.y * scale, rect.width() * scale, rect.height() * scale);
@@ -116,7 +117,11 @@ impl ImagePanel {
         }
         if let Some([x, y]) = at {
             pixel_readout(&painter, &shown, &view, rect, x, y);
-            ui.ctx().set_cursor_icon(if self.hovered.is_some() { CursorIcon::PointingHand } else { CursorIcon::Default });
+            ui.ctx().set_cursor_icon(if self.hovered.is_some() {
+                CursorIcon::PointingHand
+            } else {
+                CursorIcon::Default
+            });
         }
         let response = match self.hovered {
             Some(index) => response.on_hover_ui_at_pointer(|ui| describe(ui, &shown, index, false)),
@@ -153,10 +158,10 @@ impl ImagePanel {
 
     fn toolbar(&mut self, ui: &mut Ui, shown: &Arc<Shown>, settings: &Settings, actions: &mut Vec<Action>) {
         ui.horizontal_wrapped(|ui| {
-            if ui.button("◀").on_hover_text("Previous image").clicked() {
+            if ui.button("Back").on_hover_text("Previous image: Left or A").clicked() {
                 actions.push(Action::Previous);
             }
-            if ui.button("▶").on_hover_text("Next image").clicked() {
+            if ui.button("Next").on_hover_text("Next image: Right or D").clicked() {
                 actions.push(Action::Next);
             }
             let mut score = settings.score;
@@ -200,7 +205,11 @@ impl ImagePanel {
             if !shown.detected {
                 text = format!("{}: not detected yet", shown.name);
             } else if !shown.objects.is_empty() && shown.object_classes == shown.detection_classes {
-                text.push_str(&format!(", {} of {} objects missed", missed(shown, settings.score), shown.objects.len()));
+                text.push_str(&format!(
+                    ", {} of {} objects missed",
+                    missed(shown, settings.score),
+                    shown.objects.len()
+                ));
             }
             let total: f64 = shown.timings.iter().map(|t| t.seconds).sum();
             let label = ui.label(text);
@@ -225,8 +234,11 @@ impl ImagePanel {
 
     /// Visible detections that contain a point, smallest first.
     fn boxes_at(&self, shown: &Shown, settings: &Settings, x: f32, y: f32) -> Vec<usize> {
-        let containing =
-            shown.detections.iter().enumerate().filter(|(i, d)| d.bbox.contains(x, y) && self.is_visible(shown, settings, *i));
+        let containing = shown
+            .detections
+            .iter()
+            .enumerate()
+            .filter(|(i, d)| d.bbox.contains(x, y) && self.is_visible(shown, settings, *i));
         let mut found: Vec<(usize, f32)> = containing.map(|(i, d)| (i, d.bbox.area())).collect();
         found.sort_by(|a, b| a.1.total_cmp(&b.1));
         found.into_iter().map(|(i, _)| i).collect()
@@ -281,7 +293,8 @@ fn describe(ui: &mut Ui, shown: &Shown, index: usize, why: bool) {
     let Some(d) = shown.detections.get(index) else { return };
     let name = shown.detection_classes.get(d.class as usize).map_or("?", String::as_str);
     ui.label(RichText::new(format!("{name}  {:.3}", d.score)).strong().color(theme::class_color(d.class)));
-    let size = |b: BBox| format!("[{:.1} {:.1} {:.1} {:.1}]  {:.0}×{:.0} px", b.x0, b.y0, b.x1, b.y1, b.width(), b.height());
+    let size =
+        |b: BBox| format!("[{:.1} {:.1} {:.1} {:.1}]  {:.0}×{:.0} px", b.x0, b.y0, b.x1, b.y1, b.width(), b.height());
     ui.label(size(d.bbox));
     let Some(trace) = &shown.trace else { return };
     let Some(anchor) = d.anchor else { return };

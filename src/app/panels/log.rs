@@ -24,8 +24,7 @@ impl LogPanel {
         ui.horizontal(|ui| {
             let label = ui.label("Filter");
             ui.text_edit_singleline(&mut self.filter).labelled_by(label.id);
-            for (least, name) in
-                [(Severity::Info, "All"), (Severity::Warning, "Warnings"), (Severity::Error, "Errors")]
+            for (least, name) in [(Severity::Info, "All"), (Severity::Warning, "Warnings"), (Severity::Error, "Errors")]
             {
                 ui.selectable_value(&mut self.least, least, name);
             }
@@ -43,8 +42,8 @@ impl LogPanel {
             for line in lines.get(rows).unwrap_or_default() {
                 let mark = match line.severity {
                     Severity::Info => RichText::new("·"),
-                    Severity::Warning => RichText::new("▲").color(theme::WARNING),
-                    Severity::Error => RichText::new("✖").color(theme::ERROR),
+                    Severity::Warning => RichText::new("!").color(theme::WARNING),
+                    Severity::Error => RichText::new("x").strong().color(theme::ERROR),
                 };
                 ui.horizontal(|ui| {
                     ui.label(mark);

@@ -25,9 +25,7 @@ impl LossesPanel {
         let curves = &state.curves;
         if curves.len == 0 {
             ui.label("No iteration yet: press Step in the Step panel, or “.” on the keyboard.");
-            if state.training.is_none()
-                && ui.button("Start a run on the open data").clicked()
-            {
+            if state.training.is_none() && ui.button("Start a run on the open data").clicked() {
                 actions.push(Action::StartTraining { from_current: true });
             }
             return;
@@ -55,7 +53,7 @@ impl LossesPanel {
         let plot = Plot::new("loss curves")
             .legend(Legend::default())
             .x_axis_label("iteration")
-            .y_axis_label(if self.logarithmic { "log₁₀" } else { "value" })
+            .y_axis_label(if self.logarithmic { "log10" } else { "value" })
             .allow_scroll(false);
         plot.show(ui, |plot| {
             for (index, (name, series)) in curves.series.iter().enumerate() {
@@ -79,7 +77,9 @@ impl LossesPanel {
                 if self.smooth
                     && let Some(smooth) = curves.smooth.get(name)
                 {
-                    plot.line(Line::new(format!("{name}, smoothed"), PlotPoints::from(draw(smooth))).color(color).width(2.0));
+                    plot.line(
+                        Line::new(format!("{name}, smoothed"), PlotPoints::from(draw(smooth))).color(color).width(2.0),
+                    );
                 }
             }
         });

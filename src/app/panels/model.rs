@@ -88,18 +88,18 @@ impl ModelPanel {
         let edited = self.edited.get_or_insert_with(|| config.clone());
         let mut done = false;
         {
-            let Config::Ssd(ssd) = edited;
+            let limits = edited.limits_mut();
             let mut slider = |ui: &mut Ui, slider: Slider<'_>, help: &str| {
                 let response = ui.add(slider).on_hover_text(help);
                 done |= response.drag_stopped() || (response.changed() && !response.dragged());
             };
             let help = "The lower-scored of two boxes of one class goes when their IoU is above this";
-            slider(ui, Slider::new(&mut ssd.nms_threshold, 0.0..=1.0).text("NMS IoU"), help);
+            slider(ui, Slider::new(limits.nms_threshold, 0.0..=1.0).text("NMS IoU"), help);
             let help = "Candidates at or below this score never reach suppression";
-            slider(ui, Slider::new(&mut ssd.score_threshold, 0.001..=0.5).logarithmic(true).text("score floor"), help);
-            let help = "Candidates of a class that enter suppression, best first";
-            slider(ui, Slider::new(&mut ssd.top_k, 1..=1000).text("top-k per class"), help);
-            slider(ui, Slider::new(&mut ssd.max_detections, 1..=1000).text("detections"), "Most detections of an image");
+            slider(ui, Slider::new(limits.score_threshold, 0.001..=0.5).logarithmic(true).text("score floor"), help);
+            let help = "Candidates of a class (SSD) or level that enter suppression, best first";
+            slider(ui, Slider::new(limits.top_k, 1..=1000).text("top-k"), help);
+            slider(ui, Slider::new(limits.max_detections, 1..=1000).text("detections"), "Most detections of an image");
         }
         if done && *edited != *config {
             actions.push(Action::Configure(Box::new(edited.clone())));

@@ -7,7 +7,10 @@ use crate::detect::Arch;
 use crate::engine::Stepped;
 use crate::trace::{Rule, Trace};
 use crate::train::TrainConfig;
-use egui::{Color32, ColorImage, Grid, Pos2, Rect, RichText, ScrollArea, Sense, Slider, Stroke, StrokeKind, TextureHandle, Ui, vec2};
+use egui::{
+    Color32, ColorImage, Grid, Pos2, Rect, RichText, ScrollArea, Sense, Slider, Stroke, StrokeKind, TextureHandle, Ui,
+    vec2,
+};
 use std::path::PathBuf;
 
 /// Scratch of the panel: the settings of the next run and what is looked at of the last step.
@@ -46,11 +49,16 @@ impl StepPanel {
                         }
                         for (count, name) in [(1, "Step"), (10, "Step 10"), (100, "Step 100")] {
                             let button = ui.add_enabled(!training.running, egui::Button::new(name));
-                            if button.on_hover_text("Runs with the probe on the last iteration, then pauses").clicked() {
+                            if button.on_hover_text("Runs with the probe on the last iteration, then pauses").clicked()
+                            {
                                 actions.push(Action::Step(count));
                             }
                         }
-                        if ui.button("Stop").on_hover_text("Ends the run; its weights become the loaded model").clicked() {
+                        if ui
+                            .button("Stop")
+                            .on_hover_text("Ends the run; its weights become the loaded model")
+                            .clicked()
+                        {
                             actions.push(Action::StopTraining);
                         }
                     });
@@ -79,7 +87,8 @@ impl StepPanel {
         if let Some((_, draft)) = &mut self.draft {
             ui.add(Slider::new(&mut draft.iterations, 1..=200_000).logarithmic(true).text("iterations"));
             ui.add(Slider::new(&mut draft.batch, 1..=64).text("images a batch"));
-            let rate = Slider::new(&mut draft.schedule.learning_rate, 1e-6..=1.0).logarithmic(true).text("learning rate");
+            let rate =
+                Slider::new(&mut draft.schedule.learning_rate, 1e-6..=1.0).logarithmic(true).text("learning rate");
             ui.add(rate).on_hover_text("η, after the warm-up");
             ui.add(Slider::new(&mut draft.momentum, 0.0..=0.99).text("momentum")).on_hover_text("μ of SGD");
             ui.add(Slider::new(&mut draft.weight_decay, 0.0..=0.01).text("weight decay")).on_hover_text("λ of SGD");
@@ -153,7 +162,8 @@ impl StepPanel {
             let color = if sample.positive { theme::TRUTH } else { theme::ERROR };
             let chosen = self.anchor == Some(sample.anchor as usize);
             if sample.positive || sample.rank < 12 || chosen {
-                let stroke = Stroke::new(if chosen { 3.0 } else { 1.0 }, color.gamma_multiply(if chosen { 1.0 } else { 0.6 }));
+                let stroke =
+                    Stroke::new(if chosen { 3.0 } else { 1.0 }, color.gamma_multiply(if chosen { 1.0 } else { 0.6 }));
                 painter.rect_stroke(to_screen(anchor), 0.0, stroke, StrokeKind::Middle);
             }
         }
@@ -164,7 +174,9 @@ impl StepPanel {
             let at = (pointer - rect.min) / scale;
             self.anchor = nearest_sample(trace, at.x, at.y);
         }
-        ui.weak("white: objects · green: positive anchors · orange: the 12 hardest negatives · click chooses an anchor");
+        ui.weak(
+            "white: objects · green: positive anchors · orange: the 12 hardest negatives · click chooses an anchor",
+        );
     }
 
     fn tables(&mut self, ui: &mut Ui, stepped: &Stepped, trace: &Trace) {
@@ -181,7 +193,7 @@ impl StepPanel {
         }
         ui.collapsing("Positives", |ui| {
             Grid::new("positives").num_columns(5).striped(true).show(ui, |ui| {
-                header(ui, &["anchor", "object", "rule", "IoU", "CE"]);
+                header(ui, &["anchor", "object", "rule", "IoU", "loss"]);
                 for sample in trace.sampling.iter().filter(|s| s.positive).take(100) {
                     let index = sample.anchor as usize;
                     self.anchor_link(ui, index);
@@ -197,7 +209,7 @@ impl StepPanel {
         });
         ui.collapsing("Hard negatives by loss", |ui| {
             Grid::new("negatives").num_columns(4).striped(true).show(ui, |ui| {
-                header(ui, &["rank", "anchor", "IoU", "CE"]);
+                header(ui, &["rank", "anchor", "IoU", "loss"]);
                 for sample in trace.sampling.iter().filter(|s| !s.positive).take(100) {
                     let index = sample.anchor as usize;
                     ui.label((sample.rank + 1).to_string());
@@ -266,11 +278,22 @@ fn anchor_card(ui: &mut Ui, stepped: &Stepped, trace: &Trace, anchor: usize) {
     ui.group(|ui| {
         let level = trace.anchors.level_of(anchor).map_or("—".to_string(), |l| l.to_string());
         ui.label(RichText::new(format!("Anchor {anchor}, level {level}")).strong());
-        ui.label(format!("[{:.1} {:.1} {:.1} {:.1}], {:.0}×{:.0} px", bbox.x0, bbox.y0, bbox.x1, bbox.y1, bbox.width(), bbox.height()));
+        ui.label(format!(
+            "[{:.1} {:.1} {:.1} {:.1}], {:.0}×{:.0} px",
+            bbox.x0,
+            bbox.y0,
+            bbox.x1,
+            bbox.y1,
+            bbox.width(),
+            bbox.height()
+        ));
         let object = usize::try_from(target).ok().and_then(|t| trace.objects.get(t));
         let learns = object.map_or("background", |o| class_name(stepped, o.class));
         let rule = assignment.rule.get(anchor).map_or("—", |r| rule_name(*r));
-        ui.label(format!("learns {learns}: {rule}, best IoU {:.3}", assignment.iou.get(anchor).copied().unwrap_or(0.0)));
+        ui.label(format!(
+            "learns {learns}: {rule}, best IoU {:.3}",
+            assignment.iou.get(anchor).copied().unwrap_or(0.0)
+        ));
         for part in &trace.losses {
             let Some(&own) = part.per_anchor.get(anchor) else { continue };
             let counted = trace.sampling.iter().any(|s| s.anchor as usize == anchor);
@@ -278,10 +301,10 @@ fn anchor_card(ui: &mut Ui, stepped: &Stepped, trace: &Trace, anchor: usize) {
             let note = if counted { "" } else { " (not sampled: counts 0)" };
             ui.label(format!("{}: {own:.4} / N = {own:.4} / {:.0} = {share:.5}{note}", part.name, part.normalizer));
         }
-        if let Some(object) = object {
-            let t = crate::geometry::coder::BoxCoder::SSD.encode(*bbox, object.bbox);
+        if let (Some(object), Some(coder)) = (object, stepped.coder) {
+            let t = coder.encode(*bbox, object.bbox);
             ui.label(format!("target deltas ({:.3}, {:.3}, {:.3}, {:.3})", t[0], t[1], t[2], t[3]))
-                .on_hover_text("((x−xa)/wa/.1, (y−ya)/ha/.1, ln(w/wa)/.2, ln(h/ha)/.2)");
+                .on_hover_text("((x−xa)/wa/σx, (y−ya)/ha/σy, ln(w/wa)/σw, ln(h/ha)/σh)");
         }
     });
 }
@@ -330,7 +353,8 @@ fn input_rgb(input: &crate::trace::FeatureMap, stepped: &Stepped) -> Vec<u8> {
         let shown = if stepped.bgr { 2 - channel } else { channel };
         let Some(values) = input.data.get(channel * plane..(channel + 1) * plane) else { continue };
         for (index, value) in values.iter().enumerate() {
-            pixels[index * 3 + shown] = (value * stepped.std[channel] + stepped.mean[channel]).round().clamp(0.0, 255.0) as u8;
+            pixels[index * 3 + shown] =
+                (value * stepped.std[channel] + stepped.mean[channel]).round().clamp(0.0, 255.0) as u8;
         }
     }
     pixels

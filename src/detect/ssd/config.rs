@@ -22,7 +22,8 @@ pub struct SsdConfig {
     pub arch: Arch,
     /// Height and width of the input, pixels.
     pub input: (usize, usize),
-    /// Batch norm after every convolution of backbone and extras (the published networks have none).
+    /// Batch norm after every convolution of the backbone (the published networks have none). The extras have too few
+    /// cells for the statistics of a small batch.
     pub batch_norm: bool,
     /// IoU from which a prior is positive; below it is background.
     pub positive_threshold: f32,
@@ -103,13 +104,18 @@ impl SsdConfig {
             arch: Arch::SsdNano,
             input: (240, 240),
             batch_norm: true,
-            widths: Widths { stages: [12, 24, 48, 96, 96], fc: 192 },
-            extras: vec![extra(48, 96, 3, 2, 1), extra(48, 96, 3, 2, 1), extra(48, 96, 3, 2, 1), extra(48, 96, 3, 2, 1)],
+            widths: Widths { stages: [8, 16, 48, 96, 80], fc: 128 },
+            extras: vec![
+                extra(48, 80, 3, 2, 1),
+                extra(48, 80, 3, 2, 1),
+                extra(48, 80, 3, 2, 1),
+                extra(48, 80, 3, 2, 1),
+            ],
             priors: PriorSpec {
                 image: (240.0, 240.0),
                 steps: vec![8.0, 16.0, 30.0, 60.0, 120.0, 240.0],
-                min_sizes: vec![12.0, 30.0, 60.0, 96.0, 144.0, 192.0],
-                max_sizes: vec![30.0, 60.0, 96.0, 144.0, 192.0, 240.0],
+                min_sizes: vec![10.0, 24.0, 48.0, 84.0, 130.0, 190.0],
+                max_sizes: vec![24.0, 48.0, 84.0, 130.0, 190.0, 240.0],
                 aspect_ratios: vec![vec![2.0]; 6],
                 clip: PriorClip::None,
             },
@@ -121,12 +127,7 @@ impl SsdConfig {
     /// RGB minus (123, 117, 104), stretched to a square of `side` pixels.
     fn stretch(side: usize) -> Preprocess {
         let mean = [0.48235, 0.45882, 0.40784].map(|m: f32| m * 255.0);
-        Preprocess {
-            fit: Fit::Stretch { width: side, height: side },
-            order: ChannelOrder::Rgb,
-            mean,
-            std: [1.0; 3],
-        }
+        Preprocess { fit: Fit::Stretch { width: side, height: side }, order: ChannelOrder::Rgb, mean, std: [1.0; 3] }
     }
 
     /// Priors of one cell of source `level`.

@@ -69,8 +69,7 @@ pub(super) fn losses(
         let predicted = select_rows(&boxes.reshape((images * anchors, 4))?, &positive_rows)?;
         let distance = smooth_l1(&predicted, &target, config.smooth_l1_beta)?;
         let weight = config.localization_weight / normalizer;
-        let values: Vec<f32> =
-            if pass.is_probed() { distance.detach().flatten_all()?.to_vec1()? } else { Vec::new() };
+        let values: Vec<f32> = if pass.is_probed() { distance.detach().flatten_all()?.to_vec1()? } else { Vec::new() };
         (weighted_sum(&distance, vec![weight; count * 4])?, values)
     };
     let classification = weighted_sum(&entropy, weights)?;
@@ -89,11 +88,10 @@ pub(super) fn losses(
             pass.trace(image, |t| {
                 t.sampling = samples(&targets[image], &negatives[image], &entropy_of);
                 t.assignment = Some(assignment(&targets[image]));
-                let part = |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
-                t.losses = vec![
-                    part("bbox_regression", values.0, distance_of),
-                    part("classification", values.1, entropy_of),
-                ];
+                let part =
+                    |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
+                t.losses =
+                    vec![part("bbox_regression", values.0, distance_of), part("classification", values.1, entropy_of)];
             });
         }
     }
@@ -140,7 +138,12 @@ fn assignment(matches: &Matches) -> Assignment {
 fn samples(matches: &Matches, negatives: &[u32], entropy: &[f32]) -> Vec<Sample> {
     let positives = matches.target.iter().enumerate().filter(|(_, t)| **t >= 0).map(|(anchor, _)| anchor as u32);
     let sample = |positive: bool| {
-        move |(rank, anchor): (usize, u32)| Sample { anchor, positive, rank: rank as u32, loss: entropy[anchor as usize] }
+        move |(rank, anchor): (usize, u32)| Sample {
+            anchor,
+            positive,
+            rank: rank as u32,
+            loss: entropy[anchor as usize],
+        }
     };
     let positives = positives.enumerate().map(sample(true));
     positives.chain(negatives.iter().copied().enumerate().map(sample(false))).collect()

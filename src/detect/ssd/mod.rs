@@ -57,7 +57,7 @@ impl Ssd {
             let scope = scope.enter("extra").enter(index + 1);
             let input = channels[channels.len() - 1];
             let layer = |name: usize, shape, spec| -> Result<Layer> {
-                Layer::new(&scope.enter(name), shape, spec, config.batch_norm, Init::XavierUniform)
+                Layer::new(&scope.enter(name), shape, spec, false, Init::XavierUniform)
             };
             let spec = ConvSpec::new().stride(e.stride).padding(e.padding);
             extras.push((

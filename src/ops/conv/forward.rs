@@ -4,12 +4,11 @@ use super::cache::{Form, WeightCache, prepared};
 use super::depthwise;
 use super::direct::Direct;
 use super::pack::{Kernels, Window, pack_weights};
-use super::simd::Simd;
+use super::simd::{Simd, is_plain};
 use super::spec::{Activation, Geometry};
 use super::tasks::filled;
 use super::winograd::{self, Winograd};
 use candle_core::Result;
-use std::cell::Cell;
 
 /// The ways to compute a convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,20 +31,7 @@ const SIDE_FOR_4: usize = 26;
 const INS_FOR_WINOGRAD: usize = 64;
 const OUTS_FOR_WINOGRAD: usize = 32;
 
-thread_local! {
-    static WITHOUT_WINOGRAD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work` with every convolution of this thread computed directly. Winograd's larger rounding errors flip more
-/// ReLU masks near zero, which shows in gradients summed over many pixels when they are compared with a reference.
-pub fn without_winograd<R>(work: impl FnOnce() -> R) -> R {
-    let before = WITHOUT_WINOGRAD.with(|flag| flag.replace(true));
-    let result = work();
-    WITHOUT_WINOGRAD.with(|flag| flag.set(before));
-    result
-}
-
-/// The method for a shape; outside [`without_winograd`] it depends on the shape alone, so equal inputs give equal bits.
+/// The method for a shape; outside [`plainly`](super::plainly) it depends on the shape alone, so equal inputs give equal bits.
 pub(super) fn method(geometry: &Geometry) -> Method {
     let plain = geometry.kernel == (3, 3)
         && geometry.stride == (1, 1)
@@ -53,7 +39,7 @@ pub(super) fn method(geometry: &Geometry) -> Method {
         && geometry.groups == 1
         && geometry.in_channels >= INS_FOR_WINOGRAD
         && geometry.out_channels >= OUTS_FOR_WINOGRAD
-        && !WITHOUT_WINOGRAD.with(Cell::get);
+        && !is_plain();
     let side = geometry.output.0.min(geometry.output.1);
     if geometry.is_depthwise() {
         Method::Depthwise

@@ -28,7 +28,7 @@ mod weight_gradient;
 mod winograd;
 
 pub use cache::WeightCache;
-pub use forward::without_winograd;
 pub use op::conv2d;
 pub use peak::peak_gflops;
+pub use simd::plainly;
 pub use spec::{Activation, ConvSpec};

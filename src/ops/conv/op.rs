@@ -6,6 +6,7 @@ use super::input_gradient::input_gradient;
 use super::simd::Simd;
 use super::spec::{Activation, ConvSpec, Geometry};
 use super::weight_gradient::weight_gradient;
+use crate::ops::interrupt;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
@@ -114,6 +115,7 @@ impl Convolution {
         weight: (&CpuStorage, &Layout),
         bias: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
+        interrupt::check()?;
         let geometry = Geometry::new(x.1.dims(), weight.1.dims(), &self.spec)?;
         let inputs = Inputs {
             x: floats(x.0, x.1)?,
@@ -150,12 +152,14 @@ impl Convolution {
         }
         let before = before_activation(&geometry, self.spec.activation, y_values, gradient_values);
         let simd = Simd::current();
+        interrupt::check()?;
         let of_x = if x.track_op() {
             let values = input_gradient(simd, &geometry, &before, weight_values)?;
             Some(Tensor::from_vec(values, x.shape(), &Device::Cpu)?)
         } else {
             None
         };
+        interrupt::check()?;
         let of_weight = if weight.track_op() {
             let values = weight_gradient(simd, &geometry, x_values, &before)?;
             Some(Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)

@@ -3,7 +3,27 @@
 //! A kernel is written once, generic over [`Lanes`], as an `#[inline(always)]` function. `dispatch!` compiles it inside
 //! one function per instruction set, so the vector operations become single instructions there.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
+
+thread_local! {
+    static PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` with every convolution of this thread computed directly and with products rounded before they are
+/// added: for comparisons with reference implementations. Kernels round differently, which flips ReLU masks near zero,
+/// and that shows in gradients summed over many pixels.
+pub fn plainly<R>(work: impl FnOnce() -> R) -> R {
+    let before = PLAIN.with(|flag| flag.replace(true));
+    let result = work();
+    PLAIN.with(|flag| flag.set(before));
+    result
+}
+
+/// Whether this thread is inside [`plainly`].
+pub(super) fn is_plain() -> bool {
+    PLAIN.with(Cell::get)
+}
 
 /// An instruction set that the running CPU has: values come from [`Simd::available`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +55,9 @@ impl Simd {
 
     /// The best available, or the one that `BOXWRIGHT_SIMD` names; the environment is read once.
     pub fn current() -> Simd {
+        if is_plain() {
+            return Simd::Portable;
+        }
         static CURRENT: OnceLock<Simd> = OnceLock::new();
         *CURRENT.get_or_init(|| choose(std::env::var("BOXWRIGHT_SIMD").ok().as_deref(), &Simd::available()))
     }

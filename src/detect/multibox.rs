@@ -1,0 +1,387 @@
+//! The multibox head that RefineDet and M2Det share: its convolutions, its rows, its loss and its record.
+//!
+//! Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), §2.2. Rows run over level, cell (row-major), anchor
+//! within the cell; background is class 0.
+
+use crate::geometry::BBox;
+use crate::geometry::matching::Matches;
+use crate::geometry::mining::hard_negatives;
+use crate::geometry::priors::PriorSpec;
+use crate::nn::{Conv, Init, Pass, Scope};
+use crate::ops::conv::ConvSpec;
+use crate::ops::gather::select_rows;
+use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
+use crate::trace::{AnchorLevel, Anchors, Assignment, LossPart, Rule, Sample};
+use candle_core::{Device, Result, Tensor};
+
+/// Box codes and class logits from 3×3 convolutions on every level.
+#[derive(Debug)]
+pub struct MultiboxHead {
+    localization: Vec<Conv>,
+    classification: Vec<Conv>,
+    classes: usize,
+}
+
+impl MultiboxHead {
+    /// `names` are the scopes of localisation and classification; `levels` lists channels and anchors per cell.
+    ///
+    /// # Errors
+    /// A name that is taken, or a device that cannot hold the weights.
+    pub fn new(
+        scope: &Scope,
+        names: (&str, &str),
+        levels: &[(usize, usize)],
+        classes: usize,
+        init: Init,
+    ) -> Result<Self> {
+        let branch = |name: &str, values: usize| -> Result<Vec<Conv>> {
+            let scope = scope.enter(name);
+            let mut convs = Vec::with_capacity(levels.len());
+            for (level, &(channels, anchors)) in levels.iter().enumerate() {
+                let shape = (channels, anchors * values, 3);
+                convs.push(Conv::new(&scope.enter(level), shape, ConvSpec::new().padding(1), init)?);
+            }
+            Ok(convs)
+        };
+        Ok(Self { localization: branch(names.0, 4)?, classification: branch(names.1, classes)?, classes })
+    }
+
+    /// One map a level → box codes `[N, P, 4]` and logits `[N, P, classes]`.
+    ///
+    /// # Errors
+    /// Another number of maps than levels, or maps of other channels.
+    pub fn forward(&self, sources: &[Tensor], pass: &Pass) -> Result<(Tensor, Tensor)> {
+        if sources.len() != self.localization.len() {
+            candle_core::bail!("a head of {} levels for {} maps", self.localization.len(), sources.len());
+        }
+        let branch = |convs: &[Conv], values: usize| -> Result<Tensor> {
+            let mut levels = Vec::with_capacity(convs.len());
+            for (conv, source) in convs.iter().zip(sources) {
+                levels.push(rows(&conv.forward(source, pass)?, values)?);
+            }
+            Tensor::cat(&levels, 1)
+        };
+        Ok((branch(&self.localization, 4)?, branch(&self.classification, self.classes)?))
+    }
+}
+
+/// One level's outputs `[N, A·k, H, W]` as rows `[N, H·W·A, k]`.
+fn rows(map: &Tensor, values: usize) -> Result<Tensor> {
+    let (images, channels, height, width) = map.dims4()?;
+    map.permute((0, 2, 3, 1))?.contiguous()?.reshape((images, height * width * channels / values, values))
+}
+
+/// The priors as the references return them: centre and size as parts of the input, `[P, 4]`.
+///
+/// # Errors
+/// A device that cannot hold them.
+pub fn normalised_priors(priors: &[BBox], (height, width): (usize, usize), device: &Device) -> Result<Tensor> {
+    let (height, width) = (height.max(1) as f32, width.max(1) as f32);
+    let mut values = Vec::with_capacity(priors.len() * 4);
+    for prior in priors {
+        let [cx, cy, w, h] = prior.to_cxcywh();
+        values.extend([cx / width, cy / height, w / width, h / height]);
+    }
+    Tensor::from_vec(values, (priors.len(), 4), device)
+}
+
+/// The priors by level, for the trace.
+pub fn anchors(spec: &PriorSpec, maps: &[(usize, usize)], boxes: Vec<BBox>) -> Anchors {
+    let mut start = 0;
+    let mut levels = Vec::with_capacity(maps.len());
+    for (level, (&(rows, columns), &stride)) in maps.iter().zip(&spec.steps).enumerate() {
+        let per_cell = spec.per_cell(level);
+        let len = rows * columns * per_cell;
+        levels.push(AnchorLevel { start, len, rows, columns, per_cell, stride });
+        start += len;
+    }
+    Anchors { boxes, levels }
+}
+
+/// What every anchor of a batch should learn. Rows are image by image: `image · anchors + anchor`.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    /// Class of the cross-entropy, background 0.
+    pub labels: Vec<i64>,
+    /// Rows that learn a box and always enter the cross-entropy.
+    pub positive: Vec<bool>,
+    /// Rows that may be mined as negatives; positive rows never are.
+    pub eligible: Vec<bool>,
+    /// Box codes of the positive rows, four each, in the order of rows.
+    pub codes: Vec<f32>,
+}
+
+impl Targets {
+    /// Adds one row. `code` is `Some` for a positive.
+    pub fn push(&mut self, label: i64, code: Option<[f32; 4]>, eligible: bool) {
+        self.labels.push(label);
+        self.positive.push(code.is_some());
+        self.eligible.push(eligible && code.is_none());
+        self.codes.extend(code.into_iter().flatten());
+    }
+}
+
+/// The numbers of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSettings {
+    /// Mined negatives per positive, image by image.
+    pub negative_ratio: f32,
+    /// Where smooth-L1 turns from quadratic to linear.
+    pub smooth_l1_beta: f32,
+    pub localization_weight: f32,
+}
+
+/// The two parts of one head's loss, and what its record needs.
+#[derive(Debug)]
+pub struct HeadLoss {
+    pub localization: Tensor,
+    pub classification: Tensor,
+    /// Positives of the batch, at least 1: both parts are divided by it.
+    pub normalizer: f32,
+    /// Anchors of one image.
+    anchors: usize,
+    /// Cross-entropy of every row.
+    entropy: Vec<f32>,
+    /// Smooth-L1 of every row, summed over the four numbers; empty without a probe.
+    distance: Vec<f32>,
+    /// Mined negatives of each image, hardest first.
+    negatives: Vec<Vec<u32>>,
+}
+
+/// Smooth-L1 over the positives of `boxes` `[N, P, 4]` and cross-entropy of `logits` `[N, P, C]` over positives and
+/// mined negatives, both divided by the number of positives of the batch, at least 1.
+///
+/// # Errors
+/// Targets of another number of rows than the head's outputs.
+pub fn multibox_loss(
+    boxes: &Tensor,
+    logits: &Tensor,
+    targets: &Targets,
+    settings: &LossSettings,
+    pass: &Pass,
+) -> Result<HeadLoss> {
+    let (images, anchors, classes) = logits.dims3()?;
+    let count = images * anchors;
+    let positive_rows: Vec<u32> =
+        targets.positive.iter().enumerate().filter(|(_, positive)| **positive).map(|(row, _)| row as u32).collect();
+    let lengths = [targets.labels.len(), targets.positive.len(), targets.eligible.len()];
+    if lengths != [count; 3] || targets.codes.len() != 4 * positive_rows.len() || boxes.dims() != [images, anchors, 4] {
+        candle_core::bail!(
+            "targets of {lengths:?} rows and {} codes for boxes {:?} and logits {:?}",
+            targets.codes.len(),
+            boxes.dims(),
+            logits.dims()
+        );
+    }
+    let normalizer = positive_rows.len().max(1) as f32;
+
+    let entropy = cross_entropy(&logits.reshape((count, classes))?, &targets.labels, -100)?;
+    let values: Vec<f32> = entropy.detach().to_vec1()?;
+    let negatives = pass.stage("sample", || Ok(mine(targets, &values, anchors, settings.negative_ratio)))?;
+    let mut weights = vec![0.0; count];
+    for &row in &positive_rows {
+        weights[row as usize] = 1.0 / normalizer;
+    }
+    for (image, mined) in negatives.iter().enumerate() {
+        for &anchor in mined {
+            weights[image * anchors + anchor as usize] = 1.0 / normalizer;
+        }
+    }
+    let classification = weighted_sum(&entropy, weights)?;
+
+    let mut distances = if pass.is_probed() { vec![0.0; count] } else { Vec::new() };
+    let localization = if positive_rows.is_empty() {
+        // weights of 0 keep the graph whole and give exactly 0, whatever the outputs are
+        weighted_sum(boxes, vec![0.0; boxes.elem_count()])?
+    } else {
+        let target = Tensor::from_slice(&targets.codes, (positive_rows.len(), 4), boxes.device())?;
+        let predicted = select_rows(&boxes.reshape((count, 4))?, &positive_rows)?;
+        let distance = smooth_l1(&predicted, &target, settings.smooth_l1_beta)?;
+        if pass.is_probed() {
+            let values: Vec<f32> = distance.detach().flatten_all()?.to_vec1()?;
+            for (&row, values) in positive_rows.iter().zip(values.chunks_exact(4)) {
+                distances[row as usize] = values.iter().sum();
+            }
+        }
+        weighted_sum(&distance, vec![settings.localization_weight / normalizer; 4 * positive_rows.len()])?
+    };
+    Ok(HeadLoss { localization, classification, normalizer, anchors, entropy: values, distance: distances, negatives })
+}
+
+/// Per image: the eligible rows of highest cross-entropy, `ratio` for each positive, hardest first.
+fn mine(targets: &Targets, entropy: &[f32], anchors: usize, ratio: f32) -> Vec<Vec<u32>> {
+    let mut mined = Vec::new();
+    for start in (0..entropy.len()).step_by(anchors.max(1)) {
+        let range = start..start + anchors;
+        let eligible = targets.eligible[range.clone()].iter();
+        let hardness: Vec<f32> = eligible
+            .zip(&entropy[range.clone()])
+            .map(|(&eligible, &loss)| if eligible { loss } else { f32::NEG_INFINITY })
+            .collect();
+        mined.push(hard_negatives(&hardness, &targets.positive[range], ratio, Some(anchors - 1)));
+    }
+    mined
+}
+
+impl HeadLoss {
+    /// The two named parts as image `image` of the trace shows them.
+    ///
+    /// # Errors
+    /// A loss that cannot be read back.
+    pub fn parts(&self, image: usize, names: (&str, &str)) -> Result<[LossPart; 2]> {
+        let range = image * self.anchors..(image + 1) * self.anchors;
+        let part = |name: &str, value: &Tensor, rows: &[f32]| -> Result<LossPart> {
+            Ok(LossPart {
+                name: name.into(),
+                value: value.to_vec0::<f32>()?,
+                normalizer: self.normalizer,
+                per_anchor: rows.get(range.clone()).unwrap_or_default().to_vec(),
+            })
+        };
+        Ok([part(names.0, &self.localization, &self.distance)?, part(names.1, &self.classification, &self.entropy)?])
+    }
+
+    /// Who entered the loss of image `image`: positives in order, then negatives, hardest first.
+    pub fn samples(&self, image: usize, targets: &Targets) -> Vec<Sample> {
+        let start = image * self.anchors;
+        let sample = |positive: bool, rank: usize, anchor: usize| {
+            let loss = self.entropy.get(start + anchor).copied().unwrap_or_default();
+            Sample { anchor: anchor as u32, positive, rank: rank as u32, loss }
+        };
+        let positive = targets.positive.get(start..start + self.anchors).unwrap_or_default();
+        let positives = positive.iter().enumerate().filter(|(_, p)| **p).map(|(anchor, _)| anchor);
+        let mut samples: Vec<Sample> = positives.enumerate().map(|(rank, anchor)| sample(true, rank, anchor)).collect();
+        let negatives = self.negatives.get(image).map(Vec::as_slice).unwrap_or_default();
+        samples.extend(negatives.iter().enumerate().map(|(rank, &anchor)| sample(false, rank, anchor as usize)));
+        samples
+    }
+}
+
+/// The record of one image's matching. Where `filtered` (empty for nowhere) says so, the anchor learns nothing as
+/// matched: an earlier stage dropped it.
+pub fn assignment(matches: &Matches, filtered: &[bool]) -> Assignment {
+    let mut target = matches.target.clone();
+    let mut rule = Vec::with_capacity(target.len());
+    for (anchor, (target, &forced)) in target.iter_mut().zip(&matches.forced).enumerate() {
+        let dropped = filtered.get(anchor).copied().unwrap_or(false);
+        rule.push(match (dropped, *target) {
+            (true, _) => Rule::Filtered,
+            (false, 0..) if forced => Rule::BestForObject,
+            (false, 0..) => Rule::Threshold,
+            (false, -1) => Rule::Background,
+            (false, _) => Rule::Ignored,
+        });
+        if dropped {
+            *target = -2;
+        }
+    }
+    Assignment { target, rule, iou: matches.iou.clone(), best_object: matches.best_object.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Mode, Params};
+    use candle_core::Var;
+
+    const SETTINGS: LossSettings = LossSettings { negative_ratio: 3.0, smooth_l1_beta: 1.0, localization_weight: 1.0 };
+
+    /// Two images of three anchors and two classes.
+    fn outputs() -> Result<(Var, Var)> {
+        let device = &Device::Cpu;
+        let mut boxes = vec![0.0_f32; 24];
+        boxes[4] = 2.5;
+        boxes[5] = 0.5;
+        let boxes = Var::from_tensor(&Tensor::from_vec(boxes, (2, 3, 4), device)?)?;
+        let logits: Vec<f32> = vec![0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0];
+        Ok((boxes, Var::from_tensor(&Tensor::from_vec(logits, (2, 3, 2), device)?)?))
+    }
+
+    #[test]
+    fn parts_equal_the_sums_by_hand() -> Result<()> {
+        let (boxes, logits) = outputs()?;
+        let mut targets = Targets::default();
+        targets.push(0, None, false);
+        targets.push(1, Some([0.0; 4]), true);
+        targets.push(0, None, true);
+        for _ in 0..3 {
+            targets.push(0, None, true);
+        }
+        let pass = Pass::probed(Mode::Frozen, 2);
+        let loss = multibox_loss(boxes.as_tensor(), logits.as_tensor(), &targets, &SETTINGS, &pass)?;
+        // smooth-L1 of 2.5 and 0.5: 2 + 0.125
+        assert!((loss.localization.to_vec0::<f32>()? - 2.125).abs() < 1e-6);
+        // anchor 0 is not eligible, so of the first image the positive (ln 2) and anchor 2 (ln(1 + e^−3)) enter;
+        // the second image has no positive, hence no negative
+        let expected = 2.0_f32.ln() + (-3.0_f32).exp().ln_1p();
+        assert!((loss.classification.to_vec0::<f32>()? - expected).abs() < 1e-6);
+        assert_eq!(loss.negatives, [vec![2], vec![]]);
+        let samples = loss.samples(0, &targets);
+        assert_eq!(samples.iter().map(|s| (s.anchor, s.positive)).collect::<Vec<_>>(), [(1, true), (2, false)]);
+        assert!(loss.samples(1, &targets).is_empty());
+        let [localization, entropy] = loss.parts(0, ("loc", "conf"))?;
+        assert_eq!((localization.name.as_str(), localization.per_anchor), ("loc", vec![0.0, 2.125, 0.0]));
+        assert_eq!((entropy.per_anchor.len(), entropy.normalizer), (3, 1.0));
+        Ok(())
+    }
+
+    #[test]
+    fn without_positives_both_parts_are_zero_and_gradients_exist() -> Result<()> {
+        let (boxes, logits) = outputs()?;
+        let mut targets = Targets::default();
+        for _ in 0..6 {
+            targets.push(0, None, true);
+        }
+        let pass = Pass::new(Mode::Train);
+        let loss = multibox_loss(boxes.as_tensor(), logits.as_tensor(), &targets, &SETTINGS, &pass)?;
+        let total = loss.localization.add(&loss.classification)?;
+        assert_eq!(total.to_vec0::<f32>()?, 0.0);
+        let gradients = total.backward()?;
+        for var in [&boxes, &logits] {
+            let gradient = gradients.get(var.as_tensor()).expect("a gradient").flatten_all()?.to_vec1::<f32>()?;
+            assert!(gradient.iter().all(|g| *g == 0.0));
+        }
+        assert!(multibox_loss(boxes.as_tensor(), logits.as_tensor(), &Targets::default(), &SETTINGS, &pass).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn rows_run_over_cells_then_anchors() -> Result<()> {
+        // channel = anchor · 2 + value, 1 × 2 cells
+        let map = Tensor::arange(0f32, 8.0, &Device::Cpu)?.reshape((1, 4, 1, 2))?;
+        let values: Vec<f32> = rows(&map, 2)?.flatten_all()?.to_vec1()?;
+        assert_eq!(values, [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_head_gives_rows_of_all_levels() -> Result<()> {
+        let params = Params::new(&Device::Cpu, 3);
+        let head = MultiboxHead::new(&params.root(), ("loc", "conf"), &[(2, 3), (5, 1)], 4, Init::XavierUniform)?;
+        assert_eq!(params.get("conf.1.weight").map(|p| p.var.dims().to_vec()), Some(vec![4, 5, 3, 3]));
+        let maps = [
+            Tensor::ones((2, 2, 3, 2), candle_core::DType::F32, &Device::Cpu)?,
+            Tensor::ones((2, 5, 1, 1), candle_core::DType::F32, &Device::Cpu)?,
+        ];
+        let (boxes, logits) = head.forward(&maps, &Pass::new(Mode::Infer))?;
+        assert_eq!(boxes.dims(), [2, 19, 4]);
+        assert_eq!(logits.dims(), [2, 19, 4]);
+        assert!(head.forward(&maps[..1], &Pass::new(Mode::Infer)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn filtered_anchors_are_marked_and_learn_nothing() {
+        let matches = Matches {
+            target: vec![0, 0, -1, -1, -2],
+            iou: vec![0.6, 0.2, 0.1, 0.1, 0.45],
+            best_object: vec![0; 5],
+            forced: vec![false, true, false, false, false],
+        };
+        let record = assignment(&matches, &[false, false, false, true, false]);
+        assert_eq!(record.target, [0, 0, -1, -2, -2]);
+        let expected = [Rule::Threshold, Rule::BestForObject, Rule::Background, Rule::Filtered, Rule::Ignored];
+        assert_eq!(record.rule, expected);
+        assert_eq!(assignment(&matches, &[]).rule[3], Rule::Background);
+    }
+}

@@ -1,0 +1,132 @@
+//! Training's way through the stages: sample, pool, ask the head, add its losses, hand its boxes to the next.
+//!
+//! Cai & Vasconcelos, "Cascade R-CNN: Delving into High Quality Object Detection" (CVPR 2018), §4. Boxes carry no
+//! gradient from stage to stage. Faster and Mask R-CNN are cascades of one.
+
+use super::Rcnn;
+use super::config::Flow;
+use super::proposals::Proposals;
+use super::refine::{Reading, best_overlaps, stage_record};
+use super::regions::{Roi, pool};
+use super::sample::{Candidates, Sampled, advance, sample};
+use super::{box_loss, mask_loss};
+use crate::geometry::{BBox, Object};
+use crate::nn::Pass;
+use crate::random::Random;
+use crate::trace::ProposalStage;
+use candle_core::{Result, Tensor};
+
+/// All parts of the RoI heads' loss. `sizes` are the pictures' heights and widths within the input.
+pub(super) fn losses(
+    network: &Rcnn,
+    levels: &[Tensor],
+    proposals: &[Proposals],
+    objects: &[Vec<Object>],
+    sizes: &[(f32, f32)],
+    rng: &mut Random,
+    pass: &Pass,
+) -> Result<Vec<(String, Tensor)>> {
+    let config = &network.rcnn;
+    record_proposals(network, proposals, objects, pass);
+    let mut candidates: Vec<Candidates> = proposals.iter().map(Candidates::new).collect();
+    let mut parts = Vec::new();
+    for (stage, head) in network.heads.iter().enumerate() {
+        let sampled = pass.stage("sample RoIs", || {
+            let mut sampled: Vec<Sampled> = Vec::with_capacity(candidates.len());
+            for (of_image, objects) in candidates.iter().zip(objects) {
+                sampled.push(sample(config, stage, of_image, objects, rng));
+            }
+            Ok(sampled)
+        })?;
+        let rois = all_rois(&sampled);
+        if rois.is_empty() {
+            let Some(like) = levels.first() else {
+                candle_core::bail!("RoI heads need a pyramid");
+            };
+            parts.extend(box_loss::nothing(config, stage, network.regresses(stage), like)?);
+        } else {
+            let pooled = pass.stage("pool RoIs", || pool(config, levels, &rois, config.pooled))?;
+            let answers = pass.stage("box head", || head.forward(&pooled, pass))?;
+            parts.extend(box_loss::losses(config, stage, &sampled, objects, &answers, pass)?);
+            let goes_on = stage + 1 < network.heads.len() && config.flow == Flow::Cascade;
+            if goes_on || pass.is_probed() {
+                let refined = refine(network, stage, &sampled, objects, sizes, &Reading::new(&answers)?, pass);
+                if goes_on {
+                    let next = sampled.iter().zip(&refined);
+                    candidates = next.map(|(sampled, refined)| advance(config, stage, sampled, refined)).collect();
+                }
+            }
+        }
+        if let (Some(mask), Some(head)) = (&config.mask, network.masks.get(stage)) {
+            let part = pass
+                .stage("mask head", || mask_loss::loss(config, mask, stage, head, levels, &sampled, objects, pass))?;
+            parts.push(part);
+        }
+    }
+    Ok(parts)
+}
+
+/// RoIs of all images in turn.
+fn all_rois(sampled: &[Sampled]) -> Vec<Roi> {
+    let mut rois = Vec::new();
+    for (image, of_image) in sampled.iter().enumerate() {
+        rois.extend(of_image.boxes.iter().map(|&bbox| (image as u32, bbox)));
+    }
+    rois
+}
+
+/// Where the head moves each RoI, image by image: as its object's class, or for background as the likeliest one.
+fn refine(
+    network: &Rcnn,
+    stage: usize,
+    sampled: &[Sampled],
+    objects: &[Vec<Object>],
+    sizes: &[(f32, f32)],
+    reading: &Reading,
+    pass: &Pass,
+) -> Vec<Vec<BBox>> {
+    let config = &network.rcnn;
+    let mut row = 0;
+    let mut refined = Vec::with_capacity(sampled.len());
+    for (image, ((of_image, objects), &size)) in sampled.iter().zip(objects).zip(sizes).enumerate() {
+        let mut boxes = Vec::with_capacity(of_image.boxes.len());
+        let mut scores = Vec::with_capacity(of_image.boxes.len());
+        for (&bbox, &target) in of_image.boxes.iter().zip(&of_image.target) {
+            let (likeliest, score) = reading.best_class(config, row);
+            let object = usize::try_from(target).ok().and_then(|target| objects.get(target));
+            let class = object.map_or(likeliest, |o| o.class as usize);
+            boxes.push(reading.refined(config, stage, row, bbox, class, size));
+            scores.push(score);
+            row += 1;
+        }
+        pass.trace(image, |t| {
+            let own: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+            let parent = of_image.parent.clone();
+            t.proposals.push(stage_record(config, (stage, stage), &boxes, scores, &own, parent));
+        });
+        refined.push(boxes);
+    }
+    refined
+}
+
+/// Starts the record of stages with the RPN's proposals; their parents are anchors.
+fn record_proposals(network: &Rcnn, proposals: &[Proposals], objects: &[Vec<Object>], pass: &Pass) {
+    for (image, (proposals, objects)) in proposals.iter().zip(objects).enumerate() {
+        pass.trace(image, |t| {
+            let own: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+            t.proposals = vec![proposal_record(network, proposals, &own)];
+        });
+    }
+}
+
+/// The RPN's proposals as the first stage.
+pub(super) fn proposal_record(network: &Rcnn, proposals: &Proposals, objects: &[BBox]) -> ProposalStage {
+    ProposalStage {
+        name: "RPN".into(),
+        boxes: proposals.boxes.clone(),
+        scores: proposals.scores.clone(),
+        iou: best_overlaps(&proposals.boxes, objects),
+        threshold: Some(network.rcnn.rpn.anchor_positive),
+        parent: proposals.anchors.clone(),
+    }
+}

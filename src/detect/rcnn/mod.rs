@@ -1,0 +1,475 @@
+//! The two-stage family on a feature pyramid: Faster, Mask and Cascade R-CNN, one network with one configuration.
+//!
+//! Ren et al., "Faster R-CNN" (NIPS 2015); He et al., "Mask R-CNN" (ICCV 2017); Cai & Vasconcelos, "Cascade R-CNN"
+//! (CVPR 2018). Names are torchvision's (`fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn`); the heads of a cascade
+//! carry their stage's number.
+
+mod box_head;
+mod box_loss;
+mod cascade;
+mod config;
+mod decode;
+mod mask_decode;
+mod mask_head;
+mod mask_loss;
+mod names;
+mod paste;
+mod picture;
+mod proposals;
+mod published;
+mod refine;
+mod regions;
+mod rpn;
+mod rpn_loss;
+mod sample;
+mod stage_outputs;
+
+pub use config::{
+    Background, Flow, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RpnConfig, ScoreMerge,
+    StageConfig,
+};
+pub use names::native_name;
+pub use paste::{Patch, mask_in_picture};
+
+use super::{Config, Detector, Losses, Outputs};
+use crate::geometry::{Detection, Object};
+use crate::imaging::preprocess::Preprocess;
+use crate::nn::backbone::resnet::ResNet;
+use crate::nn::neck::fpn::Fpn;
+use crate::nn::{Params, Pass};
+use crate::random::{Random, mix};
+use crate::trace::Anchors;
+use box_head::BoxHead;
+use candle_core::{Device, Result, Tensor};
+use mask_head::MaskHead;
+use proposals::{Limits, Proposals};
+use rpn::RpnHead;
+
+/// Name of the pictures' heights and widths `[N, 2]` among the outputs.
+const PICTURE_SIZES: &str = "image_sizes";
+
+/// The network and its settings.
+#[derive(Debug)]
+pub struct Rcnn {
+    config: Config,
+    rcnn: RcnnConfig,
+    params: Params,
+    backbone: ResNet,
+    neck: Fpn,
+    rpn: RpnHead,
+    heads: Vec<BoxHead>,
+    /// One for each stage or one for all; none without a mask branch.
+    masks: Vec<MaskHead>,
+    seed: u64,
+}
+
+/// Everything between the pyramid and the detections of a batch.
+struct Found {
+    levels: Vec<Tensor>,
+    sizes: Vec<(f32, f32)>,
+    proposals: Vec<Proposals>,
+    steps: Vec<decode::Step>,
+}
+
+impl Rcnn {
+    /// # Errors
+    /// Settings that make no network (see [`RcnnConfig::check`]), or a device that cannot hold it.
+    pub fn new(config: &RcnnConfig, device: &Device, seed: u64) -> Result<Self> {
+        config.check()?;
+        let params = Params::new(device, seed);
+        let root = params.root();
+        let trunk = root.enter("backbone");
+        let backbone = ResNet::new(&trunk.enter("body"), &config.backbone)?;
+        let neck = Fpn::new(&trunk.enter("fpn"), &config.backbone.channels(), &config.neck)?;
+        let rpn = RpnHead::new(&root.enter("rpn").enter("head"), config.neck.channels, &config.rpn)?;
+        let scope = root.enter("roi_heads");
+        let mut heads = Vec::with_capacity(config.stages.len());
+        for stage in 0..config.stages.len() {
+            let number = config.is_cascade().then_some(stage);
+            heads.push(BoxHead::new(&scope, config, number, regresses(config, stage))?);
+        }
+        let mut masks = Vec::new();
+        if let Some(mask) = &config.mask {
+            if mask.mask_per_stage && config.is_cascade() {
+                for stage in 0..config.stages.len() {
+                    masks.push(MaskHead::new(&scope, config, mask, Some(stage))?);
+                }
+            } else {
+                masks.push(MaskHead::new(&scope, config, mask, None)?);
+            }
+        }
+        let rcnn = config.clone();
+        let config = Config::Rcnn(rcnn.clone());
+        Ok(Self { config, rcnn, params, backbone, neck, rpn, heads, masks, seed })
+    }
+
+    /// Whether the head of `stage` has a regression.
+    fn regresses(&self, stage: usize) -> bool {
+        regresses(&self.rcnn, stage)
+    }
+
+    /// The levels that RoIs read, finest first.
+    fn levels(&self, outputs: &Outputs) -> Result<Vec<Tensor>> {
+        let names = self.neck.names();
+        names.iter().take(self.rcnn.roi_levels).map(|name| Ok(outputs.get(&level_name(name))?.clone())).collect()
+    }
+
+    /// Height and width of each picture within the input.
+    fn sizes(&self, outputs: &Outputs) -> Result<Vec<(f32, f32)>> {
+        let values: Vec<f32> = outputs.get(PICTURE_SIZES)?.flatten_all()?.to_vec1()?;
+        Ok(values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+    }
+
+    /// Proposals of each image from objectness `[N, anchors]` and box codes `[N, anchors, 4]`.
+    fn proposals(
+        &self,
+        anchors: &Anchors,
+        (logits, deltas): (&Tensor, &Tensor),
+        sizes: &[(f32, f32)],
+        limits: Limits,
+        pass: &Pass,
+    ) -> Result<Vec<Proposals>> {
+        pass.stage("proposals", || {
+            let mut all = Vec::with_capacity(sizes.len());
+            for (image, &size) in sizes.iter().enumerate() {
+                let logits: Vec<f32> = logits.get(image)?.detach().to_vec1()?;
+                let deltas: Vec<f32> = deltas.get(image)?.detach().flatten_all()?.to_vec1()?;
+                all.push(proposals::propose(&self.rcnn.rpn, limits, anchors, &logits, &deltas, size));
+            }
+            Ok(all)
+        })
+    }
+
+    /// The generator of one iteration's samples. It follows from the seed, the network's answers and the objects: the
+    /// same iteration draws the same samples, also when a run is taken up again, and the next one draws others.
+    fn generator(&self, logits: &Tensor, objects: &[Vec<Object>]) -> Result<Random> {
+        let answers: Vec<f32> = logits.detach().flatten_all()?.to_vec1()?;
+        let boxes = objects.iter().flatten().flat_map(|o| [o.bbox.x0, o.bbox.y0, o.bbox.x1, o.bbox.y1]);
+        let digest = answers.into_iter().chain(boxes).fold(0u64, |digest, v| mix(digest ^ u64::from(v.to_bits())));
+        Ok(Random::keyed(self.seed, &[digest]))
+    }
+
+    /// Proposals and what the box heads say about them.
+    fn look(&self, outputs: &Outputs, pass: &Pass) -> Result<Found> {
+        let (logits, deltas) = rpn::answers(outputs)?;
+        let sizes = self.sizes(outputs)?;
+        let anchors = rpn::anchors(&self.rcnn.rpn, outputs);
+        let limits = Limits::detecting(&self.rcnn.rpn);
+        let proposals = self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?;
+        let levels = self.levels(outputs)?;
+        let steps = decode::steps(self, &levels, &proposals, &sizes, pass)?;
+        Ok(Found { levels, sizes, proposals, steps })
+    }
+}
+
+/// Whether the head of `stage` has a regression: with the integral loss only the first one has.
+fn regresses(config: &RcnnConfig, stage: usize) -> bool {
+    stage == 0 || config.flow == Flow::Cascade
+}
+
+/// Name of a pyramid level among the outputs and taps.
+fn level_name(name: &str) -> String {
+    format!("fpn.{name}")
+}
+
+impl Detector for Rcnn {
+    fn stage_outputs(&self, outputs: &Outputs, pass: &Pass) -> Result<Vec<(String, Tensor)>> {
+        Self::stage_outputs(self, outputs, pass)
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn preprocess(&self) -> &Preprocess {
+        &self.rcnn.preprocess
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.rcnn.classes
+    }
+
+    fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
+        let (count, _, height, width) = images.dims4()?;
+        let sizes = picture::sizes(images, self.rcnn.preprocess.fit)?;
+        let maps = pass.stage("backbone", || self.backbone.forward(images, pass))?;
+        let levels = pass.stage("neck", || self.neck.forward(&maps, pass))?;
+        let answers = pass.stage("rpn", || self.rpn.forward(&levels, pass))?;
+        let mut outputs = Outputs { tensors: Vec::new(), maps: Vec::new(), input: (height, width) };
+        for (level, (name, map)) in self.neck.names().iter().zip(&levels).enumerate() {
+            let name = level_name(name);
+            pass.tap(&name, level, map)?;
+            let (_, _, rows, columns) = map.dims4()?;
+            outputs.maps.push((rows, columns));
+            outputs.tensors.push((name, map.clone()));
+        }
+        for (level, (logits, deltas)) in answers.into_iter().enumerate() {
+            outputs.tensors.push((rpn::logits_name(level), logits));
+            outputs.tensors.push((rpn::deltas_name(level), deltas));
+        }
+        let sizes: Vec<f32> = sizes.into_iter().flat_map(|(height, width)| [height as f32, width as f32]).collect();
+        outputs.tensors.push((PICTURE_SIZES.to_string(), Tensor::from_vec(sizes, (count, 2), &Device::Cpu)?));
+        if pass.is_probed() {
+            let anchors = rpn::anchors(&self.rcnn.rpn, &outputs);
+            for image in 0..count {
+                pass.trace(image, |t| t.anchors.clone_from(&anchors));
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn losses(&self, outputs: &Outputs, objects: &[Vec<Object>], pass: &Pass) -> Result<Losses> {
+        let (logits, deltas) = rpn::answers(outputs)?;
+        let sizes = self.sizes(outputs)?;
+        let config = &self.rcnn.rpn;
+        let anchors = rpn::anchors(config, outputs);
+        let mut rng = self.generator(&logits, objects)?;
+        let mut parts = rpn_loss::losses(config, &anchors, (&logits, &deltas), objects, &sizes, &mut rng, pass)?;
+        let limits = Limits::training(config);
+        let proposals = self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?;
+        let levels = self.levels(outputs)?;
+        parts.extend(cascade::losses(self, &levels, &proposals, objects, &sizes, &mut rng, pass)?);
+        Ok(Losses { parts })
+    }
+
+    fn detect(&self, outputs: &Outputs, pass: &Pass) -> Result<Vec<Vec<Detection>>> {
+        let found = self.look(outputs, pass)?;
+        let Found { levels, sizes, proposals, steps } = &found;
+        let mut detections = decode::detect(self, levels, proposals, steps, sizes, pass)?;
+        if let Some(mask) = &self.rcnn.mask {
+            mask_decode::attach(self, mask, levels, &mut detections, sizes, pass)?;
+        }
+        Ok(detections)
+    }
+
+    fn layouts(&self) -> &'static [&'static str] {
+        &["torchvision", "mmdet"]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{BBox, Mask};
+    use crate::nn::Mode;
+    use crate::nn::backbone::resnet::ResNetConfig;
+    use crate::nn::neck::fpn::FpnConfig;
+
+    const SIDES: (usize, usize) = (64, 96);
+
+    fn names() -> Vec<String> {
+        ["a", "b", "c"].map(String::from).to_vec()
+    }
+
+    fn tiny(config: RcnnConfig) -> RcnnConfig {
+        RcnnConfig {
+            head_width: 16,
+            backbone: ResNetConfig { width: 4, ..config.backbone },
+            neck: FpnConfig { channels: 8, ..config.neck },
+            mask: config.mask.map(|mask| MaskConfig { mask_width: 8, mask_pooled: 4, ..mask }),
+            ..config
+        }
+    }
+
+    /// One of each kind that the settings can express.
+    fn kinds() -> Vec<RcnnConfig> {
+        let (faster, mask) = (RcnnConfig::faster_nano(&names()), RcnnConfig::mask_nano(&names()));
+        let cascade = RcnnConfig::cascade_nano(&names());
+        let per_stage = mask.mask.map(|mask| MaskConfig {
+            mask_per_stage: true,
+            mask_targets: MaskTargets::Majority,
+            paste: Paste::PixelCenters,
+            ..mask
+        });
+        vec![
+            tiny(faster.clone()),
+            tiny(mask.clone()),
+            tiny(cascade.clone()),
+            tiny(RcnnConfig { mask: per_stage, ..cascade.clone() }),
+            tiny(RcnnConfig { mask: mask.mask, class_agnostic: false, resample: false, ..cascade.clone() }),
+            tiny(RcnnConfig { flow: Flow::Integral, score_merge: ScoreMerge::Probabilities, ..cascade.clone() }),
+            tiny(RcnnConfig { score_merge: ScoreMerge::LastRois, pooled_gradient: 0.5, ..cascade }),
+            tiny(RcnnConfig { refinements: 3, pooling: Pooling::Max, ..faster }),
+        ]
+    }
+
+    fn build(config: &RcnnConfig) -> Result<Rcnn> {
+        Rcnn::new(config, &Device::Cpu, 7)
+    }
+
+    fn pictures(count: usize) -> Result<Tensor> {
+        let mut rng = Random::new(3);
+        let values: Vec<f32> = (0..count * 3 * SIDES.0 * SIDES.1).map(|_| rng.normal()).collect();
+        Tensor::from_vec(values, (count, 3, SIDES.0, SIDES.1), &Device::Cpu)
+    }
+
+    fn object(bbox: BBox, class: u32) -> Object {
+        let (height, width) = (SIDES.0 as u32, SIDES.1 as u32);
+        let inside = |i: u32| bbox.contains((i % width) as f32 + 0.5, (i / width) as f32 + 0.5);
+        let bitmap: Vec<u8> = (0..height * width).map(|i| u8::from(inside(i))).collect();
+        Object { bbox, class, mask: Mask::from_bitmap(height, width, &bitmap).ok(), ..Object::default() }
+    }
+
+    fn values(losses: &Losses) -> Result<Vec<f32>> {
+        losses.parts.iter().map(|(_, part)| part.to_vec0::<f32>()).collect()
+    }
+
+    #[test]
+    fn a_forward_pass_names_its_maps_as_torchvision_does() -> Result<()> {
+        let network = build(&tiny(RcnnConfig::faster_nano(&names())))?;
+        let pass = Pass::probed(Mode::Infer, 2);
+        let outputs = network.forward(&pictures(2)?, &pass)?;
+        assert_eq!(outputs.get("fpn.0")?.dims(), [2, 8, 16, 24]);
+        assert_eq!(outputs.get("fpn.pool")?.dims(), [2, 8, 1, 2]);
+        assert_eq!(outputs.get("rpn_head.logits1")?.dims(), [2, 3, 8, 12]);
+        assert_eq!(outputs.get("rpn_head.deltas4")?.dims(), [2, 12, 1, 2]);
+        assert_eq!(network.sizes(&outputs)?, [(64.0, 96.0); 2]);
+        // 3 · (384 + 96 + 24 + 6 + 2)
+        let traces = pass.into_traces();
+        assert_eq!((traces[1].anchors.boxes.len(), traces[1].anchors.levels.len()), (1536, 5));
+        assert!(traces[0].maps.iter().any(|map| map.name == "fpn.pool" && map.level == 4));
+        for name in
+            ["backbone.body.layer1.0.conv1.weight", "backbone.fpn.inner_blocks.3.0.bias", "rpn.head.conv.0.0.weight"]
+        {
+            assert!(network.params.get(name).is_some(), "{name}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_kind_learns_and_detects() -> Result<()> {
+        let objects = [vec![object(BBox::new(8.0, 8.0, 40.0, 44.0), 2)], Vec::new()];
+        for config in kinds() {
+            let network = build(&config)?;
+            let pass = Pass::new(Mode::Train);
+            let outputs = network.forward(&pictures(2)?, &pass)?;
+            let losses = network.losses(&outputs, &objects, &pass)?;
+            assert!(values(&losses)?.iter().all(|v| v.is_finite()), "{:?}", losses.parts);
+            let gradients = losses.total()?.backward()?;
+            for param in network.params.trainable() {
+                let gradient = gradients.get(param.var.as_tensor());
+                assert!(gradient.is_some(), "{:?} {:?}: no gradient for {}", config.arch, config.flow, param.name);
+            }
+            let pass = Pass::new(Mode::Infer);
+            let found = network.detect(&network.forward(&pictures(2)?, &pass)?, &pass)?;
+            assert_eq!(found.len(), 2);
+            for detection in found.iter().flatten() {
+                let b = detection.bbox;
+                assert!(b.is_proper() && b.x0 >= 0.0 && b.x1 <= 96.0 && b.y1 <= 64.0 && detection.class < 3);
+                assert_eq!(detection.mask.as_ref().map(|m| (m.height, m.width)), config.mask.map(|_| (64, 96)));
+            }
+            assert!(found.iter().all(|of_image| of_image.len() <= config.max_detections));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn parts_are_named_after_their_stage_in_a_cascade() -> Result<()> {
+        let parts = |config: RcnnConfig| -> Result<Vec<String>> {
+            let (network, pass) = (build(&tiny(config))?, Pass::new(Mode::Infer));
+            let objects = [vec![object(BBox::new(8.0, 8.0, 40.0, 44.0), 0)]];
+            let losses = network.losses(&network.forward(&pictures(1)?, &pass)?, &objects, &pass)?;
+            Ok(losses.parts.into_iter().map(|(name, _)| name).collect())
+        };
+        assert_eq!(
+            parts(RcnnConfig::mask_nano(&names()))?,
+            ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
+        );
+        let cascade = parts(RcnnConfig { flow: Flow::Integral, ..RcnnConfig::cascade_nano(&names()) })?;
+        assert_eq!(cascade[2..], ["s0.loss_classifier", "s0.loss_box_reg", "s1.loss_classifier", "s2.loss_classifier"]);
+        Ok(())
+    }
+
+    #[test]
+    fn no_object_a_speck_and_two_thousand_are_finite() -> Result<()> {
+        let speck = vec![object(BBox::new(30.0, 30.0, 31.0, 31.0), 1), object(BBox::new(5.0, 5.0, 5.0, 9.0), 0)];
+        let crowd = (0..2000).map(|i| {
+            let (x, y) = ((i % 90) as f32, (i / 90) as f32 * 2.5);
+            Object { bbox: BBox::new(x, y, x + 4.0, y + 5.0), class: i % 3, ..Object::default() }
+        });
+        let cases = [Vec::new(), speck, crowd.collect()];
+        for config in [RcnnConfig::mask_nano(&names()), RcnnConfig::cascade_nano(&names())] {
+            let network = build(&tiny(config))?;
+            let pass = Pass::new(Mode::Frozen);
+            let outputs = network.forward(&pictures(1)?, &pass)?;
+            for objects in &cases {
+                let losses = network.losses(&outputs, std::slice::from_ref(objects), &pass)?;
+                assert!(values(&losses)?.iter().all(|v| v.is_finite()), "{}: {:?}", objects.len(), losses.parts);
+                losses.total()?.backward()?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_proposed_is_nothing_found() -> Result<()> {
+        for mut config in kinds() {
+            config.rpn.proposal_min_size = 1e9;
+            let (network, pass) = (build(&config)?, Pass::new(Mode::Infer));
+            let outputs = network.forward(&pictures(2)?, &pass)?;
+            assert_eq!(network.detect(&outputs, &pass)?, vec![Vec::new(), Vec::new()]);
+            let objects = [vec![object(BBox::new(8.0, 8.0, 40.0, 44.0), 0)], Vec::new()];
+            assert!(values(&network.losses(&outputs, &objects, &pass)?)?.iter().all(|v| v.is_finite()));
+            assert!(
+                values(&network.losses(&outputs, &[Vec::new(), Vec::new()], &pass)?)?.iter().all(|v| v.is_finite())
+            );
+            assert_eq!(network.stage_outputs(&outputs, &pass)?.len(), 1);
+        }
+        let config = RcnnConfig { score_threshold: 1.0, ..tiny(RcnnConfig::mask_nano(&names())) };
+        let (network, pass) = (build(&config)?, Pass::new(Mode::Infer));
+        assert!(network.detect(&network.forward(&pictures(1)?, &pass)?, &pass)?[0].is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn an_iteration_repeats_bit_for_bit_and_another_draws_anew() -> Result<()> {
+        let network = build(&tiny(RcnnConfig::cascade_nano(&names())))?;
+        let run = |bbox: BBox| -> Result<(Vec<u32>, Vec<u32>)> {
+            let pass = Pass::probed(Mode::Frozen, 1);
+            let losses = network.losses(&network.forward(&pictures(1)?, &pass)?, &[vec![object(bbox, 1)]], &pass)?;
+            let anchors = pass.into_traces().remove(0).sampling.iter().map(|s| s.anchor).collect();
+            Ok((values(&losses)?.iter().map(|v| v.to_bits()).collect(), anchors))
+        };
+        let bbox = BBox::new(8.0, 8.0, 40.0, 44.0);
+        assert_eq!(run(bbox)?, run(bbox)?);
+        assert_ne!(run(bbox)?.1, run(bbox.shift(0.001, 0.0))?.1);
+        Ok(())
+    }
+
+    #[test]
+    fn the_trace_follows_boxes_from_stage_to_stage() -> Result<()> {
+        let network = build(&tiny(RcnnConfig::cascade_nano(&names())))?;
+        let pass = Pass::probed(Mode::Infer, 1);
+        let objects = [vec![object(BBox::new(8.0, 8.0, 40.0, 44.0), 1)]];
+        let outputs = network.forward(&pictures(1)?, &pass)?;
+        pass.trace(0, |t| t.objects.clone_from(&objects[0]));
+        network.losses(&outputs, &objects, &pass)?;
+        let found = network.detect(&outputs, &pass)?;
+        let trace = pass.into_traces().remove(0);
+        let stages: Vec<&str> = trace.proposals.iter().map(|stage| stage.name.as_str()).collect();
+        let own = ["RPN", "stage 1", "stage 2", "stage 3"];
+        assert_eq!((&stages[..4], stages[4], stages.len()), (&own[..], "training RPN", 8));
+        for stage in &trace.proposals {
+            let count = stage.boxes.len();
+            assert!(
+                count > 0 && stage.scores.len() == count && stage.iou.len() == count && stage.parent.len() == count
+            );
+        }
+        let thresholds: Vec<Option<f32>> = trace.proposals[..4].iter().map(|stage| stage.threshold).collect();
+        assert_eq!(thresholds, [Some(0.7), Some(0.5), Some(0.6), Some(0.7)]);
+        // a loss has one value for each RoI that its stage learnt from
+        let learnt =
+            trace.losses.iter().find(|part| part.name == "s2.loss_classifier").map(|part| part.per_anchor.len());
+        assert_eq!(learnt, Some(trace.proposals[7].boxes.len()));
+        assert_eq!(trace.suppression.map(|s| s.kept.len()), Some(found[0].len()));
+        let outputs = network.stage_outputs(&outputs, &Pass::new(Mode::Infer))?;
+        let named: Vec<&str> = outputs.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(named[..3], ["proposals.boxes", "roi_pool", "box_predictor.0.logits"]);
+        assert_eq!(outputs[0].1.dims(), [trace.proposals[0].boxes.len(), 4]);
+        Ok(())
+    }
+}

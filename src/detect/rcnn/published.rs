@@ -1,0 +1,243 @@
+//! Faster, Mask and Cascade R-CNN as published by torchvision and mmdet, and narrow for two CPU cores.
+
+use super::config::{
+    Background, Flow, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RpnConfig, ScoreMerge,
+    StageConfig,
+};
+use crate::detect::Arch;
+use crate::geometry::anchors::AnchorSpec;
+use crate::imaging::preprocess::{ChannelOrder, Fit, Preprocess};
+use crate::nn::backbone::resnet::{Depth, Norm, ResNetConfig, StrideStyle};
+use crate::nn::neck::fpn::{ExtraLevels, FpnConfig};
+
+/// Deviations of the first stage's box code (torchvision's weights 10, 10, 5, 5).
+const STD: [f32; 4] = [0.1, 0.1, 0.2, 0.2];
+
+/// The three stages of Cascade R-CNN (paper §4.2 and mmdet's weights of their losses).
+const CASCADE: [StageConfig; 3] = [
+    StageConfig { positive_iou: 0.5, std: STD, loss_weight: 1.0 },
+    StageConfig { positive_iou: 0.6, std: [0.05, 0.05, 0.1, 0.1], loss_weight: 0.5 },
+    StageConfig { positive_iou: 0.7, std: [0.033, 0.033, 0.067, 0.067], loss_weight: 0.25 },
+];
+
+impl RcnnConfig {
+    /// Faster R-CNN with torchvision's settings and the ε of its first COCO weights (`fasterrcnn_resnet50_fpn`).
+    pub fn faster(classes: &[String]) -> Self {
+        Self {
+            arch: Arch::FasterR50,
+            input: (800, 1088),
+            background: Background::First,
+            class_agnostic: false,
+            score_threshold: 0.05,
+            nms_threshold: 0.5,
+            max_detections: 100,
+            detection_min_size: 1e-2,
+            flow: Flow::Cascade,
+            resample: true,
+            refinements: 1,
+            score_merge: ScoreMerge::LastHead,
+            pooled_gradient: 1.0,
+            head_width: 1024,
+            pooling: Pooling::Align,
+            sampling_ratio: 2,
+            pooled: 7,
+            roi_levels: 4,
+            canonical_size: 224.0,
+            level_rule: LevelRule::AfterLogarithm,
+            roi_samples: 512,
+            roi_positive_share: 0.25,
+            objects_as_rois: true,
+            roi_smooth_l1_beta: 1.0 / 9.0,
+            classes: classes.to_vec(),
+            backbone: ResNetConfig {
+                depth: Depth::R50,
+                width: 64,
+                style: StrideStyle::Pytorch,
+                norm: Norm::Frozen,
+                epsilon: 0.0,
+                frozen_stages: 2,
+            },
+            neck: FpnConfig { channels: 256, extra: ExtraLevels::MaxPool, relu_before_p7: false },
+            rpn: RpnConfig {
+                convolutions: 1,
+                strides: vec![4.0, 8.0, 16.0, 32.0, 64.0],
+                integer_strides: true,
+                anchor_positive: 0.7,
+                anchor_negative: 0.3,
+                forced_minimum: 0.0,
+                ignore_crossing: false,
+                anchor_samples: 256,
+                anchor_positive_share: 0.5,
+                anchor_smooth_l1_beta: 1.0 / 9.0,
+                train_per_level: 2000,
+                train_proposals: 2000,
+                test_per_level: 1000,
+                test_proposals: 1000,
+                proposal_nms: 0.7,
+                proposal_min_size: 1e-3,
+                anchors: AnchorSpec::torchvision_rpn(),
+            },
+            mask: None,
+            preprocess: Preprocess {
+                fit: Fit::ShortestEdge { short: 800, long: 1333, divisor: 32 },
+                order: ChannelOrder::Rgb,
+                mean: [0.485, 0.456, 0.406].map(|m: f32| m * 255.0),
+                std: [0.229, 0.224, 0.225].map(|s: f32| s * 255.0),
+            },
+            stages: vec![CASCADE[0]],
+        }
+    }
+
+    /// Mask R-CNN with torchvision's settings (`maskrcnn_resnet50_fpn`).
+    pub fn mask(classes: &[String]) -> Self {
+        Self {
+            arch: Arch::MaskR50,
+            mask: Some(MaskConfig {
+                mask_pooled: 14,
+                mask_convolutions: 4,
+                mask_width: 256,
+                mask_per_stage: false,
+                mask_targets: MaskTargets::Covered,
+                paste: Paste::WholePixels,
+                mask_threshold: 0.5,
+            }),
+            ..Self::faster(classes)
+        }
+    }
+
+    /// Cascade R-CNN with mmdet's settings (`cascade-rcnn_r50_fpn_1x_coco`).
+    pub fn cascade(classes: &[String]) -> Self {
+        let faster = Self::faster(classes);
+        Self {
+            arch: Arch::CascadeR50,
+            background: Background::Last,
+            class_agnostic: true,
+            detection_min_size: 0.0,
+            refinements: 3,
+            score_merge: ScoreMerge::Logits,
+            pooling: Pooling::AlignShifted,
+            sampling_ratio: 0,
+            level_rule: LevelRule::BeforeLogarithm,
+            roi_smooth_l1_beta: 1.0,
+            backbone: ResNetConfig { epsilon: 1e-5, ..faster.backbone },
+            rpn: RpnConfig {
+                integer_strides: false,
+                forced_minimum: 0.3,
+                ignore_crossing: true,
+                proposal_min_size: 0.0,
+                anchors: AnchorSpec::float_rpn(),
+                ..faster.rpn
+            },
+            preprocess: Preprocess {
+                fit: Fit::ShortestEdgeRounded { short: 800, long: 1333, divisor: 32 },
+                mean: [123.675, 116.28, 103.53],
+                std: [58.395, 57.12, 57.375],
+                order: ChannelOrder::Rgb,
+            },
+            stages: CASCADE.to_vec(),
+            ..faster
+        }
+    }
+
+    /// Cascade Mask R-CNN with mmdet's settings: a mask head for each stage.
+    pub fn cascade_mask(classes: &[String]) -> Self {
+        let mask = Self::mask(classes).mask.map(|mask| MaskConfig {
+            mask_per_stage: true,
+            mask_targets: MaskTargets::Majority,
+            paste: Paste::PixelCenters,
+            ..mask
+        });
+        Self { mask, ..Self::cascade(classes) }
+    }
+
+    /// Faster R-CNN on a narrow ResNet-18 at 256×192: trains in minutes on two CPU cores.
+    pub fn faster_nano(classes: &[String]) -> Self {
+        Self { arch: Arch::FasterNano, ..Self::faster(classes).narrowed() }
+    }
+
+    /// The same with a mask branch of two narrow convolutions.
+    pub fn mask_nano(classes: &[String]) -> Self {
+        let full = Self::mask(classes);
+        let mask = full.mask.map(|mask| MaskConfig { mask_convolutions: 2, mask_width: 32, ..mask });
+        Self { arch: Arch::MaskNano, mask, max_detections: 50, ..full.narrowed() }
+    }
+
+    /// Cascade R-CNN of the same size.
+    pub fn cascade_nano(classes: &[String]) -> Self {
+        Self { arch: Arch::CascadeNano, ..Self::cascade(classes).narrowed() }
+    }
+
+    /// The same topology for an input of 256×192: anchors from 12 pixels on, fewer channels and RoIs, batch norm that
+    /// learns.
+    fn narrowed(self) -> Self {
+        Self {
+            input: (192, 256),
+            head_width: 64,
+            canonical_size: 56.0,
+            roi_samples: 64,
+            backbone: ResNetConfig {
+                depth: Depth::R18,
+                width: 24,
+                style: StrideStyle::Pytorch,
+                norm: Norm::Trained,
+                epsilon: 1e-5,
+                frozen_stages: 0,
+            },
+            neck: FpnConfig { channels: 64, ..self.neck },
+            rpn: RpnConfig {
+                anchor_samples: 128,
+                train_per_level: 500,
+                train_proposals: 300,
+                test_per_level: 200,
+                test_proposals: 150,
+                anchors: AnchorSpec {
+                    sizes: [12.0, 24.0, 48.0, 96.0, 160.0].map(|size| vec![size]).to_vec(),
+                    ..self.rpn.anchors
+                },
+                ..self.rpn
+            },
+            preprocess: Preprocess { fit: Fit::ShortestEdge { short: 192, long: 256, divisor: 32 }, ..self.preprocess },
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|k| format!("class {k}")).collect()
+    }
+
+    #[test]
+    fn every_setting_makes_a_network_and_survives_toml() {
+        for make in [
+            RcnnConfig::faster,
+            RcnnConfig::mask,
+            RcnnConfig::cascade,
+            RcnnConfig::cascade_mask,
+            RcnnConfig::faster_nano,
+            RcnnConfig::mask_nano,
+            RcnnConfig::cascade_nano,
+        ] {
+            let config = make(&names(3));
+            assert!(config.check().is_ok(), "{:?}", config.arch);
+            assert!(make(&[]).check().is_err());
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<RcnnConfig>(&text).unwrap(), config, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_nano_keeps_the_kind_of_its_original() {
+        let cascade = RcnnConfig::cascade_nano(&names(3));
+        assert_eq!(
+            (cascade.stages.len(), cascade.background, cascade.rpn.ignore_crossing),
+            (3, Background::Last, true)
+        );
+        let mask = RcnnConfig::mask_nano(&names(3));
+        assert_eq!(mask.mask.map(|m| (m.mask_targets, m.mask_width)), Some((MaskTargets::Covered, 32)));
+        assert_eq!((mask.rpn.anchors.rounded, mask.rpn.anchors.sizes.len()), (true, 5));
+    }
+}

@@ -1,0 +1,282 @@
+//! The RPN's targets and losses: match anchors, sample, cross-entropy of objectness and smooth L1 of the boxes.
+//!
+//! Both are divided by the number of sampled anchors of the batch (torchvision's `RegionProposalNetwork`).
+
+use super::config::RpnConfig;
+use crate::geometry::coder::BoxCoder;
+use crate::geometry::matching::{Force, Matches, match_anchors};
+use crate::geometry::nms::order_by_score;
+use crate::geometry::sampling::sample_balanced;
+use crate::geometry::{BBox, Object};
+use crate::nn::Pass;
+use crate::ops::gather::select_rows;
+use crate::ops::losses::{bce_with_logits, smooth_l1, weighted_sum};
+use crate::random::Random;
+use crate::trace::{Anchors, Assignment, LossPart, Rule, Sample};
+use candle_core::{DType, Result, Tensor};
+
+/// Names of the two parts, torchvision's.
+const OBJECTNESS: &str = "loss_objectness";
+const REGRESSION: &str = "loss_rpn_box_reg";
+
+/// Sampled anchors of one image, each list in rising order.
+struct Sampled {
+    positives: Vec<u32>,
+    negatives: Vec<u32>,
+}
+
+/// Both parts from objectness `[N, anchors]` and box codes `[N, anchors, 4]`. `sizes` are the pictures' heights and
+/// widths within the input.
+pub(super) fn losses(
+    config: &RpnConfig,
+    anchors: &Anchors,
+    (logits, deltas): (&Tensor, &Tensor),
+    objects: &[Vec<Object>],
+    sizes: &[(f32, f32)],
+    rng: &mut Random,
+    pass: &Pass,
+) -> Result<Vec<(String, Tensor)>> {
+    let (images, count) = logits.dims2()?;
+    if images != objects.len() || images != sizes.len() || count != anchors.boxes.len() {
+        candle_core::bail!(
+            "{} object lists and {} anchors for objectness of shape {:?}",
+            objects.len(),
+            anchors.boxes.len(),
+            logits.dims()
+        );
+    }
+    let matches = pass.stage("assign anchors", || {
+        let mut matches = Vec::with_capacity(images);
+        for (objects, &size) in objects.iter().zip(sizes) {
+            let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+            matches.push(assign(config, &anchors.boxes, &boxes, size));
+        }
+        Ok(matches)
+    })?;
+    let mut sampled = Vec::with_capacity(images);
+    for matches in &matches {
+        let share = config.anchor_positive_share;
+        let (positives, negatives) = sample_balanced(&matches.target, config.anchor_samples, share, rng);
+        sampled.push(Sampled { positives, negatives });
+    }
+
+    let mut rows = Vec::new();
+    let mut wanted = Vec::new();
+    let mut positive_rows = Vec::new();
+    let mut codes = Vec::new();
+    for (image, of_image) in sampled.iter().enumerate() {
+        let start = (image * count) as u32;
+        for &anchor in &of_image.positives {
+            let target = usize::try_from(matches[image].target[anchor as usize]).ok();
+            if let Some(object) = target.and_then(|target| objects[image].get(target)) {
+                positive_rows.push(start + anchor);
+                codes.extend(BoxCoder::RETINA.encode(anchors.boxes[anchor as usize], object.bbox));
+            }
+        }
+        rows.extend(of_image.positives.iter().chain(&of_image.negatives).map(|anchor| start + anchor));
+        wanted.extend(std::iter::repeat_n(1.0f32, of_image.positives.len()));
+        wanted.extend(std::iter::repeat_n(0.0f32, of_image.negatives.len()));
+    }
+    let normalizer = rows.len().max(1) as f32;
+
+    let (objectness, entropies) = if rows.is_empty() {
+        (zero(logits)?, Vec::new())
+    } else {
+        let chosen = select_rows(&logits.reshape((images * count, 1))?, &rows)?;
+        let entropy = bce_with_logits(&chosen, &Tensor::from_vec(wanted, (rows.len(), 1), logits.device())?)?;
+        let values: Vec<f32> = read_when(pass.is_probed(), &entropy)?;
+        (weighted_sum(&entropy, vec![1.0 / normalizer; rows.len()])?, values)
+    };
+    let (regression, distances) = if positive_rows.is_empty() {
+        (zero(logits)?, Vec::new())
+    } else {
+        let places = positive_rows.len();
+        let chosen = select_rows(&deltas.reshape((images * count, 4))?, &positive_rows)?;
+        let target = Tensor::from_vec(codes, (places, 4), logits.device())?;
+        let distance = smooth_l1(&chosen, &target, config.anchor_smooth_l1_beta)?;
+        let values: Vec<f32> = read_when(pass.is_probed(), &distance)?;
+        (weighted_sum(&distance, vec![1.0 / normalizer; places * 4])?, values)
+    };
+
+    if pass.is_probed() {
+        let values = (objectness.to_vec0::<f32>()?, regression.to_vec0::<f32>()?);
+        for (image, of_image) in sampled.iter().enumerate() {
+            let within = |row: u32| (row as usize).checked_sub(image * count).filter(|&anchor| anchor < count);
+            let mut entropy_of = vec![0.0; count];
+            for (&row, &entropy) in rows.iter().zip(&entropies) {
+                if let Some(anchor) = within(row) {
+                    entropy_of[anchor] = entropy;
+                }
+            }
+            let mut distance_of = vec![0.0; count];
+            for (&row, distance) in positive_rows.iter().zip(distances.chunks_exact(4)) {
+                if let Some(anchor) = within(row) {
+                    distance_of[anchor] = distance.iter().sum();
+                }
+            }
+            pass.trace(image, |t| {
+                t.sampling = samples(of_image, &entropy_of);
+                t.assignment = Some(assignment(&matches[image]));
+                let part =
+                    |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
+                t.losses = vec![part(OBJECTNESS, values.0, entropy_of), part(REGRESSION, values.1, distance_of)];
+            });
+        }
+    }
+    Ok(vec![(OBJECTNESS.into(), objectness), (REGRESSION.into(), regression)])
+}
+
+/// A loss of 0 without a graph, on the device of `like`.
+pub(super) fn zero(like: &Tensor) -> Result<Tensor> {
+    Tensor::zeros((), DType::F32, like.device())
+}
+
+/// All elements, or nothing when nobody wants them.
+pub(super) fn read_when(wanted: bool, values: &Tensor) -> Result<Vec<f32>> {
+    if wanted { values.detach().flatten_all()?.to_vec1() } else { Ok(Vec::new()) }
+}
+
+/// Thresholds, then each object's best anchors. With `ignore_crossing`, anchors that leave the picture take no part.
+fn assign(config: &RpnConfig, anchors: &[BBox], objects: &[BBox], (height, width): (f32, f32)) -> Matches {
+    let force = if config.forced_minimum <= 1.0 { Force::AllTies } else { Force::None };
+    let (positive, negative) = (config.anchor_positive, config.anchor_negative);
+    let mut matches = if config.ignore_crossing {
+        let is_inside = |b: &BBox| b.x0 >= 0.0 && b.y0 >= 0.0 && b.x1 < width && b.y1 < height;
+        let inside: Vec<usize> = (0..anchors.len()).filter(|&index| is_inside(&anchors[index])).collect();
+        let boxes: Vec<BBox> = inside.iter().map(|&index| anchors[index]).collect();
+        spread(match_anchors(&boxes, objects, positive, negative, force), &inside, anchors.len())
+    } else {
+        match_anchors(anchors, objects, positive, negative, force)
+    };
+    for index in 0..anchors.len() {
+        if matches.forced[index] && matches.iou[index] < config.forced_minimum {
+            matches.target[index] = if matches.iou[index] < negative { -1 } else { -2 };
+            matches.forced[index] = false;
+        }
+    }
+    matches
+}
+
+/// Matches of the anchors `inside` among `count`, of which the others are ignored.
+fn spread(found: Matches, inside: &[usize], count: usize) -> Matches {
+    let mut matches = Matches {
+        target: vec![-2; count],
+        iou: vec![0.0; count],
+        best_object: vec![-1; count],
+        forced: vec![false; count],
+    };
+    for (from, &to) in inside.iter().enumerate() {
+        matches.target[to] = found.target[from];
+        matches.iou[to] = found.iou[from];
+        matches.best_object[to] = found.best_object[from];
+        matches.forced[to] = found.forced[from];
+    }
+    matches
+}
+
+fn assignment(matches: &Matches) -> Assignment {
+    let rules = matches.target.iter().zip(&matches.forced).map(|(&target, &forced)| match (target, forced) {
+        (0.., true) => Rule::BestForObject,
+        (0.., false) => Rule::Threshold,
+        (-1, _) => Rule::Background,
+        _ => Rule::Ignored,
+    });
+    Assignment {
+        target: matches.target.clone(),
+        rule: rules.collect(),
+        iou: matches.iou.clone(),
+        best_object: matches.best_object.clone(),
+    }
+}
+
+/// Positives in their order, then negatives with their rank by loss.
+fn samples(sampled: &Sampled, entropy: &[f32]) -> Vec<Sample> {
+    let mut all = Vec::with_capacity(sampled.positives.len() + sampled.negatives.len());
+    for (rank, &anchor) in sampled.positives.iter().enumerate() {
+        all.push(Sample { anchor, positive: true, rank: rank as u32, loss: entropy[anchor as usize] });
+    }
+    let losses: Vec<f32> = sampled.negatives.iter().map(|&anchor| entropy[anchor as usize]).collect();
+    for (rank, place) in order_by_score(&losses).into_iter().enumerate() {
+        let (anchor, loss) = (sampled.negatives[place as usize], losses[place as usize]);
+        all.push(Sample { anchor, positive: false, rank: rank as u32, loss });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::RcnnConfig;
+    use super::*;
+    use crate::nn::Mode;
+    use candle_core::Device;
+
+    fn square(x: f32, side: f32) -> BBox {
+        BBox::new(x, 0.0, x + side, side)
+    }
+
+    fn config() -> RpnConfig {
+        RcnnConfig::faster_nano(&["a".to_string()]).rpn
+    }
+
+    #[test]
+    fn a_weak_best_anchor_counts_from_the_minimum_on_and_crossing_anchors_never() {
+        // object [0, 10]: IoU 1/3 with the first (its best), 0 with the second; the third leaves the picture
+        let anchors = [BBox::new(0.0, 0.0, 10.0, 30.0), square(40.0, 10.0), BBox::new(-2.0, 0.0, 8.0, 10.0)];
+        let object = [square(0.0, 10.0)];
+        let crossing = RpnConfig { ignore_crossing: true, ..config() };
+        let found = assign(&crossing, &anchors, &object, (50.0, 60.0));
+        assert_eq!((found.target.as_slice(), found.forced[0]), (&[0, -1, -2][..], true));
+        let strict = RpnConfig { forced_minimum: 0.4, ..crossing.clone() };
+        assert_eq!(assign(&strict, &anchors, &object, (50.0, 60.0)).target, [-2, -1, -2]);
+        let never = RpnConfig { forced_minimum: 2.0, ..crossing };
+        assert_eq!(assign(&never, &anchors, &object, (50.0, 60.0)).target, [-2, -1, -2]);
+        // all anchors: the third is the best with 80 / 120, so the first is only ignored
+        assert_eq!(assign(&config(), &anchors, &object, (50.0, 60.0)).target, [-2, -1, 0]);
+    }
+
+    #[test]
+    fn losses_by_hand_and_none_without_objects() -> Result<()> {
+        let boxes = vec![square(0.0, 10.0), square(40.0, 10.0)];
+        let anchors = Anchors { boxes, levels: Vec::new() };
+        let logits = Tensor::from_slice(&[0.0f32, 0.0], (1, 2), &Device::Cpu)?;
+        let deltas = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0], (1, 2, 4), &Device::Cpu)?;
+        let object = Object { bbox: square(0.0, 10.0), ..Object::default() };
+        let value = |objects: Vec<Object>, pass: &Pass| -> Result<Vec<f32>> {
+            let mut rng = Random::new(1);
+            let parts = losses(&config(), &anchors, (&logits, &deltas), &[objects], &[(50.0, 60.0)], &mut rng, pass)?;
+            parts.iter().map(|(_, value)| value.to_vec0::<f32>()).collect()
+        };
+        let pass = Pass::probed(Mode::Infer, 1);
+        let with = value(vec![object], &pass)?;
+        // two anchors of entropy ln 2 over two; smooth L1 of 1 is 1 − β/2, over two
+        assert!((with[0] - std::f32::consts::LN_2).abs() < 1e-6);
+        assert!((with[1] - (1.0 - 1.0 / 18.0) / 2.0).abs() < 1e-6);
+        let trace = pass.into_traces().remove(0);
+        assert_eq!(trace.sampling.iter().map(|s| (s.anchor, s.positive)).collect::<Vec<_>>(), [(0, true), (1, false)]);
+        assert_eq!(trace.assignment.map(|a| a.rule), Some(vec![Rule::Threshold, Rule::Background]));
+        assert_eq!((trace.losses[1].per_anchor.len(), trace.losses[1].normalizer), (2, 2.0));
+        let without = value(Vec::new(), &Pass::new(Mode::Infer))?;
+        assert!((without[0] - std::f32::consts::LN_2).abs() < 1e-6 && without[1] == 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn the_sampler_repeats_with_its_seed() -> Result<()> {
+        let boxes: Vec<BBox> = (0..600).map(|i| square(i as f32, 10.0)).collect();
+        let anchors = Anchors { boxes, levels: Vec::new() };
+        let values: Vec<f32> = (0..600).map(|i| (i as f32 * 0.37).sin()).collect();
+        let logits = Tensor::from_vec(values, (1, 600), &Device::Cpu)?;
+        let deltas = Tensor::zeros((1, 600, 4), DType::F32, &Device::Cpu)?;
+        let object = Object { bbox: square(50.0, 10.0), ..Object::default() };
+        let drawn = |seed: u64| -> Result<Vec<u32>> {
+            let pass = Pass::probed(Mode::Infer, 1);
+            let (objects, mut rng) = ([vec![object.clone()]], Random::new(seed));
+            losses(&config(), &anchors, (&logits, &deltas), &objects, &[(50.0, 700.0)], &mut rng, &pass)?;
+            Ok(pass.into_traces().remove(0).sampling.iter().map(|s| s.anchor).collect())
+        };
+        assert_eq!(drawn(5)?.len(), 128);
+        assert_eq!(drawn(5)?, drawn(5)?);
+        assert_ne!(drawn(5)?, drawn(6)?);
+        Ok(())
+    }
+}

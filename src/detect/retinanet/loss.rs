@@ -1,0 +1,294 @@
+//! RetinaNet's targets and losses: match anchors by IoU, focal loss on all but the ignored, box loss on the positives.
+
+use super::{ClassLayout, RetinanetConfig};
+use crate::detect::{Losses, Outputs};
+use crate::geometry::matching::{Force, Matches, match_anchors};
+use crate::geometry::{BBox, Object};
+use crate::nn::Pass;
+use crate::ops::gather::{select_rows, top_k};
+use crate::ops::losses::{sigmoid_focal, smooth_l1, weighted_sum};
+use crate::trace::{Assignment, LossPart, Rule, Sample};
+use candle_core::{D, Result, Tensor};
+
+/// Background anchors that a trace lists: focal loss counts them all, these most.
+const TRACED_NEGATIVES: usize = 256;
+
+/// Focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, §3) and L1 or smooth-L1 of the deltas,
+/// summed and divided as the configuration says (torchvision's `RetinaNetHead.compute_loss`).
+pub(super) fn losses(
+    config: &RetinanetConfig,
+    anchors: &[BBox],
+    outputs: &Outputs,
+    objects: &[Vec<Object>],
+    pass: &Pass,
+) -> Result<Losses> {
+    let (deltas, logits) = (outputs.get("head.bbox_regression")?, outputs.get("head.cls_logits")?);
+    let (images, count, columns) = logits.dims3()?;
+    if images != objects.len() || count != anchors.len() || columns != config.logits() {
+        candle_core::bail!(
+            "{} object lists and {} anchors for logits of shape {:?}",
+            objects.len(),
+            anchors.len(),
+            logits.dims()
+        );
+    }
+    let targets = pass.stage("assign", || Ok(assign(config, anchors, objects)))?;
+    let positives: Vec<usize> =
+        targets.iter().map(|matches| matches.target.iter().filter(|&&t| t >= 0).count()).collect();
+    let divisors = config.normalizer.divisors(&positives);
+
+    let coder = config.coder();
+    let mut wanted = vec![0.0f32; images * count * columns];
+    let mut weights = vec![0.0f32; images * count * columns];
+    let mut positive_rows: Vec<u32> = Vec::new();
+    let mut codes: Vec<f32> = Vec::new();
+    let mut code_weights: Vec<f32> = Vec::new();
+    for (image, matches) in targets.iter().enumerate() {
+        let share = 1.0 / divisors[image];
+        for (anchor, &target) in matches.target.iter().enumerate() {
+            let row = image * count + anchor;
+            if target >= -1 {
+                weights[row * columns..(row + 1) * columns].fill(share);
+            }
+            let Some(object) = usize::try_from(target).ok().and_then(|t| objects[image].get(t)) else {
+                continue;
+            };
+            wanted[row * columns + logit_of(config.class_layout, object.class, columns)?] = 1.0;
+            positive_rows.push(row as u32);
+            codes.extend(coder.encode(anchors[anchor], object.bbox));
+            code_weights.extend([config.box_weight * share; 4]);
+        }
+    }
+
+    let rows = images * count;
+    let wanted = Tensor::from_vec(wanted, (rows, columns), logits.device())?;
+    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &wanted, config.focal_alpha, config.focal_gamma)?;
+    let classification = weighted_sum(&focal, weights)?;
+    let (regression, distances) = if positive_rows.is_empty() {
+        (nothing(deltas)?, Vec::new())
+    } else {
+        let target = Tensor::from_vec(codes, (positive_rows.len(), 4), deltas.device())?;
+        let predicted = select_rows(&deltas.reshape((rows, 4))?, &positive_rows)?;
+        let distance = smooth_l1(&predicted, &target, config.smooth_l1_beta)?;
+        let values = if pass.is_probed() { row_sums(&distance)? } else { Vec::new() };
+        (weighted_sum(&distance, code_weights)?, values)
+    };
+
+    if pass.is_probed() {
+        let values = (classification.to_vec0::<f32>()?, regression.to_vec0::<f32>()?);
+        let focal = row_sums(&focal)?;
+        let distances = scattered(rows, &positive_rows, &distances);
+        for (image, matches) in targets.iter().enumerate() {
+            let own = image * count..(image + 1) * count;
+            let (focal, distances) = (focal[own.clone()].to_vec(), distances[own].to_vec());
+            pass.trace(image, |t| {
+                t.sampling = samples(&matches.target, &focal);
+                t.assignment = Some(assignment(matches));
+                let part = |name: &str, value: f32, per_anchor: Vec<f32>| LossPart {
+                    name: name.into(),
+                    value,
+                    normalizer: divisors[image],
+                    per_anchor,
+                };
+                t.losses = vec![part("classification", values.0, focal), part("bbox_regression", values.1, distances)];
+            });
+        }
+    }
+    Ok(Losses { parts: vec![("classification".into(), classification), ("bbox_regression".into(), regression)] })
+}
+
+/// Positive from one IoU on, background below the other, ignored between; then the low-quality matches.
+fn assign(config: &RetinanetConfig, anchors: &[BBox], objects: &[Vec<Object>]) -> Vec<Matches> {
+    let force = if config.low_quality_matches { Force::AllTies } else { Force::None };
+    let per_image = objects.iter().map(|objects| {
+        let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+        match_anchors(anchors, &boxes, config.positive_threshold, config.negative_threshold, force)
+    });
+    per_image.collect()
+}
+
+fn assignment(matches: &Matches) -> Assignment {
+    let rules = matches.target.iter().zip(&matches.forced).map(|(&target, &forced)| match (target, forced) {
+        (0.., true) => Rule::BestForObject,
+        (0.., false) => Rule::Threshold,
+        (-1, _) => Rule::Background,
+        _ => Rule::Ignored,
+    });
+    Assignment {
+        target: matches.target.clone(),
+        rule: rules.collect(),
+        iou: matches.iou.clone(),
+        best_object: matches.best_object.clone(),
+    }
+}
+
+/// The logit of an object's class.
+///
+/// # Errors
+/// A class that the head has no logit for.
+pub(in crate::detect) fn logit_of(layout: ClassLayout, class: u32, columns: usize) -> Result<usize> {
+    let logit = class as usize + layout.first();
+    if logit >= columns {
+        candle_core::bail!("an object of class {class}, but there are only {} classes", columns - layout.first());
+    }
+    Ok(logit)
+}
+
+/// A loss of 0 that still depends on `prediction`.
+pub(in crate::detect) fn nothing(prediction: &Tensor) -> Result<Tensor> {
+    weighted_sum(prediction, vec![0.0; prediction.elem_count()])
+}
+
+/// Sum of each row of `[M, C]`.
+pub(in crate::detect) fn row_sums(values: &Tensor) -> Result<Vec<f32>> {
+    values.detach().sum(D::Minus1)?.to_vec1()
+}
+
+/// `values` at their rows among `count` rows, 0 elsewhere.
+pub(in crate::detect) fn scattered(count: usize, rows: &[u32], values: &[f32]) -> Vec<f32> {
+    let mut all = vec![0.0f32; count];
+    for (&row, &value) in rows.iter().zip(values) {
+        all[row as usize] = value;
+    }
+    all
+}
+
+/// Every positive in its order, then the background anchors of highest loss, hardest first.
+pub(in crate::detect) fn samples(target: &[i32], loss: &[f32]) -> Vec<Sample> {
+    let sample = |positive: bool| {
+        move |(rank, anchor): (usize, u32)| Sample { anchor, positive, rank: rank as u32, loss: loss[anchor as usize] }
+    };
+    let positives = target.iter().enumerate().filter(|(_, t)| **t >= 0).map(|(anchor, _)| anchor as u32);
+    let positives = positives.enumerate().map(sample(true));
+    let background: Vec<u32> =
+        target.iter().enumerate().filter(|(_, t)| **t == -1).map(|(anchor, _)| anchor as u32).collect();
+    let background_loss: Vec<f32> = background.iter().map(|&anchor| loss[anchor as usize]).collect();
+    let hardest = top_k(&background_loss, TRACED_NEGATIVES).into_iter().map(|place| background[place as usize]);
+    positives.chain(hardest.enumerate().map(sample(false))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::retinanet::Normalizer;
+    use crate::nn::Mode;
+    use candle_core::{Device, Var};
+
+    fn anchors() -> Vec<BBox> {
+        vec![
+            BBox::new(0.0, 0.0, 10.0, 10.0),
+            BBox::new(0.0, 0.0, 10.0, 9.0),
+            BBox::new(0.0, 0.0, 10.0, 4.5),
+            BBox::new(50.0, 50.0, 60.0, 60.0),
+        ]
+    }
+
+    fn config() -> RetinanetConfig {
+        let classes = vec!["a".to_string(), "b".to_string()];
+        RetinanetConfig {
+            coder_std: [1.0; 4],
+            smooth_l1_beta: 0.0,
+            normalizer: Normalizer::PerImage,
+            ..RetinanetConfig::nano(&classes)
+        }
+    }
+
+    fn object(class: u32) -> Object {
+        Object { bbox: BBox::new(0.0, 0.0, 10.0, 10.0), class, ..Object::default() }
+    }
+
+    /// Logits of 0, whose every focal loss is known: p = ½.
+    fn outputs(images: usize, deltas: &[f32]) -> Result<(Outputs, Var, Var)> {
+        let logits = Var::zeros((images, 4, 2), candle_core::DType::F32, &Device::Cpu)?;
+        let deltas = Var::from_slice(deltas, (images, 4, 4), &Device::Cpu)?;
+        let tensors = vec![
+            ("head.cls_logits".to_string(), logits.as_tensor().clone()),
+            ("head.bbox_regression".to_string(), deltas.as_tensor().clone()),
+        ];
+        Ok((Outputs { tensors, maps: vec![(1, 1)], input: (64, 64) }, logits, deltas))
+    }
+
+    fn values(losses: &Losses) -> Result<Vec<f32>> {
+        losses.parts.iter().map(|(_, part)| part.to_vec0()).collect()
+    }
+
+    #[test]
+    fn both_parts_by_hand() -> Result<()> {
+        // image 0: IoUs with its object 1, 0.9, 0.45, 0: two positives, one ignored, one background. Image 1: nothing.
+        let mut deltas = [0.0f32; 32];
+        (deltas[0], deltas[5], deltas[16]) = (0.25, -0.5, 7.0);
+        let (outputs, logits, _) = outputs(2, &deltas)?;
+        let losses = losses(&config(), &anchors(), &outputs, &[vec![object(1)], vec![]], &Pass::new(Mode::Train))?;
+        let found = values(&losses)?;
+        // focal at p = ½: ln 2 / 4 times α = ¼ for the class that is there and ¾ for one that is not
+        let (hit, miss) = (2f32.ln() / 16.0, 3.0 * 2f32.ln() / 16.0);
+        let first = (2.0 * (hit + miss) + 2.0 * miss) / 2.0;
+        let second = 4.0 * 2.0 * miss;
+        assert!((found[0] - (first + second) / 2.0).abs() < 1e-5, "{found:?}");
+        // codes: anchor 0 none; anchor 1 has dy = 0.5 / 9 and dh = ln(10 / 9)
+        let boxes = 0.25 + (0.5 / 9.0 + 0.5) + (10f32 / 9.0).ln();
+        assert!((found[1] - boxes / 2.0 / 2.0).abs() < 1e-5, "{found:?}");
+        // the ignored anchor gets no gradient
+        let gradients = losses.total()?.backward()?;
+        let g = gradients.get(logits.as_tensor()).expect("a gradient").to_vec3::<f32>()?;
+        assert_eq!(g[0][2], [0.0, 0.0]);
+        assert!(g[0][0][1] < 0.0 && g[0][0][0] > 0.0 && g[0][3][1] > 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn without_objects_the_losses_are_finite_and_the_boxes_cost_nothing() -> Result<()> {
+        let (outputs, _, deltas) = outputs(1, &[f32::INFINITY; 16])?;
+        for normalizer in [Normalizer::PerImage, Normalizer::Batch, Normalizer::BatchOfImages] {
+            let config = RetinanetConfig { normalizer, ..config() };
+            let losses = losses(&config, &anchors(), &outputs, &[vec![]], &Pass::new(Mode::Train))?;
+            let found = values(&losses)?;
+            assert!((found[0] - 8.0 * 3.0 * 2f32.ln() / 16.0).abs() < 1e-5, "{found:?}");
+            assert_eq!(found[1], 0.0);
+            let gradients = losses.total()?.backward()?;
+            let g = gradients.get(deltas.as_tensor()).expect("a gradient").flatten_all()?.to_vec1::<f32>()?;
+            assert!(g.iter().all(|&g| g == 0.0));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn low_quality_matches_and_the_trace_say_which_rule_decided() -> Result<()> {
+        let far = Object { bbox: BBox::new(56.0, 50.0, 66.0, 60.0), ..Object::default() };
+        let (outputs, _, _) = outputs(1, &[0.0; 16])?;
+        for (low_quality_matches, rule) in [(true, Rule::BestForObject), (false, Rule::Background)] {
+            let config = RetinanetConfig { low_quality_matches, ..config() };
+            let pass = Pass::probed(Mode::Train, 1);
+            losses(&config, &anchors(), &outputs, &[vec![object(0), far.clone()]], &pass)?;
+            let trace = pass.into_traces().remove(0);
+            let assignment = trace.assignment.unwrap_or_default();
+            assert_eq!(assignment.rule, [Rule::Threshold, Rule::Threshold, Rule::Ignored, rule]);
+            let positives: Vec<u32> = trace.sampling.iter().filter(|s| s.positive).map(|s| s.anchor).collect();
+            assert_eq!(positives, if low_quality_matches { vec![0, 1, 3] } else { vec![0, 1] });
+            for part in &trace.losses {
+                // every anchor that counts over the divisor gives the part again, the ignored one aside
+                let counted: f32 = [0, 1, 3].iter().map(|&anchor| part.per_anchor[anchor]).sum();
+                assert!((counted / part.normalizer - part.value).abs() < 1e-5, "{}", part.name);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_hardest_background_is_listed_first() {
+        let listed = samples(&[-1, 0, -2, -1, -1], &[0.1, 0.2, 9.0, 0.4, 0.3]);
+        let listed: Vec<(u32, bool, u32)> = listed.iter().map(|s| (s.anchor, s.positive, s.rank)).collect();
+        assert_eq!(listed, [(1, true, 0), (3, false, 0), (4, false, 1), (0, false, 2)]);
+        let many = samples(&[-1; 1000], &[0.5; 1000]);
+        assert_eq!((many.len(), many[0].anchor), (TRACED_NEGATIVES, 0));
+    }
+
+    #[test]
+    fn a_class_beyond_the_head_is_an_error() -> Result<()> {
+        let (outputs, _, _) = outputs(1, &[0.0; 16])?;
+        let error = losses(&config(), &anchors(), &outputs, &[vec![object(2)]], &Pass::new(Mode::Train));
+        assert!(error.is_err_and(|e| e.to_string().contains("class 2")));
+        assert_eq!(logit_of(ClassLayout::UnusedFirst, 1, 3)?, 2);
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! Necks: from a backbone's maps to the pyramid that the heads read.
+
+pub mod fpn;
