@@ -25,3 +25,13 @@ fn ssd300_agrees_with_torchvision() {
 fn ssd300_agrees_with_torchvision_through_the_quick_kernels() {
     agrees("torchvision_ssd300_vgg16.json", true);
 }
+
+#[test]
+fn retinanet_agrees_with_torchvision() {
+    agrees("torchvision_retinanet_resnet50_fpn.json", true);
+}
+
+#[test]
+fn fcos_agrees_with_torchvision() {
+    agrees("torchvision_fcos_resnet50_fpn.json", true);
+}

@@ -243,7 +243,7 @@ impl Shared {
         let objects: Vec<Object> = entry
             .objects
             .iter()
-            .filter(|object| !object.crowd && !(settings.drop_difficult && object.difficult))
+            .filter(|object| !(object.crowd || settings.drop_difficult && object.difficult))
             .filter(|object| object.bbox.is_proper())
             .map(|object| Object {
                 bbox: object.bbox.clip(width as f32, height as f32),

@@ -429,7 +429,8 @@ mod tests {
     #[test]
     fn strings_and_measures_as_pycocotools_prints_them() {
         // frPyObjects, area and toBbox (left, top, width, height) of pycocotools 2.0
-        let cases: [(u32, u32, &[u32], &str, u64, [f32; 4]); 4] = [
+        type Case = (u32, u32, &'static [u32], &'static str, u64, [f32; 4]);
+        let cases: [Case; 4] = [
             (1000, 100, &[0, 5, 1000, 3, 70000, 2, 28990], "05Xo0NX\\S2O^ngN", 10, [0.0, 0.0, 72.0, 10.0]),
             (10, 10, &[100], "T3", 0, [0.0; 4]),
             (10, 10, &[0, 100], "0T3", 100, [0.0, 0.0, 10.0, 10.0]),

@@ -33,6 +33,9 @@ pub enum Init {
     Kaiming,
 }
 
+/// Shape and row-major values by name.
+pub type Values = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// One named parameter.
 #[derive(Clone, Debug)]
 pub struct Param {
@@ -121,7 +124,7 @@ impl Params {
     }
 
     /// All values, by name.
-    pub fn values(&self) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+    pub fn values(&self) -> Result<Values> {
         self.lock()
             .iter()
             .map(|p| Ok((p.name.clone(), (p.var.dims().to_vec(), p.var.flatten_all()?.to_vec1()?))))
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn values_depend_on_name_and_seed_not_on_order() -> Result<()> {
-        let build = |names: &[&str], seed| -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+        let build = |names: &[&str], seed| -> Result<Values> {
             let params = Params::new(&Device::Cpu, seed);
             for name in names {
                 params.root().enter("a").param(name, &[4, 3, 3, 3], Init::Kaiming, Role::Weight)?;

@@ -35,6 +35,9 @@ pub struct Optimizer {
     ema: f32,
 }
 
+/// Name, shape and row-major values of one tensor.
+pub type Named = (String, Vec<usize>, Vec<f32>);
+
 /// What one update did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Update {
@@ -139,7 +142,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// A tensor that cannot be read back.
-    pub fn state(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn state(&self) -> Result<Vec<Named>> {
         let mut out = Vec::new();
         for slot in &self.slots {
             for (prefix, tensor) in [(VELOCITY, &slot.velocity), (SQUARE, &slot.square), (AVERAGE, &slot.average)] {
@@ -180,7 +183,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// A tensor that cannot be read back.
-    pub fn averaged(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn averaged(&self) -> Result<Vec<Named>> {
         let slots = self.slots.iter().map(|slot| {
             let tensor = slot.average.as_ref().unwrap_or(slot.var.as_tensor());
             Ok((slot.name.clone(), tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?))

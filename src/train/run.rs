@@ -137,7 +137,7 @@ impl Run {
                 workers: train.workers,
                 shuffle: true,
                 seed: train.seed,
-                augmentation: train.augmentation.clone(),
+                augmentation: train.augmentation,
                 preprocess: self.detector.preprocess().clone(),
                 drop_difficult: train.drop_difficult,
                 masks: self.config.model.needs_masks(),

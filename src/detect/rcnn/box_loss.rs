@@ -94,7 +94,7 @@ pub(super) fn losses(
         }
         for (image, of_image) in sampled.iter().enumerate() {
             for (((name, _), &value), rest) in parts.iter().zip(&values).zip(&mut per_roi) {
-                let left: &[f32] = *rest;
+                let left: &[f32] = rest;
                 let (own, others) = left.split_at(of_image.boxes.len().min(left.len()));
                 *rest = others;
                 let part = LossPart { name: name.clone(), value, normalizer, per_anchor: own.to_vec() };
