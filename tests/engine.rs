@@ -16,7 +16,12 @@ fn classes() -> Vec<String> {
 
 fn config(iterations: u64, batch: usize) -> Box<RunConfig> {
     let train = TrainConfig { iterations, batch, checkpoint_every: 0, ..TrainConfig::new(Arch::SsdNano) };
-    Box::new(RunConfig { data: DATA.into(), train, model: Config::new(Arch::SsdNano, &classes()) })
+    Box::new(RunConfig {
+        data: DATA.into(),
+        split: Some("train".into()),
+        train,
+        model: Config::new(Arch::SsdNano, &classes()),
+    })
 }
 
 fn start(wake: Arc<AtomicUsize>) -> Engine {

@@ -18,7 +18,12 @@ fn dataset() -> Arc<Dataset> {
 fn config(iterations: u64) -> RunConfig {
     let dataset = dataset();
     let train = TrainConfig { iterations, batch: 4, checkpoint_every: 0, ..TrainConfig::new(Arch::SsdNano) };
-    RunConfig { data: DATA.into(), train, model: Config::new(Arch::SsdNano, &dataset.classes) }
+    RunConfig {
+        data: DATA.into(),
+        split: Some("train".into()),
+        train,
+        model: Config::new(Arch::SsdNano, &dataset.classes),
+    }
 }
 
 fn run(folder: &Path, iterations: u64) -> Run {

@@ -134,10 +134,10 @@ pub fn pressed(ctx: &egui::Context, bindings: &[Binding]) -> Vec<Action> {
     ctx.input_mut(|input| {
         // Score by brackets repeats while held, and Shift makes it finer.
         for (key, sign) in [(Key::OpenBracket, -1.0), (Key::CloseBracket, 1.0)] {
-            if input.consume_key(Modifiers::SHIFT, key) {
-                actions.push(Action::ScoreBy(sign * 0.01));
-            } else if input.consume_key(Modifiers::NONE, key) {
-                actions.push(Action::ScoreBy(sign * 0.05));
+            let fine = input.count_and_consume_key(Modifiers::SHIFT, key) as f32;
+            let coarse = input.count_and_consume_key(Modifiers::NONE, key) as f32;
+            if fine + coarse > 0.0 {
+                actions.push(Action::ScoreBy(sign * (0.01 * fine + 0.05 * coarse)));
             }
         }
         // More modifiers first, or Ctrl+Shift+O would be taken for Ctrl+O.

@@ -334,7 +334,7 @@ impl Workbench {
             Some((of, draft)) if *of == arch => draft.clone(),
             _ => TrainConfig::new(arch),
         };
-        let config = RunConfig { data: data.path.clone(), train, model };
+        let config = RunConfig { data: data.path.clone(), split: Some(data.split.clone()), train, model };
         let folder = self.panels.step.folder(arch);
         self.send(Command::StartTraining { config: Box::new(config), folder, from_current: from_current && fits });
         true

@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Data set: a path, or shapes
     #[arg(long, default_value = "shapes")]
     data: String,
+    /// Split to learn from; the one called train when left out
+    #[arg(long)]
+    split: Option<String>,
     /// TOML file of a run to start from
     #[arg(long)]
     config: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let config = run_config(arguments, &folder)?;
     let engine = Engine::start(arguments.device, Arc::new(|| {}))?;
     engine.send(Command::Probe(false));
-    engine.send(Command::OpenData { path: config.data.clone(), split: None });
+    engine.send(Command::OpenData { path: config.data.clone(), split: config.split.clone() });
     let boxed = Box::new(config.clone());
     if arguments.resume {
         engine.send(Command::ResumeTraining { folder: folder.clone(), config: Some(boxed) });
@@ -153,7 +156,8 @@ fn run_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliErro
         toml::from_str(&text).map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?
     } else {
         let arch: Arch = arguments.model.parse()?;
-        let dataset = data::open::open(&arguments.data, None)?;
+        let split = arguments.split.clone().or_else(|| data::open::training_split(&arguments.data));
+        let dataset = data::open::open(&arguments.data, split.as_deref())?;
         RunConfig::new(arch, &arguments.data, &dataset)
     };
     arguments.set.iter().try_fold(base, |config, setting| {

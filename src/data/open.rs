@@ -78,6 +78,15 @@ pub fn splits(path_or_name: &str) -> Vec<String> {
     recognise(path_or_name).map(|kind| split_names(&kind)).unwrap_or_default()
 }
 
+/// The split that training uses unless told otherwise: the one called train, with or without a year. None when there is
+/// none, for the data set's own choice.
+pub fn training_split(path_or_name: &str) -> Option<String> {
+    let names = splits(path_or_name);
+    let is_train =
+        |name: &&String| name.strip_prefix("train").is_some_and(|year| year.chars().all(|c| c.is_ascii_digit()));
+    names.iter().find(is_train).cloned()
+}
+
 fn split_names(kind: &Kind) -> Vec<String> {
     match kind {
         Kind::Shapes(_) => Split::ALL.iter().map(|split| split.name().to_owned()).collect(),

@@ -293,7 +293,7 @@ impl Worker {
 
     fn resume_training(&mut self, folder: &Path, config: Option<RunConfig>) {
         let resumed = config.map_or_else(|| saved_config(folder), Ok).and_then(|config| {
-            let dataset = Arc::new(data::open::open(&config.data, None)?);
+            let dataset = Arc::new(data::open::open(&config.data, config.split.as_deref())?);
             Run::resume(config, dataset, &self.device, folder)
         });
         match resumed {

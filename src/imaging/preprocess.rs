@@ -204,9 +204,11 @@ impl Preprocess {
             ChannelOrder::Rgb => "RGB",
             ChannelOrder::Bgr => "BGR",
         };
+        // One decimal is enough to recognise the published constants.
+        let rounded = |v: f32| ((v * 10.0).round() / 10.0).to_string();
         let triple = |v: [f32; 3]| match v[0] == v[1] && v[1] == v[2] {
-            true => format!("{}", v[0]),
-            false => format!("({}, {}, {})", v[0], v[1], v[2]),
+            true => rounded(v[0]),
+            false => format!("({}, {}, {})", rounded(v[0]), rounded(v[1]), rounded(v[2])),
         };
         let mean = if self.mean == [0.0; 3] { String::new() } else { format!(" − {}", triple(self.mean)) };
         let std = if self.std == [1.0; 3] { String::new() } else { format!(" ÷ {}", triple(self.std)) };

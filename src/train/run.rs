@@ -41,6 +41,9 @@ pub enum TrainError {
 pub struct RunConfig {
     /// Data set path, or "shapes".
     pub data: String,
+    /// Its split to learn from; the data set's own choice when left out.
+    #[serde(default)]
+    pub split: Option<String>,
     pub train: TrainConfig,
     pub model: Config,
 }
@@ -48,7 +51,12 @@ pub struct RunConfig {
 impl RunConfig {
     /// Defaults of `arch` for the classes of `dataset`.
     pub fn new(arch: Arch, data: &str, dataset: &Dataset) -> Self {
-        Self { data: data.to_string(), train: TrainConfig::new(arch), model: Config::new(arch, &dataset.classes) }
+        Self {
+            data: data.to_string(),
+            split: Some(dataset.split.clone()),
+            train: TrainConfig::new(arch),
+            model: Config::new(arch, &dataset.classes),
+        }
     }
 }
 

@@ -90,8 +90,9 @@ impl StepPanel {
             let rate =
                 Slider::new(&mut draft.schedule.learning_rate, 1e-6..=1.0).logarithmic(true).text("learning rate");
             ui.add(rate).on_hover_text("η, after the warm-up");
-            ui.add(Slider::new(&mut draft.momentum, 0.0..=0.99).text("momentum")).on_hover_text("μ of SGD");
-            ui.add(Slider::new(&mut draft.weight_decay, 0.0..=0.01).text("weight decay")).on_hover_text("λ of SGD");
+            ui.add(Slider::new(&mut draft.momentum, 0.0..=0.99).text("momentum"))
+                .on_hover_text("μ of SGD, β₁ of AdamW");
+            ui.add(Slider::new(&mut draft.weight_decay, 0.0..=0.1).text("weight decay")).on_hover_text("λ");
         }
         ui.checkbox(&mut self.write, "write the run to runs/").on_hover_text("Metrics and checkpoints to resume from");
         let why_not = "Open a data set with annotated objects first";

@@ -130,7 +130,7 @@ impl Detector for Darknet {
     }
 
     fn layouts(&self) -> &'static [&'static str] {
-        &["darknet", "ultralytics", "eriklindernoren"]
+        &["darknet"]
     }
 }
 

@@ -247,7 +247,7 @@ impl Detector for Rcnn {
     }
 
     fn layouts(&self) -> &'static [&'static str] {
-        &["torchvision", "mmdet"]
+        &["torchvision"]
     }
 }
 
