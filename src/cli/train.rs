@@ -3,6 +3,7 @@
 use super::{Answer, CliError, Outcome, threads};
 use crate::data;
 use crate::detect::{Arch, config};
+use crate::engine::command::ModelChoice;
 use crate::engine::{Command, DeviceChoice, Engine, Event, Severity};
 use crate::train::RunConfig;
 use crate::train::checkpoint::saved_config;
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// Changes a setting (iterations=500, learning_rate=0.01)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Weights to start from, of the same architecture and classes; random ones when left out
+    #[arg(long, conflicts_with = "resume")]
+    weights: Option<PathBuf>,
     /// Folder of the run
     #[arg(long)]
     out: Option<PathBuf>,
@@ -60,8 +64,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if arguments.resume {
         engine.send(Command::ResumeTraining { folder: folder.clone(), config: Some(boxed) });
     } else {
-        let config = boxed;
-        engine.send(Command::StartTraining { config, folder: Some(folder.clone()), from_current: false });
+        let from_current = arguments.weights.is_some();
+        if let Some(file) = &arguments.weights {
+            let weights = Some(file.clone());
+            engine.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
+        }
+        engine.send(Command::StartTraining { config: boxed, folder: Some(folder.clone()), from_current });
     }
     match arguments.until {
         Some(_) => {}

@@ -92,7 +92,7 @@ impl LoadReport {
 
 /// Sum of the counts whose names start with `prefix`.
 fn total_below<'a>(prefix: &str, counts: impl Iterator<Item = (&'a str, usize)>) -> f64 {
-    counts.filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count as f64).sum()
+    counts.filter(|(name, _)| name.starts_with(prefix)).fold(0.0, |sum, (_, count)| sum + count as f64)
 }
 
 fn elements(shape: &[usize]) -> usize {

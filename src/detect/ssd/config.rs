@@ -114,8 +114,8 @@ impl SsdConfig {
             priors: PriorSpec {
                 image: (240.0, 240.0),
                 steps: vec![8.0, 16.0, 30.0, 60.0, 120.0, 240.0],
-                min_sizes: vec![10.0, 24.0, 48.0, 84.0, 130.0, 190.0],
-                max_sizes: vec![24.0, 48.0, 84.0, 130.0, 190.0, 240.0],
+                min_sizes: vec![12.0, 32.0, 64.0, 110.0, 160.0, 210.0],
+                max_sizes: vec![32.0, 64.0, 110.0, 160.0, 210.0, 260.0],
                 aspect_ratios: vec![vec![2.0]; 6],
                 clip: PriorClip::None,
             },
