@@ -53,7 +53,8 @@ impl Window {
     }
 
     fn click(&mut self, role: Role, label: &str) {
-        self.harness.get_by_role_and_label(role, label).click();
+        // A tab may carry the same name as a button in its panel; the button comes later.
+        self.harness.get_all_by_role_and_label(role, label).last().expect("at least one").click();
         self.harness.run_steps(2);
     }
 }
