@@ -40,9 +40,9 @@ impl Window {
         Self { workbench, harness }
     }
 
-    /// Frames until `done`, at most for half a minute.
+    /// Frames until `done`, at most for two minutes.
     fn until(&mut self, what: &str, done: impl Fn(&Workbench) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !done(&self.workbench.borrow()) {
             let log: Vec<String> = self.workbench.borrow().state.log.iter().map(|l| l.message.clone()).collect();
             assert!(Instant::now() < deadline, "{what} did not happen: {log:?}");
