@@ -3,6 +3,7 @@
 //! Both are divided by the number of sampled anchors of the batch (torchvision's `RegionProposalNetwork`).
 
 use super::config::RpnConfig;
+use crate::detect::multibox::assignment;
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::matching::{Force, Matches, match_anchors};
 use crate::geometry::nms::order_by_score;
@@ -12,7 +13,7 @@ use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{bce_with_logits, smooth_l1, weighted_sum};
 use crate::random::Random;
-use crate::trace::{Anchors, Assignment, LossPart, Rule, Sample};
+use crate::trace::{Anchors, LossPart, Sample};
 use candle_core::{DType, Result, Tensor};
 
 /// Names of the two parts, torchvision's.
@@ -116,7 +117,7 @@ pub(super) fn losses(
             }
             pass.trace(image, |t| {
                 t.sampling = samples(of_image, &entropy_of);
-                t.assignment = Some(assignment(&matches[image]));
+                t.assignment = Some(assignment(&matches[image], &[]));
                 let part =
                     |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
                 t.losses = vec![part(OBJECTNESS, values.0, entropy_of), part(REGRESSION, values.1, distance_of)];
@@ -174,21 +175,6 @@ fn spread(found: Matches, inside: &[usize], count: usize) -> Matches {
     matches
 }
 
-fn assignment(matches: &Matches) -> Assignment {
-    let rules = matches.target.iter().zip(&matches.forced).map(|(&target, &forced)| match (target, forced) {
-        (0.., true) => Rule::BestForObject,
-        (0.., false) => Rule::Threshold,
-        (-1, _) => Rule::Background,
-        _ => Rule::Ignored,
-    });
-    Assignment {
-        target: matches.target.clone(),
-        rule: rules.collect(),
-        iou: matches.iou.clone(),
-        best_object: matches.best_object.clone(),
-    }
-}
-
 /// Positives in their order, then negatives with their rank by loss.
 fn samples(sampled: &Sampled, entropy: &[f32]) -> Vec<Sample> {
     let mut all = Vec::with_capacity(sampled.positives.len() + sampled.negatives.len());
@@ -208,6 +194,7 @@ mod tests {
     use super::super::config::RcnnConfig;
     use super::*;
     use crate::nn::Mode;
+    use crate::trace::Rule;
     use candle_core::Device;
 
     fn square(x: f32, side: f32) -> BBox {

@@ -1,13 +1,14 @@
 //! RetinaNet's targets and losses: match anchors by IoU, focal loss on all but the ignored, box loss on the positives.
 
 use super::{ClassLayout, RetinanetConfig};
+use crate::detect::multibox::assignment;
 use crate::detect::{Losses, Outputs};
 use crate::geometry::matching::{Force, Matches, match_anchors};
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::{select_rows, top_k};
 use crate::ops::losses::{sigmoid_focal, smooth_l1, weighted_sum};
-use crate::trace::{Assignment, LossPart, Rule, Sample};
+use crate::trace::{LossPart, Sample};
 use candle_core::{D, Result, Tensor};
 
 /// Background anchors that a trace lists: focal loss counts them all, these most.
@@ -83,7 +84,7 @@ pub(super) fn losses(
             let (focal, distances) = (focal[own.clone()].to_vec(), distances[own].to_vec());
             pass.trace(image, |t| {
                 t.sampling = samples(&matches.target, &focal);
-                t.assignment = Some(assignment(matches));
+                t.assignment = Some(assignment(matches, &[]));
                 let part = |name: &str, value: f32, per_anchor: Vec<f32>| LossPart {
                     name: name.into(),
                     value,
@@ -105,21 +106,6 @@ fn assign(config: &RetinanetConfig, anchors: &[BBox], objects: &[Vec<Object>]) -
         match_anchors(anchors, &boxes, config.positive_threshold, config.negative_threshold, force)
     });
     per_image.collect()
-}
-
-fn assignment(matches: &Matches) -> Assignment {
-    let rules = matches.target.iter().zip(&matches.forced).map(|(&target, &forced)| match (target, forced) {
-        (0.., true) => Rule::BestForObject,
-        (0.., false) => Rule::Threshold,
-        (-1, _) => Rule::Background,
-        _ => Rule::Ignored,
-    });
-    Assignment {
-        target: matches.target.clone(),
-        rule: rules.collect(),
-        iou: matches.iou.clone(),
-        best_object: matches.best_object.clone(),
-    }
 }
 
 /// The logit of an object's class.
@@ -172,6 +158,7 @@ mod tests {
     use super::*;
     use crate::detect::retinanet::Normalizer;
     use crate::nn::Mode;
+    use crate::trace::Rule;
     use candle_core::{Device, Var};
 
     fn anchors() -> Vec<BBox> {

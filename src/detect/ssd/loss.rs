@@ -1,6 +1,7 @@
 //! SSD's targets and losses: match priors, mine hard negatives, cross-entropy and smooth-L1 (paper §2.2).
 
 use super::SsdConfig;
+use crate::detect::multibox::assignment;
 use crate::detect::{Losses, Outputs};
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::matching::{Force, Matches, match_anchors};
@@ -9,7 +10,7 @@ use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
-use crate::trace::{Assignment, LossPart, Rule, Sample};
+use crate::trace::{LossPart, Sample};
 use candle_core::{Result, Tensor};
 
 /// Localisation (smooth-L1 over positives) and classification (cross-entropy over positives and mined negatives),
@@ -87,7 +88,7 @@ pub(super) fn losses(
             let entropy_of = entropy_values[start..start + anchors].to_vec();
             pass.trace(image, |t| {
                 t.sampling = samples(&targets[image], &negatives[image], &entropy_of);
-                t.assignment = Some(assignment(&targets[image]));
+                t.assignment = Some(assignment(&targets[image], &[]));
                 let part =
                     |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
                 t.losses =
@@ -118,21 +119,6 @@ fn mine(config: &SsdConfig, targets: &[Matches], entropy: &[f32]) -> Vec<Vec<u32
         hard_negatives(losses, &positive, config.negative_ratio, None)
     });
     per_image.collect()
-}
-
-fn assignment(matches: &Matches) -> Assignment {
-    let rules = matches.target.iter().zip(&matches.forced).map(|(&target, &forced)| match (target, forced) {
-        (0.., true) => Rule::BestForObject,
-        (0.., false) => Rule::Threshold,
-        (-1, _) => Rule::Background,
-        _ => Rule::Ignored,
-    });
-    Assignment {
-        target: matches.target.clone(),
-        rule: rules.collect(),
-        iou: matches.iou.clone(),
-        best_object: matches.best_object.clone(),
-    }
 }
 
 fn samples(matches: &Matches, negatives: &[u32], entropy: &[f32]) -> Vec<Sample> {
