@@ -50,6 +50,8 @@ impl Window {
             self.harness.run_steps(1);
         }
         self.harness.run_steps(2);
+        // Every control on the screen has a name that a screen reader can say.
+        self.harness.check_accessibility();
     }
 
     fn click(&mut self, role: Role, label: &str) {

@@ -67,13 +67,14 @@ impl DataPanel {
             let label = ui.label("Find");
             ui.add(egui::TextEdit::singleline(&mut self.filter).desired_width(90.0)).labelled_by(label.id);
             let chosen = self.class.and_then(|c| data.classes.get(c as usize)).map_or("all classes", String::as_str);
-            egui::ComboBox::from_id_salt("class of images").selected_text(chosen).show_ui(ui, |ui| {
+            let choice = egui::ComboBox::from_id_salt("class of images").selected_text(chosen).show_ui(ui, |ui| {
                 ui.selectable_value(&mut self.class, None, "all classes");
                 for (class, (name, count)) in data.classes.iter().zip(&data.class_counts).enumerate() {
                     let text = RichText::new(format!("{name} ({count})")).color(theme::class_color(class as u32));
                     ui.selectable_value(&mut self.class, Some(class as u32), text);
                 }
             });
+            choice.response.on_hover_text("Only images with an object of this class");
         });
         self.filter_rows(&data);
         ui.separator();

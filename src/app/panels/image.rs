@@ -179,16 +179,17 @@ impl ImagePanel {
                 && let Some(trace) = &shown.trace
             {
                 let chosen = self.heat.clone().unwrap_or_else(|| "choose a map".into());
-                egui::ComboBox::from_id_salt("heat map").selected_text(chosen).show_ui(ui, |ui| {
+                let choice = egui::ComboBox::from_id_salt("heat map").selected_text(chosen).show_ui(ui, |ui| {
                     for map in &trace.maps {
                         let text = format!("{}  {}×{}×{}", map.name, map.channels, map.height, map.width);
                         ui.selectable_value(&mut self.heat, Some(map.name.clone()), text);
                     }
                 });
+                choice.response.on_hover_text("The feature map that is laid over the picture");
             }
             let names = if shown.detected { &shown.detection_classes } else { &shown.object_classes };
             let chosen = self.isolated.and_then(|c| names.get(c as usize)).map_or("all classes", String::as_str);
-            egui::ComboBox::from_id_salt("isolated class").selected_text(chosen).show_ui(ui, |ui| {
+            let choice = egui::ComboBox::from_id_salt("isolated class").selected_text(chosen).show_ui(ui, |ui| {
                 if ui.selectable_label(self.isolated.is_none(), "all classes").clicked() {
                     actions.push(Action::Isolate(None));
                 }
@@ -200,6 +201,7 @@ impl ImagePanel {
                     }
                 }
             });
+            choice.response.on_hover_text("Only boxes of this class");
             let visible = shown.detections.iter().filter(|d| d.score >= settings.score).count();
             let mut text = format!("{}: {visible} boxes", shown.name);
             if !shown.detected {
