@@ -2,7 +2,7 @@
 
 use super::params::{Init, Role, Scope};
 use super::pass::{Mode, Pass};
-use crate::ops::conv::{Activation, ConvSpec, WeightCache, conv2d};
+use crate::ops::conv::{Activation, ConvSpec, WeightCache, conv2d, conv2d_norm_train};
 use crate::ops::norm;
 use candle_core::{Result, Tensor, Var};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,12 +142,15 @@ impl ConvNorm {
                 crate::ops::activation::apply(&y, self.activation)
             }
             Mode::Train => {
-                let y = self.conv.forward(x, pass)?;
+                let cache = Some((&self.conv.cache, self.conv.scope.params().version()));
+                let affine = (self.gamma.as_tensor(), self.beta.as_tensor());
+                let spec = self.conv.spec.activation(self.activation);
                 let (y, mean, var) =
-                    norm::batch_norm_train(&y, self.gamma.as_tensor(), self.beta.as_tensor(), self.epsilon)?;
+                    conv2d_norm_train(x, self.conv.weight.as_tensor(), affine, self.epsilon, spec, cache)?;
+                count(&y, &self.conv.weight, pass);
                 pass.defer(&self.running_mean, self.moved(&self.running_mean, &mean)?);
                 pass.defer(&self.running_var, self.moved(&self.running_var, &var)?);
-                crate::ops::activation::apply(&y, self.activation)
+                Ok(y)
             }
         }
     }

@@ -14,6 +14,7 @@ mod direct;
 mod forward;
 mod gemm;
 mod input_gradient;
+mod normed;
 mod op;
 mod pack;
 mod peak;
@@ -28,6 +29,7 @@ mod weight_gradient;
 mod winograd;
 
 pub use cache::WeightCache;
+pub use normed::conv2d_norm_train;
 pub use op::conv2d;
 pub use peak::peak_gflops;
 pub use simd::plainly;

@@ -45,7 +45,7 @@ pub fn conv2d(
             bail!("conv2d: tensor {:?} is {:?}, on the CPU it must be F32", tensor.dims(), tensor.dtype())
         }
     }
-    let op = Convolution { spec, cache: cache.map(|(cache, version)| (Arc::clone(cache), version)) };
+    let op = Convolution::new(spec, cache);
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
@@ -84,13 +84,13 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: &ConvSpec)
 }
 
 /// The operation of one call.
-struct Convolution {
+pub(super) struct Convolution {
     spec: ConvSpec,
     cache: Option<(Arc<WeightCache>, u64)>,
 }
 
 /// The floats of a contiguous tensor.
-fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn contiguous_floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => match values.get(start..end) {
             Some(values) => Ok(values),
@@ -103,29 +103,47 @@ fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
 /// The same where the storage may be on any device.
 fn cpu_floats<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
     match storage {
-        Storage::Cpu(storage) => floats(storage, layout),
+        Storage::Cpu(storage) => contiguous_floats(storage, layout),
         _ => bail!("conv2d: the gradient of a convolution on the CPU must be on the CPU"),
     }
 }
 
 impl Convolution {
+    pub(super) fn new(spec: ConvSpec, cache: Option<(&Arc<WeightCache>, u64)>) -> Self {
+        Self { spec, cache: cache.map(|(cache, version)| (Arc::clone(cache), version)) }
+    }
+
+    pub(super) fn geometry(&self, x: &[usize], weight: &[usize]) -> Result<Geometry> {
+        Geometry::new(x, weight, &self.spec)
+    }
+
+    /// The output's floats.
+    pub(super) fn values(
+        &self,
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<Vec<f32>> {
+        interrupt::check()?;
+        let geometry = self.geometry(x.1.dims(), weight.1.dims())?;
+        let inputs = Inputs {
+            x: contiguous_floats(x.0, x.1)?,
+            weight: contiguous_floats(weight.0, weight.1)?,
+            bias: bias.map(|(storage, layout)| contiguous_floats(storage, layout)).transpose()?,
+        };
+        let cache = self.cache.as_ref().map(|(cache, version)| (cache.as_ref(), *version));
+        let (simd, method) = (Simd::current(), method(&geometry));
+        forward(simd, method, &geometry, inputs, self.spec.activation, cache)
+    }
+
     fn run(
         &self,
         x: (&CpuStorage, &Layout),
         weight: (&CpuStorage, &Layout),
         bias: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
-        interrupt::check()?;
-        let geometry = Geometry::new(x.1.dims(), weight.1.dims(), &self.spec)?;
-        let inputs = Inputs {
-            x: floats(x.0, x.1)?,
-            weight: floats(weight.0, weight.1)?,
-            bias: bias.map(|(storage, layout)| floats(storage, layout)).transpose()?,
-        };
-        let cache = self.cache.as_ref().map(|(cache, version)| (cache.as_ref(), *version));
-        let (simd, method) = (Simd::current(), method(&geometry));
-        let output = forward(simd, method, &geometry, inputs, self.spec.activation, cache)?;
-        Ok((CpuStorage::F32(output), geometry.output_shape().into()))
+        let output = self.values(x, weight, bias)?;
+        Ok((CpuStorage::F32(output), self.geometry(x.1.dims(), weight.1.dims())?.output_shape().into()))
     }
 
     /// Gradients of x, weight and bias, each only where something depends on it.
@@ -139,33 +157,15 @@ impl Convolution {
     ) -> Result<[Option<Tensor>; 3]> {
         let geometry = Geometry::new(x.dims(), weight.dims(), &self.spec)?;
         let gradient = gradient.contiguous()?;
-        let (x_storage, x_layout) = x.storage_and_layout();
-        let (weight_storage, weight_layout) = weight.storage_and_layout();
         let (y_storage, y_layout) = y.storage_and_layout();
         let (gradient_storage, gradient_layout) = gradient.storage_and_layout();
-        let x_values = cpu_floats(&x_storage, x_layout)?;
-        let weight_values = cpu_floats(&weight_storage, weight_layout)?;
         let y_values = cpu_floats(&y_storage, y_layout)?;
         let gradient_values = cpu_floats(&gradient_storage, gradient_layout)?;
         if gradient_values.len() != geometry.output_len() || y_values.len() != geometry.output_len() {
             bail!("conv2d: gradient {:?} must have the output's shape {:?}", gradient.dims(), y.dims())
         }
         let before = before_activation(&geometry, self.spec.activation, y_values, gradient_values);
-        let simd = Simd::current();
-        interrupt::check()?;
-        let of_x = if x.track_op() {
-            let values = input_gradient(simd, &geometry, &before, weight_values)?;
-            Some(Tensor::from_vec(values, x.shape(), &Device::Cpu)?)
-        } else {
-            None
-        };
-        interrupt::check()?;
-        let of_weight = if weight.track_op() {
-            let values = weight_gradient(simd, &geometry, x_values, &before)?;
-            Some(Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)
-        } else {
-            None
-        };
+        let (of_x, of_weight) = self.input_and_weight_gradients(&geometry, x, weight, &before)?;
         let of_bias = match bias {
             Some(bias) if bias.track_op() => {
                 Some(Tensor::from_vec(bias_gradient(&geometry, &before), bias.shape(), &Device::Cpu)?)
@@ -173,6 +173,37 @@ impl Convolution {
             _ => None,
         };
         Ok([of_x, of_weight, of_bias])
+    }
+
+    /// Gradients of x and weight from that of the output before its activation, each only where something depends on
+    /// it.
+    pub(super) fn input_and_weight_gradients(
+        &self,
+        geometry: &Geometry,
+        x: &Tensor,
+        weight: &Tensor,
+        before: &[f32],
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (weight_storage, weight_layout) = weight.storage_and_layout();
+        let x_values = cpu_floats(&x_storage, x_layout)?;
+        let weight_values = cpu_floats(&weight_storage, weight_layout)?;
+        let simd = Simd::current();
+        interrupt::check()?;
+        let of_x = if x.track_op() {
+            let values = input_gradient(simd, geometry, before, weight_values)?;
+            Some(Tensor::from_vec(values, x.shape(), &Device::Cpu)?)
+        } else {
+            None
+        };
+        interrupt::check()?;
+        let of_weight = if weight.track_op() {
+            let values = weight_gradient(simd, geometry, x_values, before)?;
+            Some(Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)
+        } else {
+            None
+        };
+        Ok((of_x, of_weight))
     }
 }
 

@@ -21,6 +21,8 @@ const PIXELS: usize = 256;
 /// Input channels of a task, at most and at least (where dividing them gives every thread work).
 const MOST_CHANNELS: usize = 64;
 const LEAST_CHANNELS: usize = 8;
+/// Where owners and channels make fewer tasks than this, the images are cut too, into at most so many parts.
+const LEAST_TASKS: usize = 8;
 
 /// One gradient to compute: its sizes and slices.
 struct Job<'a> {
@@ -31,6 +33,8 @@ struct Job<'a> {
     width: usize,
     /// Pieces that the input channels of a group are cut into.
     pieces: usize,
+    /// Parts that the images are cut into, summed apart.
+    parts: usize,
 }
 
 /// Gradient `[O, C/groups, kh, kw]` from the input and the gradient of the output before its activation.
@@ -43,18 +47,30 @@ pub(super) fn weight_gradient(simd: Simd, geometry: &Geometry, x: &[f32], output
     let least = geometry.in_channels.div_ceil(MOST_CHANNELS);
     let most = geometry.in_channels.div_ceil(LEAST_CHANNELS);
     let pieces = (4 * rayon::current_num_threads()).div_ceil(owners).clamp(least, most);
-    let job = Job { geometry, x, output, width, pieces };
-    // SAFETY: the tasks' outputs and channels together are all of the gradient, and each writes its own.
-    unsafe {
-        filled(geometry.weight_len(), |to| {
-            parallel(owners * pieces, |task| {
+    // Layers of few channels make few tasks: there the images are cut too. The cut follows from the shape alone, for it
+    // decides the order of the sums.
+    let parts = if owners * most < LEAST_TASKS { geometry.batch.clamp(1, LEAST_TASKS) } else { 1 };
+    let job = Job { geometry, x, output, width, pieces, parts };
+    let len = geometry.weight_len();
+    // SAFETY: the tasks' parts, outputs and channels together are all of the sums, and each writes its own.
+    let mut sums = unsafe {
+        filled(parts * len, |to| {
+            parallel(parts * owners * pieces, |task| {
                 dispatch!(
                     simd,
                     one_task(job: &Job<'_> = &job, task: usize = task, to: Destination = to)
                 )
             });
-        })
+        })?
+    };
+    let (total, others) = sums.split_at_mut(len);
+    for other in others.chunks_exact(len.max(1)) {
+        for (sum, &value) in total.iter_mut().zip(other) {
+            *sum += value;
+        }
     }
+    sums.truncate(len);
+    Ok(sums)
 }
 
 /// The tile width that wastes the fewest columns on a number of outputs.
@@ -75,6 +91,7 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
     let geometry = job.geometry;
     let taps = geometry.taps();
     let owners_of_group = geometry.out_channels.div_ceil(job.width);
+    let (task, image_part) = (task / job.parts, task % job.parts);
     let (owner, piece) = (task / job.pieces, task % job.pieces);
     let (group, first_out) = (owner / owners_of_group, owner % owners_of_group * job.width);
     let outs = job.width.min(geometry.out_channels - first_out);
@@ -98,7 +115,7 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
     let window = window.as_mut_slice().as_mut_ptr();
 
     let plane = geometry.input_plane();
-    for image in 0..geometry.batch {
+    for image in part(geometry.batch, job.parts, image_part) {
         let first_plane = (image * geometry.groups + group) * geometry.in_channels + channels.start;
         let planes = &job.x[first_plane * plane..][..channels.len() * plane];
         let first_output = (image * geometry.groups + group) * geometry.out_channels + first_out;
@@ -133,8 +150,10 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
             }
         }
     }
+    let start = image_part * geometry.weight_len();
     for out in 0..outs {
-        let first = ((group * geometry.out_channels + first_out + out) * geometry.in_channels + channels.start) * taps;
+        let first =
+            start + ((group * geometry.out_channels + first_out + out) * geometry.in_channels + channels.start) * taps;
         for row in 0..rows {
             // SAFETY: within the weight; this task owns these outputs and channels.
             unsafe { *to.at(first + row) = sums[row * job.width + out] };
