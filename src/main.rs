@@ -22,7 +22,7 @@ fn main() -> std::process::ExitCode {
     // be zeroed by the system each time.
     // SAFETY: a documented option with a plain value.
     unsafe {
-        mi_option_set(PURGE_DELAY, 2000);
+        mi_option_set(PURGE_DELAY, 60_000);
     }
     // candle's element-wise pool spins beside the threads of the convolutions; one thread is faster on few cores.
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {

@@ -2,8 +2,9 @@
 
 use boxwright::detect::{Arch, Config};
 use boxwright::engine::command::ModelChoice;
+use boxwright::engine::compare::SlotSource;
 use boxwright::engine::{Command, DeviceChoice, Engine, Event, Severity};
-use boxwright::train::{RunConfig, TrainConfig};
+use boxwright::train::{Phase, RunConfig, TrainConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -117,6 +118,104 @@ fn a_step_fills_the_trace_and_the_same_seed_gives_the_same_loss() {
 }
 
 #[test]
+fn phases_in_a_row_equal_a_whole_step_and_the_way_back_is_exact() {
+    let engine = start(Arc::default());
+    let mut config = config(50, 4);
+    config.train.history = 4;
+    prepare(&engine, config);
+    engine.send(Command::Step { iterations: 1 });
+    let seen = until(&engine, |e| matches!(e, Event::Training { running: false, .. }));
+    let whole = seen.iter().find_map(|e| if let Event::Stepped(r) = e { Some(r.loss) } else { None }).unwrap();
+    assert!(seen.iter().any(|e| matches!(e, Event::Remembered(records) if records.len() == 1)), "{seen:?}");
+    engine.send(Command::Back);
+    until(&engine, |e| matches!(e, Event::WentBack { iteration: 0, left: 0 }));
+    for phase in Phase::ALL {
+        engine.send(Command::Phase);
+        let seen = until(&engine, |e| matches!(e, Event::Phase { .. }));
+        let Some(Event::Phase { done, next }) = seen.last() else { panic!("{seen:?}") };
+        assert_eq!((*done, next.is_none()), (phase, phase == Phase::Update));
+        if phase < Phase::Update {
+            let stepped = engine.slots.stepped.get().expect("what is known so far");
+            let trace = &stepped.report.traces[0];
+            assert_eq!(stepped.next, *next);
+            assert_eq!(trace.assignment.is_some(), phase >= Phase::Assign, "{phase:?}");
+            assert_eq!(trace.sampling.is_empty(), phase < Phase::Sample, "{phase:?}");
+            assert_eq!(stepped.report.parts.is_empty(), phase < Phase::Loss, "{phase:?}");
+        }
+    }
+    let seen = until(&engine, |e| matches!(e, Event::Stepped(_)));
+    let Some(Event::Stepped(report)) = seen.last() else { panic!("{seen:?}") };
+    assert_eq!(report.loss.to_bits(), whole.to_bits());
+    assert!(!report.layers.is_empty());
+    until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 1 }));
+    // Out of an iteration: nothing of it stays, and the same batch comes again.
+    engine.send(Command::Phase);
+    engine.send(Command::Back);
+    until(&engine, |e| matches!(e, Event::WentBack { iteration: 1, .. }));
+    engine.send(Command::Back);
+    until(&engine, |e| matches!(e, Event::WentBack { iteration: 0, .. }));
+    engine.send(Command::Step { iterations: 1 });
+    let seen = until(&engine, |e| matches!(e, Event::Stepped(_)));
+    let Some(Event::Stepped(report)) = seen.last() else { panic!("{seen:?}") };
+    assert_eq!(report.loss.to_bits(), whole.to_bits());
+}
+
+#[test]
+fn a_run_on_disk_is_scrubbed_through_opened_and_forked() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let engine = start(Arc::default());
+    let mut config = config(50, 2);
+    (config.train.checkpoint_every, config.train.keep_checkpoints) = (1, 2);
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
+    let run = config.clone();
+    engine.send(Command::StartTraining { config, folder: Some(folder.clone()), from_current: false });
+    engine.send(Command::Step { iterations: 2 });
+    until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 2 }));
+    engine.send(Command::StopTraining);
+    until(&engine, |e| matches!(e, Event::TrainingEnded { .. }));
+    let checkpoints = boxwright::train::checkpoint::kept(&folder);
+    assert_eq!(checkpoints.iter().map(|(done, _)| *done).collect::<Vec<_>>(), [1, 2]);
+    engine.send(Command::Scrub { index: 1, checkpoints: checkpoints.clone() });
+    until(&engine, |e| matches!(e, Event::Idle { task, cancelled: false } if task == "checkpoints"));
+    let scrubbed = engine.slots.scrubbed.get().expect("scrubbed");
+    assert_eq!((scrubbed.index, scrubbed.at.len(), scrubbed.at[1].iteration), (1, 2, 2));
+    // The trained weights are the loaded model: the last checkpoint finds what it finds.
+    engine.send(Command::Show { index: 1 });
+    until(&engine, |e| matches!(e, Event::Shown { index: 1 }));
+    engine.send(Command::OpenCheckpoint { path: checkpoints[1].1.clone() });
+    until(&engine, |e| matches!(e, Event::ModelLoaded(_)));
+    until(&engine, |e| matches!(e, Event::Shown { index: 1 }));
+    let shown = engine.slots.shown.get().expect("shown");
+    assert_eq!(shown.detections, scrubbed.at[1].detections);
+    let mut changed = run;
+    changed.train.schedule.learning_rate *= 0.5;
+    let fork = root.path().join("a-fork-1");
+    engine.send(Command::Fork { source: folder, iteration: 1, config: changed, folder: fork.clone() });
+    let seen = until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
+    let Some(Event::TrainingReady { iteration, folder, .. }) = seen.last() else { panic!("{seen:?}") };
+    assert_eq!((*iteration, folder.as_ref()), (1, Some(&fork)));
+}
+
+#[test]
+fn devices_are_listed_and_a_model_is_moved_but_not_under_a_run() {
+    let engine = start(Arc::default());
+    engine.send(Command::ListDevices);
+    let seen = until(&engine, |e| matches!(e, Event::Devices { .. }));
+    let Some(Event::Devices { list, current }) = seen.last() else { panic!("{seen:?}") };
+    assert_eq!((list[0].choice, current.as_str()), (DeviceChoice::Cpu, "cpu"));
+    let choice = ModelChoice::Named("ssd-nano".into());
+    engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
+    until(&engine, |e| matches!(e, Event::Flops(flops) if *flops > 1e6));
+    engine.send(Command::UseDevice(DeviceChoice::Cpu));
+    until(&engine, |e| matches!(e, Event::ModelLoaded(_)));
+    prepare(&engine, config(10, 2));
+    engine.send(Command::UseDevice(DeviceChoice::Cpu));
+    until(&engine, |e| matches!(e, Event::Log { severity: Severity::Error, .. }));
+}
+
+#[test]
 fn what_cannot_be_done_is_an_error_event_and_the_engine_goes_on() {
     let engine = start(Arc::default());
     let is_error = |e: &Event| matches!(e, Event::Log { severity: Severity::Error, .. });
@@ -148,4 +247,69 @@ fn dropping_the_engine_ends_a_running_training_promptly() {
     let start = Instant::now();
     drop(engine);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_model_beside_itself_differs_in_nothing_and_slots_say_what_cannot_be_compared() {
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
+    let choice = ModelChoice::Named("ssd-nano".into());
+    engine.send(Command::LoadModel { choice: choice.clone(), weights: None, allow_partial: false });
+    engine.send(Command::SetSlot { slot: 0, source: SlotSource::Loaded });
+    until(&engine, |e| matches!(e, Event::Slots(slots) if slots[0].is_some()));
+    let is_error = |e: &Event| matches!(e, Event::Log { severity: Severity::Error, .. });
+    for command in [
+        Command::CompareData,
+        Command::Confusion { score: 0.5 },
+        Command::SetSlot { slot: 9, source: SlotSource::Loaded },
+        Command::SetSlot { slot: 1, source: SlotSource::Results("no/such/results.json".into()) },
+        Command::EvaluateResults { path: "no/such/results.json".into() },
+        Command::CompareImage { index: 1000 },
+    ] {
+        engine.send(command);
+        until(&engine, is_error);
+    }
+    engine.send(Command::SetSlot { slot: 3, source: SlotSource::Model { choice, weights: None } });
+    engine.send(Command::CompareImage { index: 2 });
+    until(&engine, |e| matches!(e, Event::ImageCompared { index: 2 }));
+    let compared = engine.slots.compared.get().expect("compared");
+    let [Some(first), None, None, Some(last)] = &compared.sides else { panic!("{compared:?}") };
+    assert_eq!(first.detections, last.detections);
+    engine.send(Command::CompareData);
+    let seen = until(&engine, |e| matches!(e, Event::Idle { task, cancelled: false } if task == "comparison"));
+    let summary = seen.iter().find_map(|e| if let Event::DataCompared(s) = e { Some(s.clone()) } else { None });
+    let summary = summary.expect("a summary before the end");
+    assert_eq!(summary.sides.iter().map(|side| side.slot).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(summary.sides[0].tallies, summary.sides[1].tallies);
+    let interval = summary.intervals[0].interval;
+    assert_eq!((interval.difference, interval.low, interval.high), (0.0, 0.0, 0.0));
+    engine.send(Command::ClearSlot { slot: 3 });
+    until(&engine, |e| matches!(e, Event::Slots(slots) if slots[3].is_none()));
+}
+
+#[test]
+fn an_evaluation_explains_itself_and_its_confusion_is_counted_anew() {
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
+    let choice = ModelChoice::Named("ssd-nano".into());
+    engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
+    engine.send(Command::Evaluate);
+    let seen = until(&engine, |e| matches!(e, Event::Evaluated(_)));
+    let Some(Event::Evaluated(summary)) = seen.last() else { panic!("{seen:?}") };
+    let details = &summary.details;
+    assert_eq!((details.truth.len(), details.tallies.len(), summary.images), (4, 4, 4));
+    assert!((details.ap50 - summary.result.stats[1]).abs() < 0.02, "{} {}", details.ap50, summary.result.stats[1]);
+    let objects = |counts: &[u64], classes: usize| counts[..classes * (classes + 1)].iter().sum::<u64>();
+    let classes = summary.classes.len();
+    let asked = objects(&summary.confusion.matrix.counts, classes);
+    assert_eq!(asked as usize, details.tallies.iter().map(|tally| tally.objects).sum::<usize>());
+    engine.send(Command::Confusion { score: 0.99 });
+    let seen = until(&engine, |e| matches!(e, Event::Confused(_)));
+    let Some(Event::Confused(confusion)) = seen.last() else { panic!("{seen:?}") };
+    // Whatever the score, every object is in one cell of its row.
+    assert_eq!(objects(&confusion.matrix.counts, classes), asked);
+    let right = |m: &boxwright::eval::confusion::ConfusionMatrix| (0..classes).map(|c| m.at(c, c)).sum::<u64>();
+    assert!(right(&confusion.matrix) < right(&summary.confusion.matrix));
 }

@@ -231,6 +231,115 @@ fn files_give_the_same_scores() {
     assert!(message.starts_with("not COCO ground truth in JSON"), "{message}");
 }
 
+/// An array of a fixture: different values and runs of their positions.
+fn decoded(coded: &Value) -> Vec<f64> {
+    let values: Vec<f64> = coded["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    let runs: Vec<usize> = coded["runs"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
+    runs.chunks_exact(2).flat_map(|run| std::iter::repeat_n(values[run[0]], run[1])).collect()
+}
+
+/// The settings that a case of a fixture was scored with.
+fn settings_of(case: &Value, iou_type: IouType) -> CocoSettings {
+    let chosen = &case["settings"];
+    let use_categories = chosen["agnostic"] != json!(true);
+    let mut settings = CocoSettings { iou_type, use_categories, ..Default::default() };
+    if let Some(thresholds) = chosen["thresholds"].as_array() {
+        settings.thresholds = thresholds.iter().map(|t| t.as_f64().unwrap()).collect();
+        settings.areas = serde_json::from_value(chosen["areas"].clone()).unwrap();
+        settings.max_detections = serde_json::from_value(chosen["limits"].clone()).unwrap();
+    }
+    settings
+}
+
+fn assert_equal(got: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        assert!((g - e).abs() <= 1e-12, "{what}, entry {i}: {g} against {e}");
+    }
+}
+
+/// Scores the sets of a file that `tests/eval_pycocotools.py --fixtures` wrote and compares every number.
+fn agrees_with(fixture: &str, iou_type: IouType) {
+    let sets: Vec<Value> = serde_json::from_str(fixture).unwrap();
+    assert_eq!(sets.len(), 15);
+    let folder = tempfile::tempdir().unwrap();
+    let (gt, results) = (folder.path().join("gt.json"), folder.path().join("results.json"));
+    for set in &sets {
+        std::fs::write(&gt, set["gt"].to_string()).unwrap();
+        std::fs::write(&results, set["results"].to_string()).unwrap();
+        for case in set["cases"].as_array().unwrap() {
+            let what = format!("{iou_type:?}, seed {}, {}", set["seed"], case["settings"]);
+            let settings = settings_of(case, iou_type);
+            let scores = evaluate_files(&gt, &results, &settings).unwrap();
+            if let Some(stats) = case["stats"].as_array() {
+                let stats: Vec<f64> = stats.iter().map(|s| s.as_f64().unwrap()).collect();
+                assert_equal(&scores.stats, &stats, &what);
+            }
+            assert_equal(&scores.recall, &decoded(&case["recall"]), &what);
+            // in the fixture recalls run fastest
+            let expected = decoded(&case["precision"]);
+            let recalls = settings.recalls;
+            let cells = scores.per_class.len() * settings.areas.len() * settings.max_detections.len();
+            let mut reordered = Vec::with_capacity(expected.len());
+            for t in 0..settings.thresholds.len() {
+                for r in 0..recalls {
+                    reordered.extend((0..cells).map(|cell| expected[(t * cells + cell) * recalls + r]));
+                }
+            }
+            assert_equal(&scores.precision, &reordered, &what);
+        }
+    }
+}
+
+#[test]
+fn random_boxes_agree_with_pycocotools_in_every_entry() {
+    agrees_with(include_str!("fixtures/eval_boxes.json"), IouType::Bbox);
+}
+
+#[test]
+fn random_masks_agree_with_pycocotools_in_every_entry() {
+    agrees_with(include_str!("fixtures/eval_masks.json"), IouType::Segm);
+}
+
+#[test]
+fn scores_do_not_depend_on_the_number_of_threads() {
+    let (truth, results) = Scene { state: 2024 }.boxes();
+    let score = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| coco::evaluate(&truth, &results, 5, &CocoSettings::default()))
+    };
+    assert_eq!(score(1), score(5));
+}
+
+#[test]
+fn voc_files_know_difficult_objects_pixels_and_eleven_points() {
+    // Boxes are first and last pixel. One object of three is difficult and found first: it neither counts nor costs.
+    // Then: right, the same again, nothing there. Recall 1/2, 1/2, 1/2; precision 1, 1/2, 1/3.
+    let gt = json!({
+        "images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]},
+            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [50, 0, 9, 9]},
+            {"id": 3, "image_id": 1, "category_id": 1, "bbox": [100, 0, 9, 9], "difficult": 1},
+        ],
+    });
+    let found = |x: f64, score: f64| json!({"image_id": 1, "category_id": 1, "bbox": [x, 0, 9, 9], "score": score});
+    let results = json!([found(100.0, 0.9), found(0.0, 0.8), found(0.0, 0.7), found(200.0, 0.6)]);
+    let folder = tempfile::tempdir().unwrap();
+    let (gt_file, results_file) = (folder.path().join("gt.json"), folder.path().join("results.json"));
+    std::fs::write(&gt_file, gt.to_string()).unwrap();
+    std::fs::write(&results_file, results.to_string()).unwrap();
+    let map = |settings: VocSettings| evaluate_voc_files(&gt_file, &results_file, &settings).unwrap().result.map;
+    // recalls 0 to 0.5 read 1: six of eleven points; half of the area
+    assert_close(map(VocSettings::voc07()), 6.0 / 11.0);
+    assert_close(map(VocSettings::voc12()), 0.5);
+    // Shifted by 4: 6 × 10 pixels of 14 × 10 are shared, .43; of continuous boxes 5 × 9 of 13 × 9, .38.
+    std::fs::write(&results_file, json!([found(4.0, 0.8)]).to_string()).unwrap();
+    let at = |settings: VocSettings| map(VocSettings { threshold: 0.41, ..settings });
+    assert_close(at(VocSettings::voc12()), 0.5);
+    assert_close(at(VocSettings::voc12().continuous()), 0.0);
+}
+
 fn object(class: u32, x: f32) -> Object {
     Object { class, bbox: BBox::from_xywh(x, 0.0, 20.0, 20.0), ..Default::default() }
 }

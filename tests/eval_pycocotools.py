@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Scores random COCO data with pycocotools and with Boxwright, and compares the twelve numbers bit for bit.
+"""Scores random COCO sets with pycocotools, keeps what it says as fixtures, and compares Boxwright with it.
 
     pip install pycocotools numpy
-    python3 tests/eval_pycocotools.py --boxwright target/release/boxwright [--seeds 8] [--keep DIR]
+    python3 tests/eval_pycocotools.py --against target/release/boxwright [--sets 200] [--keep DIR]
+    python3 tests/eval_pycocotools.py --fixtures tests/fixtures
     python3 tests/eval_pycocotools.py --golden
 
-The first form writes ground truth and results for every seed, as boxes and as masks, runs `boxwright eval`, and lists
-every difference; it exits 1 when there is one and 2 when something could not run. The second form prints the numbers
-that tests/eval.rs expects for its own data, which it makes with the same integer arithmetic as `Scene` here.
+The first form makes the sets (crowds, ignore marks, ties, empty images and categories, huge, tiny and empty boxes,
+masks as polygons and run lengths), scores each as COCO does, class-agnostic, and with other thresholds, size ranges and
+limits, runs `boxwright eval --full` on the same files, and lists every difference above 1e-12 in the twelve numbers,
+the precision array and the recall array; it exits 1 when there is one and 2 when something could not run. The second
+form writes the first sets with the answers of pycocotools to eval_boxes.json and eval_masks.json, which tests/eval.rs
+reads. The third prints the numbers that tests/eval.rs expects for its own data, which it makes with the same integer
+arithmetic as `Scene` here.
 """
 
 import argparse
@@ -26,20 +31,42 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+TOLERANCE = 1e-12
 WORD = (1 << 64) - 1
+# Another choice of everything that can be chosen; 1.0 is a threshold that nothing exceeds.
+OTHER = {
+    "thresholds": [0.3, 0.5, 0.75, 1.0],
+    "areas": [["all", 0, 1e10], ["tiny", 0, 200], ["rest", 200, 1e10]],
+    "limits": [2, 10, 40],
+}
+CASES = {"coco": {}, "agnostic": {"agnostic": True}, "other": OTHER}
 
 
-def reference(truth, results, iou_type):
-    """The twelve numbers, and AP by category id."""
+def evaluated(truth, results, iou_type, case):
+    """pycocotools' evaluation; the twelve numbers are only there with COCO's own limits."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = json.loads(json.dumps(truth))
         coco.createIndex()
         loaded = coco.loadRes(json.loads(json.dumps(results)))
         evaluation = COCOeval(coco, loaded, iou_type)
+        params = evaluation.params
+        params.useCats = 0 if case.get("agnostic") else 1
+        if "thresholds" in case:
+            params.iouThrs = np.array(case["thresholds"])
+            params.areaRngLbl = [label for label, _, _ in case["areas"]]
+            params.areaRng = [[low, high] for _, low, high in case["areas"]]
+            params.maxDets = case["limits"]
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
+        if "thresholds" not in case:
+            evaluation.summarize()
+    return evaluation
+
+
+def reference(truth, results, iou_type):
+    """The twelve numbers, and AP by category id."""
+    evaluation = evaluated(truth, results, iou_type, {})
     precision = evaluation.eval["precision"]
     by_class = []
     for k in range(precision.shape[2]):
@@ -49,17 +76,7 @@ def reference(truth, results, iou_type):
     return [float(s) for s in evaluation.stats], by_class
 
 
-# ---------------------------------------------------------------- random files
-
-
-def random_polygon(rng, x, y, w, h):
-    corners = rng.randint(3, 9)
-    points = []
-    for i in range(corners):
-        angle = 2 * np.pi * (i + rng.random() * 0.8) / corners
-        points.append(round(x + w / 2 + np.cos(angle) * w / 2, 2))
-        points.append(round(y + h / 2 + np.sin(angle) * h / 2, 2))
-    return points
+# ---------------------------------------------------------------- random sets
 
 
 def rle_of(segmentation, height, width):
@@ -81,96 +98,218 @@ def as_list(rle):
     return {"size": rle["size"], "counts": counts}
 
 
-def random_files(seed, iou_type):
-    rng = random.Random(seed)
-    segm = iou_type == "segm"
-    categories = sorted(rng.sample(range(1, 91), 6))
-    sizes = {i: (rng.randint(120, 260), rng.randint(120, 260)) for i in rng.sample(range(1, 10_000), 12 if segm else 60)}
-    images = [{"id": i, "height": h, "width": w, "file_name": f"{i}.jpg"} for i, (h, w) in sizes.items()]
-    rng.shuffle(images)
-    annotations, results = [], []
-    for image in images:
-        height, width = image["height"], image["width"]
-        for _ in range(rng.randint(0, 7)):
-            w, h = round(rng.uniform(3, width * 0.8), 2), round(rng.uniform(3, height * 0.8), 2)
-            x, y = round(rng.uniform(0, width - w), 2), round(rng.uniform(0, height - h), 2)
-            crowd = int(rng.random() < 0.1)
-            # the last category has detections and no objects
-            category = rng.choice(categories[:-1])
-            segmentation = [random_polygon(rng, x, y, w, h) for _ in range(rng.randint(1, 2))]
-            if segm and crowd:
-                segmentation = as_list(rle_of(segmentation, height, width))
-            area = float(mask_api.area(rle_of(segmentation, height, width))) if segm else round(w * h * rng.uniform(0.4, 1), 4)
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image["id"], "category_id": category, "iscrowd": crowd,
-                "bbox": [x, y, w, h], "area": area, "segmentation": segmentation,
-            })
-            for _ in range(rng.randint(0, 3)):
-                shift = rng.choice([0.0, 0.02, 0.1, 0.3])
-                bbox = [round(v + rng.uniform(-shift, shift) * side, 2) for v, side in zip((x, y, w, h), (w, h, w, h))]
-                bbox[2:] = [max(bbox[2], 1.0), max(bbox[3], 1.0)]
-                results.append(random_result(rng, image, categories, category, bbox, segm))
-        strays = rng.randint(0, 6)
-        if rng.random() < 0.05:
-            strays += 150  # more than 100 of a class: the cap
-        for _ in range(strays):
-            bbox = [round(rng.uniform(0, 100), 2), round(rng.uniform(0, 100), 2), round(rng.uniform(2, 60), 2), round(rng.uniform(2, 60), 2)]
-            category = categories[0] if strays > 100 else rng.choice(categories)
-            results.append(random_result(rng, image, categories, category, bbox, segm))
-    rng.shuffle(results)
-    truth = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": c, "name": f"class {c}"} for c in reversed(categories)],
-    }
-    return truth, results
+def as_text(rle):
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
-def random_result(rng, image, categories, category, bbox, segm):
-    if rng.random() < 0.1:
-        category = rng.choice(categories)
-    # two decimals half of the time, so that scores tie
-    score = round(rng.random(), rng.choice([2, 16]))
-    result = {"image_id": image["id"], "category_id": category, "score": score}
-    if segm:
-        rle = rle_of([random_polygon(rng, *bbox)], image["height"], image["width"])
-        result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
-    else:
-        result["bbox"] = bbox
-    return result
+class RandomSet:
+    """Ground truth and results of one seed; small, and full of what makes evaluations differ."""
+
+    def __init__(self, seed, iou_type):
+        self.rng = random.Random(seed * 2 + (iou_type == "segm"))
+        self.segm = iou_type == "segm"
+        rng = self.rng
+        self.categories = sorted(rng.sample(range(1, 91), 3))
+        # results of masks may carry boxes, whose areas then count
+        self.boxes_too = self.segm and rng.random() < 0.3
+        # few decimals make scores tie
+        self.decimals = rng.choice([1, 2, 6, 16])
+        self.annotations, self.results, self.images = [], [], []
+        first_id = rng.choice([1, 1, 1, 0])
+        for image_id in rng.sample(range(1, 10_000), rng.randint(2, 7)):
+            image = {"id": image_id, "height": rng.randint(30, 90), "width": rng.randint(30, 90)}
+            self.images.append(image)
+            for _ in range(rng.choice([0, 0, 1, 2, 4, 6])):
+                self.add_object(image, first_id)
+            for _ in range(rng.randint(0, 4)):
+                self.detect(image, rng.choice(self.categories), self.box(image))
+        if seed % 8 == 5:
+            # more than a hundred of one class in one image: the cap
+            image, category = rng.choice(self.images), self.categories[0]
+            for _ in range(110):
+                self.detect(image, category, self.box(image))
+        if not self.results:
+            self.detect(self.images[0], self.categories[0], self.box(self.images[0]))
+        rng.shuffle(self.results)
+        rng.shuffle(self.images)
+
+    def box(self, image):
+        rng = self.rng
+        kind = "plain" if self.segm else rng.choice(["plain"] * 6 + ["huge", "tiny", "outside", "empty"])
+        w, h = rng.uniform(2, image["width"] * 0.9), rng.uniform(2, image["height"] * 0.9)
+        x, y = rng.uniform(0, image["width"] - w), rng.uniform(0, image["height"] - h)
+        if kind == "huge":
+            w, h = rng.uniform(1e3, 1e6), rng.uniform(1e3, 1e6)
+        elif kind == "tiny":
+            return [round(x, 3), round(y, 3), round(rng.uniform(0.001, 0.9), 3), round(rng.uniform(0.001, 0.9), 3)]
+        elif kind == "outside":
+            x, y = x - 2 * image["width"], y + 2 * image["height"]
+        elif kind == "empty":
+            w = 0
+        return [round(v, 1) for v in (x, y, w, h)]
+
+    def outline(self, image, box):
+        """A polygon within the box, or in one of four cases its rectangle."""
+        x, y, w, h = box
+        if self.rng.random() < 0.25:
+            return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        points = []
+        corners = self.rng.randint(3, 7)
+        for i in range(corners):
+            angle = 2 * np.pi * (i + self.rng.random() * 0.8) / corners
+            points += [round(x + w / 2 + np.cos(angle) * w / 2, 1), round(y + h / 2 + np.sin(angle) * h / 2, 1)]
+        return [points]
+
+    def add_object(self, image, first_id):
+        rng = self.rng
+        box = self.box(image)
+        # the last category has detections and no objects
+        category = rng.choice(self.categories[:-1])
+        crowd = int(rng.random() < 0.15)
+        entry = {
+            "id": len(self.annotations) + first_id, "image_id": image["id"], "category_id": category,
+            "iscrowd": crowd, "bbox": box,
+        }
+        if rng.random() < 0.2:
+            entry["ignore"] = rng.randint(0, 1)
+        entry["area"] = round(box[2] * box[3] * rng.uniform(0.4, 1), 3)
+        if rng.random() < 0.1:
+            # the ends of the size ranges belong to both neighbours
+            entry["area"] = rng.choice([1024, 9216])
+        if self.segm:
+            polygons = self.outline(image, box)
+            rle = rle_of(polygons, image["height"], image["width"])
+            forms = [as_list(rle)] if crowd else [polygons, polygons, as_text(rle)]
+            entry["segmentation"] = rng.choice(forms)
+            entry["area"] = float(mask_api.area(rle)) * rng.choice([1, 1, 20])
+        self.annotations.append(entry)
+        for _ in range(rng.randint(0, 3)):
+            shift = rng.choice([0.0, 0.0, 0.05, 0.15, 0.3])
+            near = [round(v + rng.uniform(-shift, shift) * side, 1) for v, side in zip(box, (box[2], box[3]) * 2)]
+            near[2:] = [max(near[2], 0), max(near[3], 0)]
+            if shift == 0.0:
+                near = box
+            other = rng.random() < 0.1
+            self.detect(image, rng.choice(self.categories) if other else category, near)
+
+    def detect(self, image, category, box):
+        entry = {
+            "image_id": image["id"], "category_id": category, "score": round(self.rng.random(), self.decimals),
+        }
+        if self.segm:
+            polygons = self.outline(image, box)
+            entry["segmentation"] = as_text(rle_of(polygons, image["height"], image["width"]))
+        if self.boxes_too or not self.segm:
+            entry["bbox"] = box
+        self.results.append(entry)
+
+    def files(self):
+        categories = [{"id": c, "name": f"class {c}"} for c in reversed(self.categories)]
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}, self.results
 
 
-def run_boxwright(binary, folder, truth, results, iou_type):
+# ---------------------------------------------------------------- fixtures
+
+
+def coded(values):
+    """An array as its different values and runs of their positions: [index, length, index, length, …]."""
+    unique, positions = np.unique(values, return_inverse=True)
+    runs = []
+    for position in positions.ravel().tolist():
+        if runs and runs[-2] == position:
+            runs[-1] += 1
+        else:
+            runs += [position, 1]
+    return {"values": unique.tolist(), "runs": runs}
+
+
+def fixture(seed, iou_type):
+    truth, results = RandomSet(seed, iou_type).files()
+    cases = []
+    for name in ["coco", "agnostic", "other"] if seed % 3 == 0 else ["coco"]:
+        case = CASES[name]
+        evaluation = evaluated(truth, results, iou_type, case)
+        # recalls run fastest, for along them values stay equal
+        precision = evaluation.eval["precision"].transpose(0, 2, 3, 4, 1)
+        entry = {"settings": case, "precision": coded(precision), "recall": coded(evaluation.eval["recall"])}
+        if "thresholds" not in case:
+            entry["stats"] = [float(s) for s in evaluation.stats]
+        cases.append(entry)
+    return {"seed": seed, "iou_type": iou_type, "gt": truth, "results": results, "cases": cases}
+
+
+def write_fixtures(folder, count):
+    for name, iou_type in (("boxes", "bbox"), ("masks", "segm")):
+        sets = [fixture(seed, iou_type) for seed in range(count)]
+        path = Path(folder) / f"eval_{name}.json"
+        lines = ",\n".join(json.dumps(s, separators=(",", ":")) for s in sets)
+        path.write_text(f"[\n{lines}\n]\n")
+        scored = [s["cases"][0]["stats"][0] for s in sets]
+        print(f"{path}: {count} sets, {path.stat().st_size} bytes, AP {min(scored):.3f} to {max(scored):.3f}")
+
+
+# ---------------------------------------------------------------- comparison
+
+
+def run_boxwright(binary, folder, truth, results, iou_type, case):
     paths = {name: folder / f"{name}.json" for name in ("gt", "results", "scores")}
     paths["gt"].write_text(json.dumps(truth))
     paths["results"].write_text(json.dumps(results))
     command = [str(binary), "eval", "--gt", str(paths["gt"]), "--results", str(paths["results"])]
-    command += ["--iou-type", iou_type, "--json", str(paths["scores"])]
+    command += ["--iou-type", iou_type, "--full", "--json", str(paths["scores"])]
+    if case.get("agnostic"):
+        command += ["--class-agnostic"]
+    if "thresholds" in case:
+        command += ["--iou-thresholds", ",".join(map(repr, case["thresholds"]))]
+        command += ["--areas", ",".join(f"{label}:{low}:{high}" for label, low, high in case["areas"])]
+        command += ["--max-detections", ",".join(map(str, case["limits"]))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
-    return json.loads(paths["scores"].read_text())["stats"]
+    return json.loads(paths["scores"].read_text())
 
 
-def compare(binary, seeds, keep):
-    different = 0
-    for seed in range(seeds):
-        for iou_type in ("bbox", "segm"):
-            truth, results = random_files(seed, iou_type)
-            expected, _ = reference(truth, results, iou_type)
+def differences(got, evaluation, with_stats):
+    """One line for each thing that differs."""
+    lines = []
+    if with_stats:
+        for name, e, g in zip(NAMES, evaluation.stats, got["stats"]):
+            if not abs(e - g) <= TOLERANCE:
+                lines.append(f"{name}: pycocotools {float(e)!r}, boxwright {g!r}")
+    for name in ("precision", "recall"):
+        expected = evaluation.eval[name]
+        if tuple(got[name]["shape"]) != expected.shape:
+            lines.append(f"{name}: shape {got[name]['shape']} instead of {list(expected.shape)}")
+            continue
+        distance = np.abs(np.array(got[name]["values"], dtype=float).reshape(expected.shape) - expected)
+        if not np.all(distance <= TOLERANCE):
+            where = np.unravel_index(np.argmax(distance), distance.shape)
+            at = [int(i) for i in where]
+            lines.append(f"{name}: {int(np.sum(distance > TOLERANCE))} entries, most at {at}: {np.max(distance):.3g}")
+    return lines
+
+
+def compare(binary, count, keep):
+    wrong, compared = 0, 0
+    for seed in range(count):
+        iou_type = "segm" if seed % 3 == 2 else "bbox"
+        truth, results = RandomSet(seed, iou_type).files()
+        for name, case in CASES.items():
+            evaluation = evaluated(truth, results, iou_type, case)
             with contextlib.ExitStack() as stack:
                 if keep:
-                    folder = Path(keep) / f"{iou_type}-{seed}"
+                    folder = Path(keep) / f"{iou_type}-{seed}-{name}"
                     folder.mkdir(parents=True, exist_ok=True)
                 else:
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                got = run_boxwright(binary, folder, truth, results, iou_type)
-            wrong = [(n, e, g) for n, e, g in zip(NAMES, expected, got) if e != g]
-            print(f"{iou_type} seed {seed}: {len(results)} results, AP {expected[0]:.4f}: {'differs' if wrong else 'equal'}")
-            for name, e, g in wrong:
-                print(f"    {name}: pycocotools {e!r}, boxwright {g!r}, difference {g - e:.3g}")
-            different += len(wrong)
-    return 1 if different else 0
+                got = run_boxwright(binary, folder, truth, results, iou_type, case)
+            lines = differences(got, evaluation, "thresholds" not in case)
+            compared += 1
+            wrong += bool(lines)
+            for line in lines:
+                print(f"{iou_type} seed {seed} {name}: {line}")
+    print(f"{count} sets, {compared} evaluations, {wrong} differ by more than {TOLERANCE}")
+    return 1 if wrong else 0
 
 
 # ---------------------------------------------------------------- the data of tests/eval.rs
@@ -327,16 +466,22 @@ def golden():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--boxwright", default="target/release/boxwright", help="the binary to compare")
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--keep", help="folder that keeps the files of every run")
+    parser.add_argument("--against", metavar="BINARY", help="the binary to compare")
+    parser.add_argument("--sets", type=int, default=200, help="how many sets are compared")
+    parser.add_argument("--keep", help="folder that keeps the files of every comparison")
+    parser.add_argument("--fixtures", metavar="DIR", help="write eval_boxes.json and eval_masks.json there")
     parser.add_argument("--golden", action="store_true", help="print the numbers that tests/eval.rs expects")
     arguments = parser.parse_args()
     if arguments.golden:
         golden()
         return 0
     try:
-        return compare(arguments.boxwright, arguments.seeds, arguments.keep)
+        if arguments.fixtures:
+            write_fixtures(arguments.fixtures, 15)
+            return 0
+        if not arguments.against:
+            parser.error("say what to do: --against BINARY, --fixtures DIR or --golden")
+        return compare(arguments.against, arguments.sets, arguments.keep)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         print(f"cannot compare: {error}", file=sys.stderr)
         return 2

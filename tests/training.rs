@@ -1,15 +1,25 @@
-//! Runs on disk: a resumed run equals the unbroken one bit for bit, checkpoints are whole, errors name their images.
+//! Runs: resumed, killed, forked, taken apart and stepped back they give the same bits; incidents name their cause.
 
 use boxwright::data::{self, Dataset};
 use boxwright::detect::{Arch, Config};
-use boxwright::train::checkpoint::saved_config;
-use boxwright::train::{Run, RunConfig, TrainConfig, TrainError};
+use boxwright::engine::run_folder::Status;
+use boxwright::engine::runs::Runs;
+use boxwright::random::Random;
+use boxwright::train::blackbox::Recording;
+use boxwright::train::checkpoint::{kept, saved_config};
+use boxwright::train::config::BestBy;
+use boxwright::train::incident::Fault;
+use boxwright::train::{Incident, Phase, RangeSettings, Run, RunConfig, TrainConfig, TrainError};
 use boxwright::weights;
 use candle_core::Device;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const DATA: &str = "shapes:train=24,val=4,test=4";
+/// The first convolution of the model.
+const FIRST: &str = "backbone.features.0.weight";
 
 fn dataset() -> Arc<Dataset> {
     Arc::new(data::open(DATA, Some("train")).unwrap())
@@ -108,23 +118,280 @@ fn a_truncated_checkpoint_is_an_error_that_names_the_file() {
     assert!(error.to_string().contains("last.safetensors"), "{error}");
 }
 
-#[test]
-fn a_loss_that_is_no_number_names_images_and_boxes_and_changes_nothing() {
-    let mut run = Run::new(config(4), dataset(), &Device::Cpu, None).unwrap();
-    run.advance(false).unwrap();
-    let name = "backbone.features.0.weight";
-    let (_, mut values) = run.detector.params().values().unwrap()[name].clone();
+/// Overwrites one weight of the first convolution.
+fn poison(run: &Run) {
+    let (_, mut values) = run.detector.params().values().unwrap()[FIRST].clone();
     values[0] = f32::NAN;
-    run.detector.params().set(name, &values).unwrap();
+    run.detector.params().set(FIRST, &values).unwrap();
+}
+
+fn incident(error: TrainError) -> Incident {
+    match error {
+        TrainError::Incident(incident) => *incident,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_poisoned_weight_names_layer_image_and_object_changes_nothing_and_replays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = run(folder.path(), 4);
+    run.advance(false).unwrap();
+    poison(&run);
     let mean = "backbone.features.0.norm.running_mean";
     let before = run.detector.params().values().unwrap()[mean].1.clone();
     let error = run.advance(false).unwrap_err();
-    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("boxes [") && text.contains("shapes"), "{text}");
+    let incident = incident(error);
+    assert_eq!((incident.iteration, incident.fault), (2, Fault::Loss));
+    assert_eq!(incident.layer.as_deref(), Some(FIRST));
+    assert!(incident.image.as_ref().is_some_and(|image| image.contains("shapes")), "{text}");
+    assert!(incident.object.is_some() && text.contains("box ["), "{text}");
     assert_eq!(run.iteration, 1);
-    let after = run.detector.params().values().unwrap()[mean].1.clone();
-    assert_eq!(before, after);
+    assert_eq!(before, run.detector.params().values().unwrap()[mean].1.clone());
+    let recording = Recording::read(folder.path()).unwrap();
+    assert_eq!(recording.incident.to_string(), incident.to_string());
+    assert_eq!((recording.before.len(), recording.record.iteration), (1, 2));
+    let replay = Run::replay(folder.path(), &Device::Cpu).unwrap();
+    assert!(replay.differences.is_empty(), "{:?}", replay.differences);
+    assert!(replay.error.is_some_and(|error| text.contains(&error)));
+    // The same batch comes again.
+    let again = self::incident(run.advance(false).unwrap_err());
+    assert_eq!(again.image, incident.image);
+}
+
+#[test]
+fn an_infinite_box_is_named_before_anything_is_computed_and_replays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = run(folder.path(), 4);
+    run.advance(false).unwrap();
+    let mut batch = run.next_batch().unwrap();
+    let image = batch.objects.iter().position(|objects| !objects.is_empty()).unwrap();
+    batch.objects[image][0].bbox.x1 = f32::INFINITY;
+    let name = batch.names[image].clone();
+    let incident = incident(run.advance_on(batch, false).unwrap_err());
+    assert_eq!((incident.fault, incident.image.as_deref()), (Fault::Box, Some(name.as_str())));
+    assert_eq!(incident.object.map(|object| object.index), Some(0));
+    let replay = Run::replay(folder.path(), &Device::Cpu).unwrap();
+    assert!(replay.differences.is_empty(), "{:?}", replay.differences);
+    // With the data as it is, the run goes on.
+    assert_eq!(run.advance(false).unwrap().iteration, 2);
+    assert!(Run::replay(&folder.path().join("none"), &Device::Cpu).is_err());
+}
+
+/// Weights and optimiser state.
+fn everything(run: &Run) -> (boxwright::nn::params::Values, Vec<boxwright::train::optimizer::Named>) {
+    (run.detector.params().values().unwrap(), run.optimizer.state().unwrap())
+}
+
+#[test]
+fn phases_stop_where_they_say_and_add_up_to_the_whole_step() {
+    let mut whole = Run::new(config(3), dataset(), &Device::Cpu, None).unwrap();
+    let expected = whole.advance(false).unwrap();
+    let mut run = Run::new(config(3), dataset(), &Device::Cpu, None).unwrap();
+    for phase in Phase::ALL {
+        let (done, report) = run.phase(true).unwrap();
+        assert_eq!(done, phase);
+        let Some((partial, next)) = run.in_progress() else {
+            let report = report.expect("the update ends the step");
+            assert_eq!(phase, Phase::Update);
+            assert_eq!(report.loss.to_bits(), expected.loss.to_bits());
+            assert!(report.traces.len() == 4 && !report.layers.is_empty());
+            let moved = report.layers.iter().find(|l| l.name == FIRST).unwrap();
+            assert!(moved.update_ratio > 0.0 && moved.gradient_norm > 0.0 && moved.weights.counts.len() > 1);
+            break;
+        };
+        assert!(report.is_none());
+        let trace = &partial.traces[0];
+        assert_eq!(trace.input.is_some(), phase >= Phase::Augment);
+        assert_eq!(!trace.maps.is_empty(), phase >= Phase::Forward);
+        assert_eq!(trace.assignment.is_some(), phase >= Phase::Assign);
+        assert_eq!(!trace.sampling.is_empty(), phase >= Phase::Sample);
+        assert_eq!(!trace.losses.is_empty(), phase >= Phase::Loss);
+        assert_eq!(!partial.parts.is_empty(), phase >= Phase::Loss);
+        assert_eq!(partial.gradient_norm > 0.0, phase >= Phase::Backward);
+        assert!(next > phase);
+        assert_eq!(run.iteration, 0);
+    }
+    assert_eq!(everything(&run), everything(&whole));
+    // Abandoned half-way, the same iteration comes again.
+    run.phase(false).unwrap();
+    run.phase(false).unwrap();
+    run.abandon();
+    assert_eq!(run.advance(false).unwrap().loss.to_bits(), whole.advance(false).unwrap().loss.to_bits());
+}
+
+#[test]
+fn a_step_back_restores_weights_optimiser_and_place_bit_for_bit() {
+    let mut settings = config(6);
+    settings.train.history = 2;
+    let mut run = Run::new(settings, dataset(), &Device::Cpu, None).unwrap();
+    run.advance(false).unwrap();
+    let (kept, place) = (everything(&run), run.position);
+    let second = run.advance(false).unwrap();
+    run.advance(false).unwrap();
+    assert_eq!(run.steps_back(), 2);
+    assert!(run.back().unwrap() && run.back().unwrap());
+    assert_eq!((run.iteration, run.position), (1, place));
+    assert_eq!(everything(&run), kept);
+    assert!(!run.back().unwrap(), "the recorder is empty");
+    let again = run.advance(false).unwrap();
+    assert_eq!((again.loss.to_bits(), again.images), (second.loss.to_bits(), second.images));
+}
+
+#[test]
+fn a_fork_without_a_change_is_the_run_itself_and_one_with_a_change_differs() {
+    let root = tempfile::tempdir().unwrap();
+    let source = root.path().join("source");
+    let mut settings = config(4);
+    settings.train.checkpoint_every = 2;
+    settings.train.keep_checkpoints = 2;
+    let mut whole = Run::new(settings.clone(), dataset(), &Device::Cpu, Some(source.clone())).unwrap();
+    while !whole.is_finished() {
+        whole.advance(false).unwrap();
+    }
+    let names: Vec<u64> = kept(&source).into_iter().map(|(iteration, _)| iteration).collect();
+    assert_eq!(names, [2, 4]);
+    let fork = |name: &str, config: RunConfig| {
+        let folder = root.path().join(name);
+        let mut fork = Run::fork(&source, 3, config, &Device::Cpu, folder.clone(), |_, _| {}).unwrap();
+        assert_eq!((fork.iteration, saved_config(&folder).unwrap() == fork.config), (3, true));
+        while !fork.is_finished() {
+            fork.advance(false).unwrap();
+        }
+        bytes(&folder)
+    };
+    assert_eq!(fork("same", settings.clone()), bytes(&source));
+    let mut changed = settings.clone();
+    changed.train.schedule.learning_rate *= 0.5;
+    assert_ne!(fork("changed", changed), bytes(&source));
+    let manifest = std::fs::read_to_string(root.path().join("same/manifest.json")).unwrap();
+    assert!(manifest.contains("forked_from"), "{manifest}");
+    for (iteration, name) in [(1, "early"), (3, "same"), (9, "late")] {
+        let folder = root.path().join(name);
+        assert!(Run::fork(&source, iteration, settings.clone(), &Device::Cpu, folder, |_, _| {}).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_range_test_leaves_the_run_as_it_was() {
+    let mut run = Run::new(config(4), dataset(), &Device::Cpu, None).unwrap();
+    run.advance(false).unwrap();
+    let before = everything(&run);
+    let settings = RangeSettings { low: 1e-5, high: 1e-2, steps: 3, ..RangeSettings::default() };
+    let test = run.range_test(&settings, |_, total| assert_eq!(total, 3)).unwrap();
+    assert_eq!((everything(&run), run.iteration), (before, 1));
+    let rates: Vec<f32> = test.points.iter().map(|p| p.rate).collect();
+    for (rate, expected) in rates.iter().zip([1e-5f32, 10f32.powf(-3.5), 1e-2]) {
+        assert!((rate / expected - 1.0).abs() < 1e-4, "{rates:?}");
+    }
+    assert!(run.range_test(&RangeSettings { low: 0.0, ..settings }, |_, _| {}).is_err());
+}
+
+#[test]
+fn validation_keeps_the_best_weights_and_ends_a_run_that_no_longer_improves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = config(50);
+    settings.train.validate_every = 1;
+    settings.train.patience = 1;
+    settings.train.best_by = BestBy::Loss;
+    // A rate of 0 leaves the weights as they are, so the second validation is no better.
+    settings.train.schedule.learning_rate = 0.0;
+    settings.train.ema = 0.0;
+    settings.train.batch = 2;
+    settings.train.freeze_batch_norm = true;
+    let mut run = Run::new(settings, dataset(), &Device::Cpu, Some(folder.path().to_path_buf())).unwrap();
+    let first = run.advance(false).unwrap().validation.expect("a validation");
+    assert!(first.improved && first.images == 4 && first.loss.is_finite() && first.ap >= -1.0);
+    assert!(folder.path().join("weights/best.safetensors").exists());
+    assert!(!run.is_finished());
+    let second = run.advance(false).unwrap().validation.expect("a validation");
+    assert_eq!((second.improved, second.iteration, run.is_finished()), (false, 2, true));
+    let lines = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(lines.matches("\"validation\"").count(), 2);
+    let log = std::fs::read_to_string(folder.path().join("log.txt")).unwrap();
+    assert!(log.contains("the run ends"), "{log}");
+    // A resumed run knows its best.
+    let saved = saved_config(folder.path()).unwrap();
+    let resumed = Run::resume(saved, dataset(), &Device::Cpu, folder.path()).unwrap();
+    assert_eq!((resumed.best, resumed.is_finished()), (run.best, true));
+}
+
+#[test]
+fn accumulated_batches_are_one_iteration_and_frozen_parts_stay() {
+    let mut settings = config(4);
+    settings.train.batch = 2;
+    settings.train.accumulate = 2;
+    settings.train.frozen_prefixes = vec![FIRST.into()];
+    let mut run = Run::new(settings.clone(), dataset(), &Device::Cpu, None).unwrap();
+    let before = run.detector.params().values().unwrap();
+    let report = run.advance(true).unwrap();
+    assert_eq!((report.images.len(), report.traces.len(), run.position.batch, run.iteration), (4, 4, 2, 1));
+    let sum: f32 = report.parts.iter().map(|(_, value)| value).sum();
+    assert!((sum - report.loss).abs() < 1e-4 * report.loss.abs());
+    let after = run.detector.params().values().unwrap();
+    assert_eq!(before[FIRST], after[FIRST]);
+    assert!(after.iter().any(|(name, value)| before[name] != *value));
+    settings.train.frozen_prefixes = vec![String::new()];
+    let Err(error) = Run::new(settings, dataset(), &Device::Cpu, None) else { panic!("nothing is trained") };
+    assert!(error.to_string().contains("frozen_prefixes"), "{error}");
+}
+
+/// Runs the program's `train` in `folder`; with `moment` it is killed after that time.
+fn train(folder: &Path, moment: Option<Duration>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_boxwright"));
+    command.args(["train", "--device", "cpu", "--out"]).arg(folder);
+    if folder.join("weights/last.safetensors").exists() {
+        command.arg("--resume");
+    } else {
+        command.args(["--model", "ssd-nano", "--data", DATA]);
+        for setting in ["batch=2", "iterations=8", "checkpoint_every=1", "keep_checkpoints=2", "workers=1"] {
+            command.args(["--set", setting]);
+        }
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    match moment {
+        Some(moment) => {
+            std::thread::sleep(moment);
+            // It may have ended by itself; that is no failure.
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        None => {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn a_run_killed_ten_times_ends_with_the_weights_of_the_unbroken_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, broken) = (root.path().join("whole"), root.path().join("broken"));
+    let start = Instant::now();
+    train(&whole, None);
+    let whole_run = start.elapsed();
+    let mut random = Random::new(7);
+    for _ in 0..10 {
+        // From before the first iteration to somewhere in the third.
+        train(&broken, Some(whole_run.mul_f32(random.range(0.05, 0.25))));
+    }
+    train(&broken, None);
+    assert_eq!(bytes(&whole), bytes(&broken));
+    let losses = |folder: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        let field = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].to_string();
+        text.lines().map(field).collect()
+    };
+    assert_eq!(losses(&whole), losses(&broken));
+    assert_eq!(losses(&whole).len(), 8);
+    let runs = Runs::open(root.path()).unwrap();
+    let found: Vec<(String, u64, Status)> =
+        runs.list().unwrap().into_iter().map(|run| (run.name, run.iteration, run.status)).collect();
+    for name in ["whole", "broken"] {
+        assert!(found.contains(&(name.to_string(), 8, Status::Finished)), "{found:?}");
+    }
 }
 
 #[test]

@@ -1,15 +1,14 @@
-//! Weights files from outside: round trips, containers built by hand, hostile bytes, and real published files.
+//! Weights files from outside: round trips, containers built by hand, and hostile bytes.
 
 use boxwright::random::Random;
 use boxwright::weights::{
-    Checkpoint, DarknetWeights, Dtype, Expected, Format, Layout, TensorData, WeightsError, compare, detect_layout,
-    from_bytes, open, to_native, write_safetensors,
+    Checkpoint, DarknetWeights, Dtype, Expected, Format, Layout, TensorData, WeightsError, compare, from_bytes, open,
+    write_safetensors,
 };
 use std::alloc::{GlobalAlloc, Layout as MemoryLayout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 // Memory: every test thread counts what it holds, so that a reader's appetite can be asserted.
@@ -47,19 +46,27 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Opens bytes and reads all they offer; whatever they are, this must end without a panic and within bounds.
-fn exercise(bytes: &[u8]) -> Result<Checkpoint, WeightsError> {
-    let shared: Arc<[u8]> = bytes.into();
+/// What `work` gives, and the most bytes that it held on this thread at a time.
+pub(crate) fn weighed<T>(work: impl FnOnce() -> T) -> (T, isize) {
     let before = HELD.get();
     PEAK.set(before);
-    let result = from_bytes(shared);
-    if let Ok(checkpoint) = &result {
-        for tensor in checkpoint.tensors() {
-            let numbers = checkpoint.read_f32(tensor);
-            assert!(numbers.is_ok_and(|numbers| numbers.len() == tensor.elements()), "{}", tensor.name);
+    let result = work();
+    (result, PEAK.get() - before)
+}
+
+/// Opens bytes and reads all they offer; whatever they are, this must end without a panic and within bounds.
+pub(crate) fn exercise(bytes: &[u8]) -> Result<Checkpoint, WeightsError> {
+    let shared: Arc<[u8]> = bytes.into();
+    let (result, peak) = weighed(|| {
+        let result = from_bytes(shared);
+        if let Ok(checkpoint) = &result {
+            for tensor in checkpoint.tensors() {
+                let numbers = checkpoint.read_f32(tensor);
+                assert!(numbers.is_ok_and(|numbers| numbers.len() == tensor.elements()), "{}", tensor.name);
+            }
         }
-    }
-    let peak = PEAK.get() - before;
+        result
+    });
     let bound = 16 * bytes.len() as isize + (1 << 20);
     assert!(peak <= bound, "{peak} bytes held for a file of {}", bytes.len());
     result
@@ -212,29 +219,28 @@ fn torch_legacy() -> Vec<u8> {
     bytes
 }
 
-/// `{'model': {'w': array of 2 × 2 floats}, '__author__': 'me'}` as detectron2 files are.
-fn numpy_pickle() -> Vec<u8> {
+/// An array of 2 × 2 floats; `bytes` holds them as a byte string of whichever protocol.
+fn numpy_array(bytes: Vec<u8>) -> Vec<u8> {
     let dtype = [
         call(global("numpy", "dtype"), &[text("f4"), b"\x89".to_vec(), b"\x88".to_vec()]),
         tuple(&[int(3), text("<"), b"NNN".to_vec(), int(0), int(0), int(0)]),
         b"b".to_vec(),
     ]
     .concat();
-    let array = [
+    [
         call(
             global("numpy.core.multiarray", "_reconstruct"),
-            &[global("numpy", "ndarray"), ints(&[0]), b"C\x01b".to_vec()],
+            &[global("numpy", "ndarray"), ints(&[0]), b"U\x01b".to_vec()],
         ),
-        tuple(&[
-            int(1),
-            ints(&[2, 2]),
-            dtype,
-            b"\x89".to_vec(),
-            [b"C\x10".to_vec(), floats(&[1.0, 2.0, 3.0, 4.0])].concat(),
-        ]),
+        tuple(&[int(1), ints(&[2, 2]), dtype, b"\x89".to_vec(), bytes]),
         b"b".to_vec(),
     ]
-    .concat();
+    .concat()
+}
+
+/// `{'model': {'w': array of 2 × 2 floats}, '__author__': 'me'}` as detectron2 files are.
+fn numpy_pickle() -> Vec<u8> {
+    let array = numpy_array([b"C\x10".to_vec(), floats(&[1.0, 2.0, 3.0, 4.0])].concat());
     let entries = [text("model"), ordered_dict(&[("w", array)]), text("__author__"), text("me")].concat();
     let body = [b"}(".as_slice(), &entries, b"u"].concat();
     [b"\x80\x03".as_slice(), &body, b"."].concat()
@@ -355,6 +361,32 @@ fn numpy_pickles_and_darknet_files_open() {
 }
 
 #[test]
+fn a_python_2_pickle_of_caffe2s_blobs_is_a_backbone_under_both_of_its_names() {
+    let array = |first: f32| {
+        let bytes = [b"T".to_vec(), 16u32.to_le_bytes().to_vec(), floats(&[first, 2.0, 3.0, 4.0])].concat();
+        numpy_array(bytes)
+    };
+    let blobs = ordered_dict(&[
+        ("conv1_w", array(1.0)),
+        ("res2_0_branch2a_w", array(2.0)),
+        ("res5_2_branch2c_bn_s", array(3.0)),
+        ("res5_0_branch2a_w", array(4.0)),
+        ("fc1000_w", array(5.0)),
+    ]);
+    let bytes = pickle(&[b"}(".as_slice(), &text("blobs"), &blobs, b"u"].concat());
+    let mut checkpoint = exercise(&bytes).unwrap();
+    assert_eq!((checkpoint.format(), checkpoint.tensors().len()), (Format::Pickle, 5));
+    assert_eq!(checkpoint.translate(), Some(Layout::MsraResnet));
+    assert_eq!(numbers(&checkpoint, "backbone.body.conv1.weight"), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(numbers(&checkpoint, "base.layer4.2.bn3.weight")[0], 3.0);
+    assert!(checkpoint.get("fc1000_w").is_some() && checkpoint.get("conv1_w").is_none());
+    // a network of either family finds its layers, and only the classifier is left over
+    let expected = |name: &str| Expected { name: name.to_owned(), shape: vec![2, 2] };
+    let report = compare(&[expected("base.conv1.weight"), expected("base.layer1.0.conv1.weight")], &checkpoint);
+    assert_eq!((report.loaded.len(), report.unexpected.len()), (2, 3));
+}
+
+#[test]
 fn a_pickle_that_asks_for_a_command_runs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let marker = folder.path().join("marker");
@@ -404,7 +436,8 @@ fn a_bomb_of_zeros_is_not_inflated() {
     assert!(text.contains("are allowed"), "{text}");
 }
 
-fn samples() -> [Vec<u8>; 6] {
+/// A small file of every kind that is read.
+pub(crate) fn samples() -> [Vec<u8>; 6] {
     [torch_zip(), deflated(), torch_legacy(), numpy_pickle(), safetensors(), darknet()]
 }
 
@@ -479,10 +512,9 @@ fn a_foreign_layout_is_renamed_and_reported() {
     ];
     write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
     let mut checkpoint = open(&path).unwrap();
-    let names: Vec<&str> = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-    let layout = detect_layout(&names).unwrap();
-    assert_eq!(layout, Layout::AmdegrootSsd);
-    checkpoint.rename(|name| to_native(layout, name));
+    assert_eq!(checkpoint.layout(), None);
+    assert_eq!(checkpoint.translate(), Some(Layout::AmdegrootSsd));
+    assert_eq!(checkpoint.layout(), Some(Layout::AmdegrootSsd));
     let expected: Vec<Expected> = [
         ("backbone.features.0.weight", vec![2, 3]),
         ("backbone.extra.0.7.3.bias", vec![4]),
@@ -501,78 +533,4 @@ fn a_foreign_layout_is_renamed_and_reported() {
     assert_eq!(report.backbone_coverage("backbone."), 1.0);
     // 6 + 4 + 5 + 2 + 3 of those and the head's 9
     assert!((report.coverage - 20.0 / 29.0).abs() < 1e-12);
-}
-
-// Real files: public weights that are not part of this repository.
-
-/// A published file, where the folder with such files lies beside the repository.
-fn published(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/weights").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {} is not there", path.display());
-    None
-}
-
-#[test]
-fn published_darknet_and_torch_files_of_one_network_hold_the_same_floats() {
-    let (Some(torch), Some(darknet)) = (published("yolo-fastest-xl.pt"), published("yolo-fastest-xl.weights")) else {
-        return;
-    };
-    let torch = open(&torch).unwrap();
-    assert_eq!((torch.format(), torch.tensors().len()), (Format::TorchZip, 502));
-    let mut from_torch: Vec<u32> = Vec::new();
-    for tensor in torch.tensors().iter().filter(|tensor| tensor.dtype == Dtype::F32) {
-        from_torch.extend(torch.read_f32(tensor).unwrap().iter().map(|value| value.to_bits()));
-    }
-    let weights = DarknetWeights::from_checkpoint(&open(&darknet).unwrap()).unwrap();
-    assert_eq!((weights.header.minor, weights.header.revision, weights.header.seen), (2, 5, 18_627_200));
-    let mut from_darknet: Vec<u32> = weights.floats.iter().map(|value| value.to_bits()).collect();
-    assert_eq!((from_torch.len(), from_darknet.len()), (912_686, 912_686));
-    // torch keeps γ before β and the kernel first: the same floats in another order
-    from_torch.sort_unstable();
-    from_darknet.sort_unstable();
-    assert!(from_torch == from_darknet);
-}
-
-#[test]
-fn published_torch_and_safetensors_files_list_the_same_tensors() {
-    let (Some(torch), Some(safetensors)) = (published("mnist.pt"), published("mnist.safetensors")) else {
-        return;
-    };
-    let (torch, safetensors) = (open(&torch).unwrap(), open(&safetensors).unwrap());
-    assert_eq!((torch.tensors().len(), safetensors.tensors().len()), (20, 20));
-    // The two were saved after different trainings: names, shapes and types are the same, the numbers are not.
-    for tensor in safetensors.tensors() {
-        let other = torch.get(&tensor.name).unwrap();
-        assert_eq!((&other.shape, other.dtype), (&tensor.shape, tensor.dtype), "{}", tensor.name);
-        assert_eq!(
-            torch.read_f32(other).unwrap().len(),
-            safetensors.read_f32(tensor).unwrap().len(),
-            "{}",
-            tensor.name
-        );
-    }
-}
-
-#[test]
-fn published_legacy_streams_list_every_tensor() {
-    // tensors and elements as Python's own unpickler counts them
-    for (name, first, tensors, elements) in
-        [("blazeface.pth", "backbone1.0.weight", 74, 101_390), ("resnet20-12fca82f.th", "conv1.weight", 97, 271_098)]
-    {
-        let Some(path) = published(name) else {
-            continue;
-        };
-        let checkpoint = open(&path).unwrap();
-        assert_eq!(checkpoint.format(), Format::TorchLegacy);
-        assert_eq!(checkpoint.tensors().len(), tensors, "{name}");
-        assert_eq!(checkpoint.tensors()[0].name, first);
-        assert_eq!(checkpoint.tensors().iter().map(|tensor| tensor.elements()).sum::<usize>(), elements, "{name}");
-        for tensor in checkpoint.tensors() {
-            let numbers = checkpoint.read_f32(tensor).unwrap();
-            assert!(numbers.iter().all(|number| number.is_finite()), "{name} {}", tensor.name);
-        }
-    }
 }

@@ -139,3 +139,548 @@ fn evaluation_fills_the_table() {
         window.workbench.borrow().state.evaluation.as_ref().map(|e| e.result.stats).unwrap_or([-1.0; 12]);
     assert!(ap50 >= ap && ap50 > 0.5, "AP {ap}, AP50 {ap50}");
 }
+
+/// Raises an action as a panel would.
+fn raise(window: &mut Window, action: boxwright::app::action::Action) {
+    let context = window.harness.ctx.clone();
+    window.workbench.borrow_mut().apply(&context, action);
+    window.harness.run_steps(2);
+}
+
+/// Clicks by assistive technology, which also reaches what is scrolled out of sight.
+fn press(window: &mut Window, role: Role, label: &str) {
+    window.harness.get_all_by_role_and_label(role, label).last().expect("at least one").click_accesskit();
+    window.harness.run_steps(3);
+}
+
+/// Frames until something with this label is on the screen.
+fn until_labelled(window: &mut Window, label: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while window.harness.query_all_by_label_contains(label).next().is_none() {
+        assert!(Instant::now() < deadline, "{label:?} does not appear");
+        std::thread::sleep(Duration::from_millis(15));
+        window.harness.run_steps(1);
+    }
+}
+
+#[test]
+fn every_page_of_the_evaluation_opens_and_a_cell_of_the_matrix_leads_to_its_images() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=6"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Evaluate);
+    window.until("the evaluation", |w| w.state.evaluation.is_some());
+    for page in ["Precision and recall", "By score", "Mistakes", "Worst images", "Confusion"] {
+        press(&mut window, Role::Button, page);
+        window.harness.check_accessibility();
+    }
+    let (label, title, image, count) = {
+        let workbench = window.workbench.borrow();
+        let evaluation = workbench.state.evaluation.as_ref().expect("evaluated");
+        let right = evaluation.confusion.images.iter().filter(|((truth, found), _)| truth == found);
+        let (&(class, _), images) = right.min_by_key(|((class, _), _)| *class).expect("something is right");
+        let name = &evaluation.classes[class];
+        let pairs: usize = images.iter().map(|(_, count)| count).sum();
+        let data = workbench.state.data.as_ref().expect("open");
+        let (index, times) = images[0];
+        let title = format!("{name} found as {name}");
+        (format!("{title}: {pairs}"), title, (index, format!("{}  {times}×", data.images[index].name)), images.len())
+    };
+    press(&mut window, Role::Button, &label);
+    window.harness.get_all_by_label(&title).next().expect("the list's title");
+    window.harness.get_all_by_label(&format!("{count} images")).next().expect("the list's length");
+    press(&mut window, Role::Button, &image.1);
+    window.until("the image of the cell", |w| w.state.shown.as_ref().is_some_and(|s| s.index == image.0));
+    press(&mut window, Role::Button, "By score");
+    press(&mut window, Role::Button, "Use it as the score threshold");
+    let workbench = window.workbench.borrow();
+    let best = workbench.state.evaluation.as_ref().map_or(-1.0, |e| e.details.best_score());
+    let chosen = f64::from(workbench.settings.score);
+    assert!((chosen - best).abs() < 1e-6, "{chosen} instead of {best}");
+}
+
+#[test]
+fn two_sides_are_compared_on_an_image_and_on_the_data_and_images_are_sorted() {
+    use boxwright::app::{action::Action, layout::Panel};
+    use boxwright::engine::compare::SlotSource;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=6"]);
+    window.until("detection", is_detected);
+    // What somebody who knows the truth would hand in, but for one image.
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    let (path, split) = {
+        let workbench = window.workbench.borrow();
+        let data = workbench.state.data.clone().expect("open");
+        (data.path.clone(), data.split.clone())
+    };
+    let dataset = boxwright::data::open::open(&path, Some(&split)).unwrap();
+    let results: Vec<serde_json::Value> = dataset.images[1..]
+        .iter()
+        .flat_map(|image| image.objects.iter().map(|object| (image.id, object)))
+        .map(|(id, object)| {
+            let category = dataset.category_ids[object.class as usize];
+            serde_json::json!({"image_id": id, "category_id": category, "bbox": object.bbox.to_xywh(), "score": 0.9})
+        })
+        .collect();
+    std::fs::write(file.path(), serde_json::to_vec(&results).unwrap()).unwrap();
+    raise(&mut window, Action::SetSlot { slot: 0, source: SlotSource::Loaded });
+    raise(&mut window, Action::SetSlot { slot: 1, source: SlotSource::Results(file.path().to_path_buf()) });
+    raise(&mut window, Action::Focus(Panel::Compare));
+    window.until("both sides of the image", |w| {
+        w.state.compared.as_ref().is_some_and(|c| c.sides[0].is_some() && c.sides[1].is_some())
+    });
+    {
+        let workbench = window.workbench.borrow();
+        let compared = workbench.state.compared.as_ref().unwrap();
+        let shown = workbench.state.shown.as_ref().unwrap();
+        let own = |slot: usize| compared.sides[slot].as_ref().map_or(0, |side| side.detections.len());
+        assert_eq!((own(0), own(1)), (shown.detections.len(), 0));
+    }
+    window.harness.get_all_by_label_contains("only A").next().expect("the list of differences");
+    raise(&mut window, Action::CompareData);
+    window.until("the comparison", |w| w.state.comparison.is_some());
+    {
+        let workbench = window.workbench.borrow();
+        let comparison = workbench.state.comparison.as_ref().unwrap();
+        assert_eq!(comparison.sides.len(), 2);
+        let interval = comparison.intervals[0].interval;
+        assert!(interval.low <= interval.difference && interval.difference <= interval.high, "{interval:?}");
+        assert!(comparison.sides[1].stats[1] > 0.5, "{:?}", comparison.sides[1].stats);
+    }
+    press(&mut window, Role::Button, "Whole data set");
+    press(&mut window, Role::Button, "Where A beats B");
+    // Image 0 is the one where the file has nothing.
+    let name = format!("{}  +", dataset.images[0].name);
+    window.harness.get_all_by_label_contains(&name).next().expect("A wins the image that B left out");
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn a_feature_map_is_chosen_and_laid_over_and_a_muted_level_takes_its_detections() {
+    use boxwright::app::action::{Action, Layer};
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Focus(Panel::Features));
+    until_labelled(&mut window, "Map features.0");
+    press(&mut window, Role::Button, "Map features.0");
+    press(&mut window, Role::Button, "Lay over the picture");
+    assert!(window.workbench.borrow().settings.shows(Layer::HeatMap));
+    window.harness.check_accessibility();
+    let (level, count, all) = {
+        let workbench = window.workbench.borrow();
+        let shown = workbench.state.shown.as_ref().expect("shown");
+        let trace = shown.trace.as_ref().expect("traced");
+        let above = shown.detections.iter().filter(|d| d.score >= workbench.settings.score);
+        let levels: Vec<usize> =
+            above.filter_map(|d| d.anchor.and_then(|a| trace.anchors.level_of(a as usize))).collect();
+        let level = *levels.first().expect("the sample has detections");
+        (level, levels.iter().filter(|l| **l == level).count(), levels.len())
+    };
+    press(&mut window, Role::Button, "Levels");
+    press(&mut window, Role::CheckBox, &format!("level {level} ({count})"));
+    window.harness.get_all_by_label(&format!("{count} of {all} detections go")).next().expect("what goes");
+    window.harness.check_accessibility();
+}
+
+/// Sets a slider by assistive technology.
+fn slide(window: &mut Window, label: &str, value: f64) {
+    window.harness.get_all_by_role_and_label(Role::Slider, label).last().expect("a slider").set_value_accesskit(value);
+    window.harness.run_steps(3);
+}
+
+/// Whether something with this label is on the screen.
+fn says(window: &Window, label: &str) -> bool {
+    window.harness.query_all_by_label_contains(label).next().is_some()
+}
+
+/// The first object of the image on show that is no crowd.
+fn first_object(window: &Window) -> usize {
+    let workbench = window.workbench.borrow();
+    let objects = workbench.state.shown.as_ref().map(|s| s.objects.clone()).unwrap_or_default();
+    objects.iter().position(|o| !o.crowd).expect("an object")
+}
+
+#[test]
+fn thresholds_and_ratios_of_the_anchors_move_and_come_back() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let anchors = {
+        let workbench = window.workbench.borrow();
+        let trace = workbench.state.shown.as_ref().and_then(|s| s.trace.clone()).expect("traced");
+        trace.anchors.boxes.len()
+    };
+    raise(&mut window, Action::Focus(Panel::Anchors));
+    assert!(says(&window, &format!("{anchors} anchors on 6 levels")));
+    assert!(says(&window, "at the positive threshold of 0.50") && says(&window, "positive: "));
+    slide(&mut window, "positive threshold", 0.95);
+    assert!(says(&window, "at the positive threshold of 0.95"));
+    press(&mut window, Role::Button, "Reset thresholds");
+    assert!(says(&window, "at the positive threshold of 0.50"));
+    press(&mut window, Role::CheckBox, "one ratio more");
+    assert!(!says(&window, &format!("{anchors} anchors on 6 levels")) && says(&window, "anchors on 6 levels"));
+    press(&mut window, Role::Button, "Reset sizes and ratios");
+    assert!(says(&window, &format!("{anchors} anchors on 6 levels")));
+    let object = first_object(&window);
+    raise(&mut window, Action::SelectObject(Some(object)));
+    assert!(says(&window, "IoU with the object at least"));
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn suppression_is_replayed_by_keys_and_another_threshold_differs_from_the_model() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Focus(Panel::Suppression));
+    assert!(says(&window, "candidates before, ") && says(&window, "Same boxes as the model's"));
+    slide(&mut window, "removals", 0.0);
+    assert!(says(&window, "Nothing is removed yet"));
+    window.harness.key_press(egui::Key::Period);
+    window.harness.run_steps(2);
+    assert!(says(&window, " went because of "));
+    window.harness.key_press(egui::Key::Comma);
+    window.harness.run_steps(2);
+    assert!(says(&window, "Nothing is removed yet"));
+    slide(&mut window, "NMS threshold", 1.0);
+    assert!(says(&window, "Against the model: "));
+    press(&mut window, Role::Button, "Reset to the model's");
+    assert!(says(&window, "Same boxes as the model's"));
+    window.harness.check_accessibility();
+    assert!(window.workbench.borrow().state.training.is_none(), "the key steps the replay, not the training");
+}
+
+#[test]
+fn proposals_are_offered_where_there_are_any_and_scrubbed_by_keys() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    use boxwright::engine::command::ModelChoice;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Focus(Panel::Proposals));
+    assert!(window.workbench.borrow().state.log.iter().any(|l| l.message.contains("nothing for the Proposals panel")));
+    let choice = ModelChoice::Named("cascade-nano".into());
+    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: true });
+    window.until("proposals", |w| {
+        let trace = w.state.shown.as_ref().and_then(|s| s.trace.as_ref());
+        trace.is_some_and(|t| t.stages().len() == 4)
+    });
+    raise(&mut window, Action::Focus(Panel::Proposals));
+    assert!(says(&window, "Boxes of RPN"));
+    press(&mut window, Role::Button, "Next stage");
+    assert!(says(&window, "Boxes of stage 1"));
+    window.harness.key_press(egui::Key::Comma);
+    window.harness.run_steps(2);
+    assert!(says(&window, "Boxes of RPN"));
+    slide(&mut window, "stage", 2.5);
+    assert!(says(&window, "From stage 1 to stage 2") && says(&window, "Spread of the regression"));
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn missed_objects_are_listed_with_their_causes() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    // Nothing has a score of 1: every object that was found is below the threshold now.
+    raise(&mut window, Action::Score(1.0));
+    window.harness.get_all_by_label_contains("objects missed").next().expect("a menu").click_accesskit();
+    window.harness.run_steps(3);
+    assert!(says(&window, " × below the threshold"));
+    window.harness.check_accessibility();
+    let object = first_object(&window);
+    let label = format!(", object {object}: ");
+    window.harness.get_all_by_label_contains(&label).next().expect("the first object").click_accesskit();
+    window.harness.run_steps(3);
+    assert_eq!(window.workbench.borrow().state.object, Some(object));
+}
+
+#[test]
+fn images_are_filtered_listed_as_a_grid_checked_measured_and_augmented() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&["shapes:train=12,val=4,test=4"]);
+    window.until("detection", is_detected);
+    assert!(says(&window, "12 listed"));
+    window.harness.get_by_role_and_label(Role::TextInput, "Find").focus();
+    window.harness.run_steps(2);
+    window.harness.get_by_role_and_label(Role::TextInput, "Find").type_text("00001");
+    window.harness.run_steps(2);
+    // 000001, 000010 and 000011
+    assert!(says(&window, "3 listed"));
+    press(&mut window, Role::Button, "Grid");
+    window.harness.check_accessibility();
+    press(&mut window, Role::Button, "shapes-train-000011");
+    window.until("the image of the cell", |w| w.state.shown.as_ref().is_some_and(|s| s.index == 11));
+    press(&mut window, Role::CheckBox, "groups");
+    let with_groups = |w: &Window| {
+        let workbench = w.workbench.borrow();
+        let data = workbench.state.data.clone().expect("open");
+        data.images.iter().filter(|image| image.name.contains("00001") && image.crowds > 0).count()
+    };
+    assert!(says(&window, &format!("{} listed", with_groups(&window))));
+    press(&mut window, Role::Button, "All");
+    assert!(says(&window, "12 listed"));
+    press(&mut window, Role::Button, "Health");
+    press(&mut window, Role::Button, "Check every pixel");
+    window.until("the check", |w| w.state.checked.is_some() && w.state.progress.is_none());
+    let count = window.workbench.borrow().state.checked.as_ref().map_or(0, |found| found.len());
+    assert!(says(&window, if count == 0 { "Nothing found." } else { " findings" }));
+    press(&mut window, Role::Button, "Statistics");
+    window.until("the numbers", |w| w.state.statistics.is_some());
+    assert!(says(&window, "Where objects lie") && says(&window, "Objects by side"));
+    press(&mut window, Role::Button, "Augmentation");
+    window.until("the augmented image", |w| w.state.augmented.as_ref().is_some_and(|a| a.index == 11));
+    press(&mut window, Role::Button, "Another");
+    window.until("another look", |w| w.state.augmented.as_ref().is_some_and(|a| a.epoch == 1));
+    assert!(says(&window, "objects before, "));
+    raise(&mut window, Action::Show(0));
+    window.until("the look of another image", |w| w.state.augmented.as_ref().is_some_and(|a| a.index == 0));
+}
+
+#[test]
+fn a_folder_is_played_by_the_space_key_to_its_end_and_nothing_is_trained() {
+    use boxwright::app::action::Action;
+    use boxwright::engine::playback::{PlaySettings, PlaySource};
+    let folder = tempfile::tempdir().unwrap();
+    for shade in 0..40u8 {
+        let picture = boxwright::imaging::Picture::new(48, 32, [6 * shade, 90, 200]);
+        boxwright::imaging::save_png(&picture, &folder.path().join(format!("{shade:02}.png"))).unwrap();
+    }
+    let mut window = Window::open(&[folder.path().to_str().unwrap()]);
+    window.until("detection", is_detected);
+    assert!(says(&window, "40 listed"));
+    window.harness.key_press(egui::Key::Space);
+    window.until("playing", |w| w.state.playing.is_some());
+    assert!(says(&window, "playing images"));
+    window.harness.key_press(egui::Key::Space);
+    window.until("a hold", |w| w.state.playing.as_ref().is_some_and(|p| p.paused));
+    let held = window.workbench.borrow().state.shown.as_ref().map(|s| s.index);
+    // Ten frames of a second go by slowly enough to be held; the rest need not.
+    let settings = PlaySettings { source: PlaySource::Images, fps: 60.0, looped: false, every_frame: false };
+    raise(&mut window, Action::Play(settings));
+    window.until("the end, looked into", |w| {
+        let last = w.state.shown.as_ref().is_some_and(|s| s.index == 39 && s.trace.is_some());
+        w.state.playing.is_none() && last
+    });
+    let workbench = window.workbench.borrow();
+    assert!(held.is_some_and(|index| index < 39) && workbench.state.training.is_none());
+}
+
+#[test]
+fn a_video_without_its_decoder_is_answered_by_a_sentence() {
+    use boxwright::app::action::Action;
+    use boxwright::engine::playback::{PlaySettings, PlaySource};
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    // The name of a video that is not there fails the same way with and without ffmpeg.
+    let source = PlaySource::File("/no/such/video.mp4".into());
+    let settings = PlaySettings { source, fps: 5.0, looped: false, every_frame: false };
+    raise(&mut window, Action::Play(settings));
+    window.until("the answer", |w| w.state.log.iter().any(|l| l.message.contains("there is no such video")));
+    assert!(window.workbench.borrow().state.playing.is_none());
+}
+
+#[test]
+fn views_are_exported_from_their_panels_and_the_log_opens_what_was_written() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=6,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    raise(&mut window, Action::Export { panel: Panel::Data, path: file("images.csv") });
+    assert_eq!(std::fs::read_to_string(file("images.csv")).unwrap().lines().count(), 7);
+    raise(&mut window, Action::Export { panel: Panel::Image, path: file("image.svg") });
+    assert!(std::fs::read_to_string(file("image.svg")).unwrap().contains("<image "));
+    raise(&mut window, Action::Export { panel: Panel::Evaluation, path: file("scores.csv") });
+    assert!(window.workbench.borrow().state.log.iter().any(|l| l.message.contains("shows nothing yet")));
+    raise(&mut window, Action::SaveResults(file("early.json")));
+    window.until("the refusal", |w| w.state.log.iter().any(|l| l.message.contains("nothing has been evaluated")));
+    raise(&mut window, Action::Evaluate);
+    window.until("the evaluation", |w| w.state.evaluation.is_some());
+    raise(&mut window, Action::Export { panel: Panel::Evaluation, path: file("scores.csv") });
+    assert!(std::fs::read_to_string(file("scores.csv")).unwrap().contains("all classes,"));
+    raise(&mut window, Action::SaveResults(file("results.json")));
+    let written = file("results.json");
+    window.until("the results", |_| written.is_file());
+    press(&mut window, Role::Button, "Export Evaluation");
+    assert!(says(&window, "Evaluation as SVG…") && says(&window, "COCO results…"));
+    window.harness.check_accessibility();
+    window.harness.key_press(egui::Key::Escape);
+    window.harness.run_steps(2);
+    raise(&mut window, Action::Focus(Panel::Log));
+    let line = format!("written: {}", file("scores.csv").display());
+    window.harness.get_all_by_label(&line).for_each(|node| node.click_accesskit());
+    window.harness.run_steps(3);
+    assert!(says(&window, "Open file") && says(&window, "Open its folder"));
+    press(&mut window, Role::Button, "Close line");
+    assert!(!says(&window, "Open file"));
+}
+
+/// The loss of the last iteration, bit for bit.
+fn last_loss(window: &Window) -> Option<u32> {
+    window.workbench.borrow().state.last_step.as_ref().map(|report| report.loss.to_bits())
+}
+
+#[test]
+fn phases_one_by_one_equal_a_whole_step_and_the_way_back_leads_to_the_same_loss() {
+    let mut window = Window::open(&["shapes:train=16,val=4,test=4"]);
+    window.until("detection", is_detected);
+    window.click(Role::Button, "Step");
+    window.until("an iteration", |w| w.state.last_step.is_some() && !w.state.stepping.remembered.is_empty());
+    let whole = last_loss(&window);
+    press(&mut window, Role::Button, "Back one iteration");
+    window.until("the way back", |w| w.state.last_step.is_none() && w.state.curves.len == 0);
+    for next in ["forward", "assign", "sample", "loss", "backward", "update"] {
+        press(&mut window, Role::Button, "Next phase");
+        window.until(next, |w| {
+            let known = w.state.stepped.as_ref().and_then(|s| s.next);
+            w.state.stepping.next.is_some_and(|phase| phase.name() == next) && known == w.state.stepping.next
+        });
+        assert!(says(&window, &format!("before: {next}")));
+    }
+    press(&mut window, Role::Button, "Next phase");
+    window.until("the update", |w| w.state.last_step.is_some());
+    assert_eq!(last_loss(&window), whole);
+    window.until("rest", |w| w.state.training.as_ref().is_some_and(|t| !t.running && t.iteration == 1));
+    press(&mut window, Role::DisclosureTriangle, "Layers");
+    window.harness.key_press(egui::Key::Comma);
+    window.until("the way back by its key", |w| w.state.last_step.is_none());
+    window.harness.key_press(egui::Key::Period);
+    window.until("a step by its key", |w| w.state.last_step.is_some());
+    assert_eq!(last_loss(&window), whole);
+}
+
+#[test]
+fn a_point_of_the_curve_opens_its_batch_or_says_that_it_is_gone() {
+    use boxwright::app::action::Action;
+    use boxwright::app::run_action::RunAction;
+    let mut window = Window::open(&["shapes:train=8,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Step(1));
+    window.until("an iteration", |w| w.state.stepping.remembered.len() == 1);
+    raise(&mut window, Action::Run(RunAction::OpenBatch(1)));
+    assert!(says(&window, "Iteration 1 learnt from"));
+    raise(&mut window, Action::Run(RunAction::OpenBatch(77)));
+    assert!(window.workbench.borrow().state.log.iter().any(|l| l.message.contains("iteration 77 is not in")));
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn a_run_is_listed_scrubbed_and_laid_over_and_settings_are_undone() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    use boxwright::app::run_action::RunAction;
+    use boxwright::train::TrainConfig;
+    let root = tempfile::tempdir().unwrap();
+    let mut window = Window::open(&["shapes:train=8,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Run(RunAction::Root(root.path().to_path_buf())));
+    window.until("an empty list", |w| w.state.runs.list.as_ref().is_some_and(|runs| runs.is_empty()));
+    let first = TrainConfig::new(boxwright::detect::Arch::SsdNano);
+    let wanted = TrainConfig { batch: 2, checkpoint_every: 1, keep_checkpoints: 2, ..first };
+    raise(&mut window, Action::Run(RunAction::Draft(Box::new(TrainConfig { batch: 7, ..wanted.clone() }))));
+    raise(&mut window, Action::Run(RunAction::Draft(Box::new(wanted))));
+    raise(&mut window, Action::Undo);
+    raise(&mut window, Action::Redo);
+    let label = format!("write the run to {}", root.path().join("…").display());
+    press(&mut window, Role::CheckBox, &label);
+    raise(&mut window, Action::Step(2));
+    window.until("two iterations", |w| w.state.training.as_ref().is_some_and(|t| t.iteration == 2 && !t.running));
+    assert_eq!(window.workbench.borrow().state.training.as_ref().map(|t| t.config.train.batch), Some(2));
+    raise(&mut window, Action::StopTraining);
+    window.until("the run in the list", |w| {
+        w.state.training.is_none()
+            && w.state.runs.list.as_ref().is_some_and(|runs| runs.len() == 1 && runs[0].iteration == 2)
+    });
+    let name = window.workbench.borrow().state.runs.list.as_ref().map(|runs| runs[0].name.clone()).expect("listed");
+    raise(&mut window, Action::Focus(Panel::Runs));
+    press(&mut window, Role::Button, &name);
+    window.until("its checkpoints", |w| w.state.runs.details.as_ref().is_some_and(|d| d.checkpoints.len() == 2));
+    press(&mut window, Role::Button, "Scrub the image over 2 checkpoints");
+    window.until("the checkpoints' boxes", |w| w.state.scrubbed.is_some());
+    assert!(says(&window, "after 2 iterations: "));
+    slide(&mut window, "checkpoint", 0.0);
+    assert!(says(&window, "after 1 iterations: "));
+    press(&mut window, Role::CheckBox, "its curves in Losses");
+    window.until("its curves", |w| w.state.runs.overlays.first().is_some_and(|(_, curves)| curves.len == 2));
+    press(&mut window, Role::Button, "Resume");
+    window.until("the run again", |w| w.state.training.as_ref().is_some_and(|t| t.iteration == 2));
+    window.until("its own curves", |w| w.state.curves.len == 2);
+}
+
+#[test]
+fn a_key_is_changed_in_the_sheet_and_one_in_use_is_named() {
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    window.harness.key_press(egui::Key::Questionmark);
+    window.harness.run_steps(2);
+    press(&mut window, Role::Button, "Change the key of Fit image");
+    assert!(says(&window, "Press the new key of “Fit image”"));
+    window.harness.key_press(egui::Key::J);
+    window.harness.run_steps(3);
+    assert_eq!(window.workbench.borrow().settings.keys.get("Fit image").map(String::as_str), Some("J"));
+    press(&mut window, Role::Button, "Change the key of Zoom to selection");
+    window.harness.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::O);
+    window.harness.run_steps(3);
+    assert!(says(&window, "Ctrl+O is the key of “Open image…”"));
+    press(&mut window, Role::Button, "Take it from “Open image…”");
+    {
+        let workbench = window.workbench.borrow();
+        let keys = &workbench.settings.keys;
+        assert_eq!((keys["Zoom to selection"].as_str(), keys["Open image…"].as_str()), ("Ctrl+O", ""));
+    }
+    press(&mut window, Role::Button, "Reset the key of Fit image");
+    assert!(!window.workbench.borrow().settings.keys.contains_key("Fit image"));
+    window.harness.check_accessibility();
+    window.harness.key_press(egui::Key::Escape);
+    window.harness.run_steps(3);
+    assert!(!says(&window, "Find an action") && !says(&window, "Change the key of"));
+}
+
+#[test]
+fn the_look_changes_and_a_layout_is_kept_and_brought_back() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    use boxwright::app::theme::Look;
+    use boxwright::app::window_action::WindowAction;
+    let folder = tempfile::tempdir().unwrap();
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    window.click(Role::Button, "View");
+    until_labelled(&mut window, "High contrast");
+    press(&mut window, Role::RadioButton, "High contrast");
+    assert_eq!(window.workbench.borrow().settings.look, Look::HighContrast);
+    window.harness.key_press(egui::Key::Escape);
+    window.harness.run_steps(3);
+    raise(&mut window, Action::Focus(Panel::Runs));
+    assert!(says(&window, "Read again"), "the Runs panel is in front");
+    raise(&mut window, Action::Window(WindowAction::ExportLayout(folder.path().join("layout.json"))));
+    raise(&mut window, Action::Window(WindowAction::SaveLayout("mine".into())));
+    raise(&mut window, Action::ResetLayout);
+    assert!(!says(&window, "Read again"));
+    window.click(Role::Button, "Layout");
+    until_labelled(&mut window, "Use layout mine");
+    press(&mut window, Role::Button, "Use layout mine");
+    assert!(says(&window, "Read again"));
+    raise(&mut window, Action::ResetLayout);
+    assert!(!says(&window, "Read again"));
+    raise(&mut window, Action::Window(WindowAction::ImportLayout(folder.path().join("layout.json"))));
+    assert!(says(&window, "Read again"));
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn an_error_is_notified_and_leads_to_the_log() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::OpenPath("no/such/place".into()));
+    window.until("the notification", |w| w.state.unseen_errors > 0);
+    until_labelled(&mut window, "Dismiss notification 1");
+    press(&mut window, Role::Button, "Show log");
+    assert!(!says(&window, "Dismiss notification 1"));
+    window.harness.check_accessibility();
+}

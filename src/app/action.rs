@@ -1,7 +1,14 @@
 //! What a person can ask for. Panels raise actions; the workbench applies them after drawing.
 
+use super::export::Format;
 use super::layout::Panel;
+use super::run_action::RunAction;
+use super::window_action::WindowAction;
+use crate::detect::Arch;
+use crate::engine::DeviceChoice;
 use crate::engine::command::ModelChoice;
+use crate::engine::compare::SlotSource;
+use crate::engine::playback::PlaySettings;
 use std::path::PathBuf;
 
 /// One request.
@@ -29,8 +36,52 @@ pub enum Action {
     Step(u64),
     TrainOrPause,
     StopTraining,
+    /// What is asked of a training run, or of those on disk.
+    Run(RunAction),
+    /// What is asked of the window itself.
+    Window(WindowAction),
+    /// Moves the loaded model to another device.
+    UseDevice(DeviceChoice),
+    /// Counts the operations of the loaded model.
+    CountFlops,
     SaveWeights(PathBuf),
     Evaluate,
+    /// Scores somebody's COCO results on the open data.
+    EvaluateResults(PathBuf),
+    /// Counts the confusion matrix again at this score.
+    CountConfusion(f32),
+    SetSlot {
+        slot: usize,
+        source: SlotSource,
+    },
+    ClearSlot(usize),
+    /// Runs what is in the slots on this image.
+    CompareImage(usize),
+    CompareData,
+    /// Looks for what is wrong with the open data; with `pixels` every picture is decoded.
+    CheckData {
+        pixels: bool,
+    },
+    MeasureData,
+    /// Makes an image as training sees it in this epoch.
+    Augment {
+        index: usize,
+        epoch: u64,
+    },
+    Play(PlaySettings),
+    PlayOrPause,
+    StopPlaying,
+    /// Writes what this panel shows, in the format of the file's ending.
+    Export {
+        panel: Panel,
+        path: PathBuf,
+    },
+    /// Writes what was scored last as COCO results.
+    SaveResults(PathBuf),
+    /// Opens a file or folder with the program that the system has for it.
+    Reveal(PathBuf),
+    /// Lays the feature map of this name over the picture.
+    Overlay(String),
     Cancel,
     Score(f32),
     ScoreBy(f32),
@@ -38,6 +89,10 @@ pub enum Action {
     Isolate(Option<u32>),
     /// Selects detection `n` of the image on show.
     Select(Option<usize>),
+    /// Selects annotated object `n` of the image on show.
+    SelectObject(Option<usize>),
+    /// So many removals or stages on, or back, in the panel that was used last.
+    Replay(i64),
     /// Shows a training image of the last step in the Step panel.
     StepImage(usize),
     Fit,
@@ -68,6 +123,23 @@ pub enum Dialog {
     Weights,
     SaveWeights,
     ExportView,
+    /// COCO results to score.
+    Results,
+    /// COCO results for a slot of the comparison.
+    SlotResults(usize),
+    /// Weights for a slot of the comparison.
+    SlotWeights(usize),
+    /// Weights of a network that has none embedded.
+    WeightsOf(Arch),
+    /// The folder of runs.
+    Runs,
+    ExportLayout,
+    ImportLayout,
+    Video,
+    /// A view, as a file of this format.
+    Export(Panel, Format),
+    /// What was scored, as COCO results.
+    SaveResults,
 }
 
 /// Parts of the image view that can be switched.

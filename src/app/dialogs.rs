@@ -1,8 +1,16 @@
 //! File dialogs: they run on a thread of their own and answer with an action, so the window never waits.
 
 use super::action::{Action, Dialog};
+use super::run_action::RunAction;
+use super::window_action::WindowAction;
+use crate::engine::command::ModelChoice;
+use crate::engine::compare::SlotSource;
+use crate::engine::video::EXTENSIONS;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::path::PathBuf;
+
+/// Extensions of weights files.
+const WEIGHTS: [&str; 7] = ["safetensors", "pth", "pt", "th", "tar", "pkl", "weights"];
 
 /// Open dialogs and their answers.
 #[derive(Debug)]
@@ -45,6 +53,48 @@ fn ask(dialog: Dialog) -> Option<Action> {
     let files = rfd::FileDialog::new();
     let opened = |path: Option<PathBuf>| path.map(Action::OpenPath);
     match dialog {
+        Dialog::Results => {
+            files.set_title("Score COCO results").add_filter("JSON", &["json"]).pick_file().map(Action::EvaluateResults)
+        }
+        Dialog::SlotResults(slot) => {
+            let path = files.set_title("Compare COCO results").add_filter("JSON", &["json"]).pick_file()?;
+            Some(Action::SetSlot { slot, source: SlotSource::Results(path) })
+        }
+        Dialog::SlotWeights(slot) => {
+            let path = files.set_title("Compare weights").add_filter("Weights", &WEIGHTS).pick_file()?;
+            let source = SlotSource::Model { choice: ModelChoice::FromWeights, weights: Some(path) };
+            Some(Action::SetSlot { slot, source })
+        }
+        Dialog::Video => opened(files.set_title("Play a video").add_filter("Videos", &EXTENSIONS).pick_file()),
+        Dialog::Export(panel, format) => {
+            let (name, ending) = (panel.name().to_lowercase(), format.ending());
+            let files = files.set_title(format!("Export {}", panel.name())).add_filter(format.name(), &[ending]);
+            let path = files.set_file_name(format!("{name}.{ending}")).save_file()?;
+            // The format was chosen before: a name without an ending gets it.
+            let path = if path.extension().is_none() { path.with_extension(ending) } else { path };
+            Some(Action::Export { panel, path })
+        }
+        Dialog::SaveResults => {
+            let files = files.set_title("Save COCO results").add_filter("JSON", &["json"]);
+            files.set_file_name("results.json").save_file().map(Action::SaveResults)
+        }
+        Dialog::WeightsOf(arch) => {
+            let files = files.set_title(format!("Weights for {arch}")).add_filter("Weights", &WEIGHTS);
+            let (choice, weights) = (ModelChoice::Named(arch.name().into()), Some(files.pick_file()?));
+            Some(Action::LoadModel { choice, weights, allow_partial: false })
+        }
+        Dialog::Runs => {
+            let folder = files.set_title("The folder of runs").pick_folder();
+            folder.map(|folder| Action::Run(RunAction::Root(folder)))
+        }
+        Dialog::ExportLayout => {
+            let path = files.set_title("Export the layout").set_file_name("layout.json").save_file()?;
+            Some(Action::Window(WindowAction::ExportLayout(path)))
+        }
+        Dialog::ImportLayout => {
+            let path = files.set_title("Import a layout").add_filter("JSON", &["json"]).pick_file()?;
+            Some(Action::Window(WindowAction::ImportLayout(path)))
+        }
         Dialog::Image => opened(
             files
                 .set_title("Open an image")
@@ -55,12 +105,7 @@ fn ask(dialog: Dialog) -> Option<Action> {
         Dialog::Annotations => {
             opened(files.set_title("Open COCO annotations").add_filter("JSON", &["json"]).pick_file())
         }
-        Dialog::Weights => opened(
-            files
-                .set_title("Load weights")
-                .add_filter("Weights", &["safetensors", "pth", "pt", "th", "tar", "pkl", "weights"])
-                .pick_file(),
-        ),
+        Dialog::Weights => opened(files.set_title("Load weights").add_filter("Weights", &WEIGHTS).pick_file()),
         Dialog::SaveWeights => {
             files.set_title("Save weights").set_file_name("weights.safetensors").save_file().map(Action::SaveWeights)
         }
@@ -72,7 +117,6 @@ fn ask(dialog: Dialog) -> Option<Action> {
 
 /// Whether a dropped or named file holds weights rather than images.
 pub fn is_weights_path(path: &std::path::Path) -> bool {
-    const KINDS: [&str; 7] = ["safetensors", "pth", "pt", "th", "tar", "pkl", "weights"];
     let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    extension.is_some_and(|e| KINDS.contains(&e.as_str()))
+    extension.is_some_and(|e| WEIGHTS.contains(&e.as_str()))
 }

@@ -2,6 +2,7 @@
 
 use super::action::{Action, Dialog, Layer};
 use super::layout::Panel;
+use super::run_action::RunAction;
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::collections::BTreeMap;
 
@@ -30,7 +31,11 @@ pub fn defaults() -> Vec<Binding> {
         bind("Previous image", &[plain(Key::ArrowLeft), plain(Key::A)], Action::Previous),
         bind("Train or pause", &[plain(Key::Space)], Action::TrainOrPause),
         bind("Step one iteration", &[plain(Key::Period)], Action::Step(1)),
+        bind("One step back", &[plain(Key::Comma)], Action::Replay(-1)),
         bind("Step ten iterations", &[with(Modifiers::SHIFT, Key::Period)], Action::Step(10)),
+        bind("Next phase", &[with(Modifiers::ALT, Key::Period)], Action::Run(RunAction::Phase)),
+        bind("Step to the end of the epoch", &[], Action::Run(RunAction::StepEpoch)),
+        bind("Find the learning rate", &[], Action::Run(RunAction::FindRate)),
         bind("Fit image", &[plain(Key::Num0)], Action::Fit),
         bind("Zoom 100 %", &[plain(Key::Num1)], Action::ActualSize),
         bind("Zoom to selection", &[plain(Key::Z)], Action::ZoomSelection),
@@ -54,12 +59,19 @@ pub fn defaults() -> Vec<Binding> {
         bind("Export view as PNG…", &[with(Modifiers::COMMAND, Key::E)], Action::OpenDialog(Dialog::ExportView)),
         bind("Open the Shapes sample", &[], Action::OpenData { path: "shapes".into(), split: Some("test".into()) }),
         bind("Evaluate on the open data", &[], Action::Evaluate),
+        bind("Score COCO results…", &[], Action::OpenDialog(Dialog::Results)),
+        bind("Compare on the open data", &[], Action::CompareData),
         bind("Start training on the open data", &[], Action::StartTraining { from_current: false }),
         bind("Stop training", &[], Action::StopTraining),
+        bind("Play or pause", &[], Action::PlayOrPause),
+        bind("Stop playing", &[], Action::StopPlaying),
+        bind("Play a video…", &[], Action::OpenDialog(Dialog::Video)),
+        bind("Check the open data", &[], Action::CheckData { pixels: false }),
+        bind("Save COCO results…", &[], Action::OpenDialog(Dialog::SaveResults)),
         bind("Cancel", &[], Action::Cancel),
         bind("Undo", &[with(Modifiers::COMMAND, Key::Z)], Action::Undo),
         bind("Redo", &[with(Modifiers::COMMAND.plus(Modifiers::SHIFT), Key::Z)], Action::Redo),
-        bind("Light or dark", &[], Action::ToggleTheme),
+        bind("Next theme", &[], Action::ToggleTheme),
         bind("Reset layout", &[], Action::ResetLayout),
         bind("Full screen", &[plain(Key::F)], Action::FullScreen),
         bind("Keys", &[with(Modifiers::SHIFT, Key::Slash), plain(Key::Questionmark)], Action::ToggleHelp),
@@ -80,7 +92,7 @@ pub fn defaults() -> Vec<Binding> {
     for (class, (key, name)) in DIGITS.into_iter().enumerate() {
         all.push(bind(name, &[with(Modifiers::ALT, key)], Action::Isolate(Some(class as u32))));
     }
-    const PANELS: [&str; 7] = [
+    const PANELS: [&str; 13] = [
         "Panel: Data",
         "Panel: Model",
         "Panel: Image",
@@ -88,6 +100,12 @@ pub fn defaults() -> Vec<Binding> {
         "Panel: Step",
         "Panel: Evaluation",
         "Panel: Log",
+        "Panel: Features",
+        "Panel: Compare",
+        "Panel: Anchors",
+        "Panel: Proposals",
+        "Panel: Suppression",
+        "Panel: Runs",
     ];
     for (name, panel) in PANELS.into_iter().zip(Panel::ALL) {
         all.push(bind(name, &[], Action::Focus(panel)));
@@ -95,12 +113,14 @@ pub fn defaults() -> Vec<Binding> {
     all
 }
 
-/// The defaults with the user's own keys in their place; unreadable ones are left out and named.
+/// The defaults with the user's own keys in their place, where an empty text is no key; unreadable ones are left out
+/// and named.
 pub fn bindings(changed: &BTreeMap<String, String>) -> (Vec<Binding>, Vec<String>) {
     let mut all = defaults();
     let mut wrong = Vec::new();
     for (name, text) in changed {
         match (all.iter_mut().find(|b| b.name == name), parse(text)) {
+            (Some(binding), _) if text.trim().is_empty() => binding.keys.clear(),
             (Some(binding), Some(shortcut)) => binding.keys = vec![shortcut],
             (Some(_), None) => wrong.push(format!("{name}: {text:?} is no key; write it like Ctrl+Shift+O")),
             (None, _) => wrong.push(format!("{name:?} is no action; see the palette for their names")),
@@ -124,6 +144,27 @@ pub fn parse(text: &str) -> Option<KeyboardShortcut> {
     }
     key.map(|key| KeyboardShortcut::new(modifiers, key))
 }
+
+/// A shortcut as [`parse`] reads it.
+pub fn write(shortcut: &KeyboardShortcut) -> String {
+    let KeyboardShortcut { modifiers, logical_key } = shortcut;
+    let held = [("Ctrl", modifiers.command || modifiers.ctrl), ("Shift", modifiers.shift), ("Alt", modifiers.alt)];
+    let mut parts: Vec<&str> = held.into_iter().filter(|(_, held)| *held).map(|(name, _)| name).collect();
+    parts.push(logical_key.name());
+    parts.join("+")
+}
+
+/// What another action than `name` is called that `shortcut` starts already.
+pub fn taken_by(bindings: &[Binding], name: &str, shortcut: &KeyboardShortcut) -> Option<&'static str> {
+    if [Key::OpenBracket, Key::CloseBracket].contains(&shortcut.logical_key) {
+        return Some(SCORE);
+    }
+    let same = |own: &KeyboardShortcut| write(own) == write(shortcut);
+    bindings.iter().find(|b| b.name != name && b.keys.iter().any(same)).map(|b| b.name)
+}
+
+/// What `[` and `]` do; they repeat while held and cannot be changed.
+pub const SCORE: &str = "Score threshold −0.05, +0.05 (with Shift 0.01)";
 
 /// The actions whose keys were pressed in this frame; none while text is being typed.
 pub fn pressed(ctx: &egui::Context, bindings: &[Binding]) -> Vec<Action> {
@@ -183,5 +224,19 @@ mod tests {
         let fit = all.iter().find(|b| b.name == "Fit image").unwrap();
         assert_eq!(fit.keys, [with(Modifiers::COMMAND.plus(Modifiers::SHIFT), Key::F)]);
         assert_eq!(wrong.len(), 2);
+        changed.insert("Fit image".to_string(), String::new());
+        assert!(bindings(&changed).0.iter().find(|b| b.name == "Fit image").unwrap().keys.is_empty());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_a_key_in_use_is_known() {
+        let all = defaults();
+        for key in all.iter().flat_map(|b| &b.keys) {
+            assert_eq!(parse(&write(key)).as_ref(), Some(key), "{}", write(key));
+        }
+        let open = with(Modifiers::COMMAND, Key::O);
+        assert_eq!(taken_by(&all, "Fit image", &open), Some("Open image…"));
+        assert_eq!(taken_by(&all, "Open image…", &open), None);
+        assert_eq!(taken_by(&all, "Fit image", &plain(Key::OpenBracket)), Some(SCORE));
     }
 }

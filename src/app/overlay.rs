@@ -1,4 +1,4 @@
-//! What lies over the panels: the palette and the sheet of keys.
+//! The palette: every action by name, found by its letters.
 
 use super::action::Action;
 use super::keys::Binding;
@@ -68,32 +68,6 @@ impl Palette {
 fn matches(query: &str, name: &str) -> bool {
     let mut letters = name.chars().flat_map(char::to_lowercase);
     query.chars().flat_map(char::to_lowercase).filter(|c| !c.is_whitespace()).all(|q| letters.any(|l| l == q))
-}
-
-/// Draws the sheet of keys; true when it is to be closed.
-pub fn help(ctx: &Context, bindings: &[Binding]) -> bool {
-    let response = egui::Modal::new(egui::Id::unique("keys")).show(ctx, |ui| {
-        ui.heading("Keys");
-        ScrollArea::vertical().max_height(520.0).show(ui, |ui| {
-            egui::Grid::new("key table").num_columns(2).striped(true).show(ui, |ui| {
-                for binding in bindings.iter().filter(|b| !b.keys.is_empty()) {
-                    let keys: Vec<String> = binding.keys.iter().map(|k| ctx.format_shortcut(k)).collect();
-                    ui.monospace(keys.join("  "));
-                    ui.label(binding.name);
-                    ui.end_row();
-                }
-                ui.monospace("[ ]");
-                ui.label("Score threshold −0.05, +0.05 (with Shift 0.01)");
-                ui.end_row();
-                ui.monospace("wheel, drag");
-                ui.label("Zoom at the pointer, move the image");
-                ui.end_row();
-            });
-        });
-        ui.label("Keys can be changed in settings.json, by the names above.");
-        ui.button("Close").clicked()
-    });
-    response.inner || response.should_close()
 }
 
 #[cfg(test)]

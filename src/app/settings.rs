@@ -2,6 +2,7 @@
 
 use super::action::Layer;
 use super::layout::{self, Panel};
+use super::theme::Look;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ const RECENT: usize = 12;
 #[serde(default)]
 pub struct Settings {
     pub version: u32,
-    pub dark: bool,
+    pub look: Look,
     pub scale: f32,
     pub score: f32,
     pub layers: Vec<Layer>,
@@ -23,19 +24,25 @@ pub struct Settings {
     /// Keys that differ from the defaults, by action name: "Ctrl+O".
     pub keys: BTreeMap<String, String>,
     pub layout: Option<egui_tiles::Tree<Panel>>,
+    /// Layouts by the names that they were saved under.
+    pub layouts: BTreeMap<String, egui_tiles::Tree<Panel>>,
+    /// The folder that runs are written to and listed from.
+    pub runs: PathBuf,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             version: VERSION,
-            dark: true,
+            look: Look::Dark,
             scale: 1.0,
             score: 0.4,
             layers: vec![Layer::Truth, Layer::Predictions, Layer::Labels],
             recent: Vec::new(),
             keys: BTreeMap::new(),
             layout: None,
+            layouts: BTreeMap::new(),
+            runs: PathBuf::from("runs"),
         }
     }
 }
@@ -69,6 +76,10 @@ impl Settings {
         settings.score = if settings.score.is_finite() { settings.score.clamp(0.0, 1.0) } else { 0.4 };
         settings.recent.truncate(RECENT);
         settings.layout = settings.layout.filter(layout::is_complete);
+        settings.layouts.retain(|_, layout| layout::is_complete(layout));
+        if settings.runs.as_os_str().is_empty() {
+            settings.runs = Self::default().runs;
+        }
         settings
     }
 
@@ -116,9 +127,12 @@ mod tests {
     fn settings_round_trip_and_nonsense_becomes_the_default() {
         let mut settings = Settings { score: 0.7, layout: Some(layout::default_layout()), ..Settings::default() };
         settings.toggle(Layer::Anchors);
+        settings.look = Look::HighContrast;
+        settings.layouts.insert("mine".into(), layout::default_layout());
         let read = Settings::read(&serde_json::to_string(&settings).unwrap());
         assert_eq!(read.score, 0.7);
-        assert!(read.shows(Layer::Anchors) && read.layout.is_some());
+        assert!(read.shows(Layer::Anchors) && read.layout.is_some() && read.layouts.contains_key("mine"));
+        assert_eq!(read.look, Look::HighContrast);
         assert_eq!(Settings::read("{nonsense").score, Settings::default().score);
         assert_eq!(Settings::read(r#"{"version":99,"score":0.9}"#).score, Settings::default().score);
         assert_eq!(Settings::read(r#"{"version":1,"score":7.0}"#).score, 1.0);

@@ -1,11 +1,18 @@
 //! What the window knows: a pure fold over the engine's events.
 
+use super::past_runs::PastRuns;
+use super::stepping::Stepping;
 use crate::data::dataset::Finding;
+use crate::data::statistics::Statistics;
+use crate::detect::Config;
+use crate::engine::compare::{CompareSummary, ComparedImage, SLOTS, SlotSummary};
+use crate::engine::curves::Curves;
+use crate::engine::devices::DeviceInfo;
 use crate::engine::event::{DataSummary, EvalSummary, ModelSummary};
-use crate::engine::{Event, Severity, Shown, Stepped};
-use crate::stats::MinMaxPyramid;
+use crate::engine::playback::PlayStatus;
+use crate::engine::{Augmented, Event, Scrubbed, Severity, Shown, Stepped};
 use crate::train::{RunConfig, StepReport};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,47 +49,9 @@ pub struct Training {
     pub config: Arc<RunConfig>,
     pub folder: Option<PathBuf>,
     pub iteration: u64,
+    /// Iterations that one pass over the data takes.
+    pub epoch: u64,
     pub running: bool,
-}
-
-/// Curves of one run, by name: loss parts, "loss", "learning rate", "gradient norm".
-#[derive(Debug, Default)]
-pub struct Curves {
-    pub series: BTreeMap<String, MinMaxPyramid>,
-    /// Exponentially smoothed twins.
-    pub smooth: BTreeMap<String, MinMaxPyramid>,
-    averages: BTreeMap<String, crate::stats::MovingAverage>,
-    /// Iteration of the first point.
-    pub first: u64,
-    pub len: usize,
-    pub iterations_per_second: f64,
-    pub data_share: f64,
-}
-
-impl Curves {
-    fn add(&mut self, report: &StepReport) {
-        if self.len == 0 {
-            self.first = report.iteration;
-        }
-        let mut values = vec![
-            ("loss".to_string(), report.loss),
-            ("learning rate".to_string(), report.learning_rate),
-            ("gradient norm".to_string(), report.gradient_norm as f32),
-        ];
-        values.extend(report.parts.iter().cloned());
-        for (name, value) in values {
-            let average = self.averages.entry(name.clone()).or_insert_with(|| crate::stats::MovingAverage::new(0.95));
-            let smoothed = average.add(value);
-            self.series.entry(name.clone()).or_default().push(value);
-            self.smooth.entry(name).or_default().push(smoothed);
-        }
-        self.len += 1;
-        let rate = 1.0 / report.seconds.max(1e-9);
-        let share = report.data_seconds / report.seconds.max(1e-9);
-        let follow = if self.len == 1 { 1.0 } else { 0.1 };
-        self.iterations_per_second += follow * (rate - self.iterations_per_second);
-        self.data_share += follow * (share - self.data_share);
-    }
 }
 
 /// Everything that panels read.
@@ -98,13 +67,40 @@ pub struct State {
     pub training: Option<Training>,
     pub last_step: Option<Arc<StepReport>>,
     pub curves: Curves,
+    pub stepping: Stepping,
+    pub runs: PastRuns,
+    /// The devices there are, and the name of the one in use.
+    pub devices: Option<(Arc<Vec<DeviceInfo>>, String)>,
+    pub scrubbed: Option<Arc<Scrubbed>>,
+    /// Counts changes of `scrubbed`.
+    pub scrubbed_version: u64,
     pub evaluation: Option<Arc<EvalSummary>>,
+    /// Counts changes of `evaluation`.
+    pub evaluation_version: u64,
+    /// What is compared, by slot.
+    pub slots: [Option<SlotSummary>; SLOTS],
+    /// Counts changes of `slots`.
+    pub slots_version: u64,
+    pub compared: Option<Arc<ComparedImage>>,
+    /// Counts changes of `compared`.
+    pub compared_version: u64,
+    pub comparison: Option<Arc<CompareSummary>>,
+    /// What the check of the open data found.
+    pub checked: Option<Arc<Vec<Finding>>>,
+    pub statistics: Option<Arc<Statistics>>,
+    pub augmented: Option<Arc<Augmented>>,
+    /// Counts changes of `augmented`.
+    pub augmented_version: u64,
+    /// What plays.
+    pub playing: Option<PlayStatus>,
     pub progress: Option<Progress>,
     pub log: VecDeque<LogLine>,
     /// Errors that nobody has looked at yet.
     pub unseen_errors: usize,
     /// The image that was asked for last.
     pub wanted: usize,
+    /// The selected object of the image on show, an index into its annotated ones.
+    pub object: Option<usize>,
 }
 
 impl State {
@@ -116,7 +112,14 @@ impl State {
                 self.progress = Some(Progress { task, done, total, per_second });
             }
             Event::Idle { .. } => self.progress = None,
-            Event::ModelLoaded(model) => {
+            Event::ModelLoaded(mut model) => {
+                let same = self.model.as_ref().filter(|before| {
+                    before.config.arch() == model.config.arch() && before.parameters == model.parameters
+                });
+                // Operations are counted once a network, not once a change of its limits.
+                if let Some(before) = same.filter(|_| model.flops == 0.0) {
+                    Arc::make_mut(&mut model).flops = before.flops;
+                }
                 let report = model.report.as_ref().map(|r| format!(", {:.1} % of it loaded", r.coverage * 100.0));
                 let text =
                     format!("{} with {} weights{}", model.config.arch(), model.weights, report.unwrap_or_default());
@@ -133,14 +136,24 @@ impl State {
                 self.shown = None;
                 self.shown_version += 1;
                 self.evaluation = None;
+                self.evaluation_version += 1;
+                self.compared = None;
+                self.compared_version += 1;
+                self.comparison = None;
+                self.scrubbed = None;
+                self.scrubbed_version += 1;
+                self.checked = None;
+                self.statistics = None;
+                self.augmented = None;
                 self.wanted = 0;
             }
             Event::Shown { .. } => {}
-            Event::TrainingReady { config, iteration, folder } => {
+            Event::TrainingReady { config, iteration, epoch, folder } => {
                 let place = folder.as_ref().map_or("not written to disk".into(), |f| format!("in {}", f.display()));
                 self.note(Severity::Info, "training", format!("run ready at iteration {iteration}, {place}"));
-                self.training = Some(Training { config, folder, iteration, running: false });
-                self.curves = Curves::default();
+                self.training = Some(Training { config, folder, iteration, epoch, running: false });
+                self.curves = Curves::with_decay(self.curves.decay());
+                self.stepping = Stepping::default();
                 self.last_step = None;
                 self.stepped = None;
             }
@@ -155,12 +168,24 @@ impl State {
                     training.iteration = report.iteration;
                 }
                 self.curves.add(&report);
+                self.stepping.next = None;
+                self.stepping.left = None;
+                if self.stepping.incident.as_ref().is_some_and(|incident| incident.iteration <= report.iteration) {
+                    self.stepping.incident = None;
+                }
                 self.last_step = Some(report);
             }
+            event @ (Event::Phase { .. }
+            | Event::WentBack { .. }
+            | Event::Remembered(_)
+            | Event::Incident(_)
+            | Event::Replayed(_)
+            | Event::RateFound(_)) => self.fold_step(event),
             Event::TrainingEnded { iteration, finished } => {
                 let how = if finished { "finished" } else { "stopped" };
                 self.note(Severity::Info, "training", format!("{how} after iteration {iteration}"));
                 self.training = None;
+                self.stepping.next = None;
             }
             Event::Evaluated(summary) => {
                 let [ap, ap50, ..] = summary.result.stats;
@@ -175,6 +200,37 @@ impl State {
                 );
                 self.note(Severity::Info, "evaluation", text);
                 self.evaluation = Some(summary);
+                self.evaluation_version += 1;
+            }
+            Event::Confused(confusion) => {
+                if let Some(evaluation) = &mut self.evaluation {
+                    Arc::make_mut(evaluation).confusion = confusion;
+                }
+            }
+            Event::Slots(slots) => {
+                self.slots = slots;
+                self.slots_version += 1;
+                self.comparison = None;
+            }
+            Event::ImageCompared { .. } | Event::Augmented { .. } | Event::Scrubbed { .. } => {}
+            Event::Devices { list, current } => self.devices = Some((list, current)),
+            Event::Flops(flops) => {
+                if let Some(model) = &mut self.model {
+                    Arc::make_mut(model).flops = flops;
+                }
+            }
+            Event::Checked(findings) => {
+                let errors = findings.iter().filter(|f| f.severity == crate::data::Severity::Error).count();
+                self.note(Severity::Info, "check", format!("{} findings, {errors} of them errors", findings.len()));
+                self.checked = Some(findings);
+            }
+            Event::Measured(statistics) => self.statistics = Some(statistics),
+            Event::Playing(status) => self.playing = status,
+            Event::DataCompared(comparison) => {
+                let text =
+                    format!("{} sides on {}: {:.1} s", comparison.sides.len(), comparison.data, comparison.seconds);
+                self.note(Severity::Info, "comparison", text);
+                self.comparison = Some(comparison);
             }
             Event::Saved { path } => self.note(Severity::Info, "save", format!("written: {}", path.display())),
         }
@@ -199,6 +255,12 @@ impl State {
         };
         let object = finding.object.map(|o| format!(" object {o}")).unwrap_or_default();
         self.note(severity, "data", format!("{}{object}: {}: {}", finding.file, finding.rule, finding.message));
+    }
+
+    /// Settings of the network that looks at images: those of the run while there is one.
+    pub fn config(&self) -> Option<&Config> {
+        let training = self.training.as_ref().map(|t| &t.config.model);
+        training.or(self.model.as_ref().map(|m| &m.config))
     }
 
     /// Number of images of the open data.

@@ -1,55 +1,77 @@
 //! The window: drains the engine, draws the panels, applies what they asked for.
 
-use super::action::{Action, Dialog};
+mod collecting;
+mod comfort;
+mod exporting;
+mod menus;
+mod training;
+
+use super::action::{Action, Dialog, Layer};
 use super::bridge::{self, Messages};
 use super::dialogs::{Dialogs, is_weights_path};
+use super::key_sheet::KeySheet;
 use super::keys::{self, Binding};
 use super::layout::{self, Panel};
-use super::overlay::{Palette, help};
+use super::layout_menu::LayoutMenu;
+use super::overlay::Palette;
+use super::panels::compare::ComparePanel;
 use super::panels::data::DataPanel;
-use super::panels::evaluation;
+use super::panels::evaluation::EvaluationPanel;
+use super::panels::features::FeaturesPanel;
 use super::panels::image::{ImagePanel, Wish};
 use super::panels::log::LogPanel;
 use super::panels::losses::LossesPanel;
 use super::panels::model::ModelPanel;
+use super::panels::pipeline::PipelinePanels;
+use super::panels::runs::RunsPanel;
 use super::panels::step::StepPanel;
+use super::run_action::RunAction;
 use super::settings::Settings;
 use super::state::State;
 use super::theme;
+use super::toasts::Toasts;
+use super::window_action::WindowAction;
 use crate::cli::WindowArguments;
-use crate::detect::{Arch, Config};
+use crate::detect::Arch;
 use crate::engine::command::ModelChoice;
+use crate::engine::history::History;
+use crate::engine::video::is_video_path;
 use crate::engine::{Command, Engine, Event, Severity};
-use crate::train::{RunConfig, TrainConfig};
 use egui::{Context, Ui, ViewportCommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use training::Edit;
 
 /// Time that one frame may spend on taking events in.
 const DRAIN_BUDGET: Duration = Duration::from_millis(4);
 /// A repaint after an event comes this late, so that a burst of events makes one frame.
 const WAKE_DELAY: Duration = Duration::from_millis(10);
-const UNDO_STEPS: usize = 100;
 
 /// The program's window.
 pub struct Workbench {
     engine: Engine,
+    history: History,
     pub state: State,
     pub settings: Settings,
     tree: egui_tiles::Tree<Panel>,
     panels: Panels,
     bindings: Vec<Binding>,
     palette: Palette,
-    help: bool,
+    sheet: KeySheet,
+    layouts: LayoutMenu,
+    toasts: Toasts,
     full_screen: bool,
     dialogs: Dialogs,
-    /// Model settings to go back to, and to go forward to again.
-    undo: Vec<Config>,
-    redo: Vec<Config>,
+    /// Settings to go back to, and to go forward to again.
+    undo: Vec<Edit>,
+    redo: Vec<Edit>,
     drawing: Messages,
     shown_seen: u64,
     stepped_seen: u64,
+    compared_seen: u64,
+    scrubbed_seen: u64,
+    augmented_seen: u64,
     times: Option<Times>,
     exit_at: Option<Instant>,
     saved: String,
@@ -65,6 +87,11 @@ struct Panels {
     losses: LossesPanel,
     step: StepPanel,
     log: LogPanel,
+    evaluation: EvaluationPanel,
+    compare: ComparePanel,
+    features: FeaturesPanel,
+    pipeline: PipelinePanels,
+    runs: RunsPanel,
 }
 
 /// What `--verbose` prints once each.
@@ -105,19 +132,25 @@ impl Workbench {
         settings: Settings,
         drawing: Messages,
     ) -> Result<Self, String> {
+        theme::install_fonts(ctx);
         let wake = ctx.clone();
-        let engine = Engine::start(arguments.device, Arc::new(move || wake.request_repaint_after(WAKE_DELAY)))
+        let wake: crate::engine::Wake = Arc::new(move || wake.request_repaint_after(WAKE_DELAY));
+        let engine = Engine::start(arguments.device, wake.clone())
             .map_err(|e| format!("the engine's thread does not start: {e}"))?;
+        let history = History::start(wake).map_err(|e| format!("no thread reads the runs: {e}"))?;
         let (bindings, wrong) = keys::bindings(&settings.keys);
         let mut workbench = Self {
             engine,
+            history,
             state: State::default(),
             tree: settings.layout.clone().unwrap_or_else(layout::default_layout),
             settings,
             panels: Panels::default(),
             bindings,
             palette: Palette::default(),
-            help: false,
+            sheet: KeySheet::default(),
+            layouts: LayoutMenu::default(),
+            toasts: Toasts::default(),
             full_screen: false,
             dialogs: Dialogs::default(),
             undo: Vec::new(),
@@ -125,6 +158,9 @@ impl Workbench {
             drawing,
             shown_seen: 0,
             stepped_seen: 0,
+            compared_seen: 0,
+            scrubbed_seen: 0,
+            augmented_seen: 0,
             times: None,
             exit_at: arguments.exit_after.map(|s| Instant::now() + Duration::from_secs_f32(s.max(0.0))),
             saved: String::new(),
@@ -133,8 +169,9 @@ impl Workbench {
         for message in wrong {
             workbench.state.note(Severity::Warning, "keys", message);
         }
-        theme::apply(ctx, workbench.settings.dark, workbench.settings.scale);
+        theme::apply(ctx, workbench.settings.look, workbench.settings.scale);
         workbench.open_at_start(&arguments.paths);
+        workbench.send(Command::ListDevices);
         Ok(workbench)
     }
 
@@ -167,7 +204,9 @@ impl Workbench {
     }
 
     fn open_path(&mut self, path: &Path) {
-        if is_weights_path(path) {
+        if is_video_path(path) {
+            self.play_file(path.to_path_buf());
+        } else if is_weights_path(path) {
             let weights = Some(path.to_path_buf());
             self.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
         } else {
@@ -194,14 +233,26 @@ impl Workbench {
                 times.detections = true;
                 eprintln!("first detections after {:.2} s", times.start.elapsed().as_secs_f64());
             }
-            self.state.wanted = shown.index;
+            if !shown.is_live() {
+                self.state.wanted = shown.index;
+            }
+            if self.state.shown.as_ref().is_none_or(|s| s.index != shown.index) {
+                self.state.object = None;
+            }
             self.state.shown = Some(shown);
             self.state.shown_version += 1;
         }
         if let Some(stepped) = self.engine.slots.stepped.newer(&mut self.stepped_seen) {
-            self.state.stepped = Some(stepped);
-            self.state.stepped_version += 1;
-            self.panels.step.select_image(0);
+            self.take_stepped(stepped);
+        }
+        self.take_answers();
+        if let Some(augmented) = self.engine.slots.augmented.newer(&mut self.augmented_seen) {
+            self.state.augmented = Some(augmented);
+            self.state.augmented_version += 1;
+        }
+        if let Some(compared) = self.engine.slots.compared.newer(&mut self.compared_seen) {
+            self.state.compared = Some(compared);
+            self.state.compared_version += 1;
         }
         for message in self.drawing.take() {
             self.state.note(Severity::Error, "drawing", message);
@@ -210,11 +261,12 @@ impl Workbench {
 
     /// What an event sets going, beyond what the state remembers of it.
     fn react(&mut self, event: &Event) {
-        if let Event::Log { severity: Severity::Error, .. } = event {
-            layout::focus(&mut self.tree, Panel::Log);
-        }
+        self.follow_run(event);
         if let Event::Evaluated(_) = event {
             layout::focus(&mut self.tree, Panel::Evaluation);
+        }
+        if let Event::DataCompared(_) = event {
+            layout::focus(&mut self.tree, Panel::Compare);
         }
         if let Event::Stepped(_) = event
             && self.state.curves.len == 0
@@ -237,9 +289,7 @@ impl Workbench {
             }
             Action::Configure(config) => {
                 if let Some(model) = &self.state.model {
-                    self.undo.push(model.config.clone());
-                    self.undo.truncate(UNDO_STEPS);
-                    self.redo.clear();
+                    self.remember(Edit::Model(Box::new(model.config.clone())));
                 }
                 self.send(Command::Configure(config));
             }
@@ -260,8 +310,33 @@ impl Workbench {
                 }
             }
             Action::StopTraining => self.send(Command::StopTraining),
+            Action::Run(action) => self.apply_run(action),
+            Action::Window(action) => self.apply_window(ctx, action),
+            Action::UseDevice(device) => self.send(Command::UseDevice(device)),
+            Action::CountFlops => self.send(Command::CountFlops),
             Action::SaveWeights(path) => self.send(Command::Save { path }),
             Action::Evaluate => self.send(Command::Evaluate),
+            Action::EvaluateResults(path) => self.send(Command::EvaluateResults { path }),
+            Action::CountConfusion(score) => self.send(Command::Confusion { score }),
+            Action::SetSlot { slot, source } => self.send(Command::SetSlot { slot, source }),
+            Action::ClearSlot(slot) => self.send(Command::ClearSlot { slot }),
+            Action::CompareImage(index) if index < self.state.images() => self.send(Command::CompareImage { index }),
+            Action::CompareImage(_) => {
+                self.state.note(Severity::Info, "comparison", "frames of a video are not compared; show an image");
+            }
+            Action::CheckData { .. } | Action::MeasureData | Action::Augment { .. } => self.collect(action),
+            Action::Play(_) | Action::PlayOrPause | Action::StopPlaying => self.collect(action),
+            Action::Export { .. } | Action::ExportView(_) | Action::SaveResults(_) | Action::Reveal(_) => {
+                self.send_out(action);
+            }
+            Action::CompareData => self.send(Command::CompareData),
+            Action::Overlay(map) => {
+                self.panels.image.lay_over(map);
+                if !self.settings.shows(Layer::HeatMap) {
+                    self.settings.toggle(Layer::HeatMap);
+                }
+                layout::focus(&mut self.tree, Panel::Image);
+            }
             Action::Cancel => self.send(Command::Cancel),
             Action::Score(score) => self.settings.score = score.clamp(0.0, 1.0),
             Action::ScoreBy(by) => self.settings.score = (self.settings.score + by).clamp(0.0, 1.0),
@@ -269,33 +344,48 @@ impl Workbench {
             Action::Isolate(class) => self.panels.image.isolated = class,
             Action::Select(selected) => self.panels.image.selected = selected,
             Action::StepImage(image) => self.panels.step.select_image(image),
-            Action::Fit => self.panels.image.wish(Wish::Fit),
-            Action::ActualSize => self.panels.image.wish(Wish::Actual),
-            Action::ZoomSelection => self.panels.image.wish(Wish::Selection),
-            Action::ZoomBy(factor) => self.panels.image.wish(Wish::Zoom(factor)),
-            Action::Focus(panel) => layout::focus(&mut self.tree, panel),
-            Action::ResetLayout => self.tree = layout::default_layout(),
-            Action::ToggleTheme => {
-                self.settings.dark = !self.settings.dark;
-                theme::apply(ctx, self.settings.dark, self.settings.scale);
+            Action::SelectObject(object) => self.state.object = object,
+            Action::Replay(by) => {
+                if !self.panels.pipeline.replay(by) && by < 0 {
+                    self.apply_run(RunAction::Back);
+                }
             }
+            Action::Fit => self.wish(Wish::Fit),
+            Action::ActualSize => self.wish(Wish::Actual),
+            Action::ZoomSelection => self.wish(Wish::Selection),
+            Action::ZoomBy(factor) => self.wish(Wish::Zoom(factor)),
+            Action::Focus(panel) if layout::is_hidden(&self.tree, panel) => {
+                let text = format!("this detector has nothing for the {} panel", panel.name());
+                self.state.note(Severity::Info, "layout", text);
+            }
+            Action::Focus(panel) => {
+                self.panels.pipeline.attention = Some(panel);
+                layout::focus(&mut self.tree, panel);
+            }
+            Action::ResetLayout => self.tree = layout::default_layout(),
+            Action::ToggleTheme => self.apply_window(ctx, WindowAction::Look(self.settings.look.next())),
             Action::UiScale(scale) => {
                 self.settings.scale = scale.clamp(0.5, 3.0);
-                theme::apply(ctx, self.settings.dark, self.settings.scale);
+                theme::apply(ctx, self.settings.look, self.settings.scale);
             }
-            Action::ToggleHelp => self.help = !self.help,
+            Action::ToggleHelp => self.sheet.toggle(),
             Action::TogglePalette => self.palette.toggle(),
             Action::FullScreen => {
                 self.full_screen = !self.full_screen;
                 ctx.send_viewport_cmd(ViewportCommand::Fullscreen(self.full_screen));
             }
             Action::ClearLog => self.state.log.clear(),
-            Action::ExportView(path) => self.export(path),
+            Action::Clear if self.toasts.dismiss() => {}
             Action::Clear => {
                 self.panels.image.selected = None;
                 self.panels.image.isolated = None;
+                self.state.object = None;
             }
         }
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        self.panels.pipeline.canvas(&mut self.panels.image).wish(wish);
     }
 
     fn show(&mut self, index: usize) {
@@ -304,59 +394,10 @@ impl Workbench {
         self.send(Command::Show { index: self.state.wanted });
     }
 
-    fn travel(&mut self, back: bool) {
-        let Some(model) = &self.state.model else { return };
-        let current = model.config.clone();
-        let (from, to) = if back { (&mut self.undo, &mut self.redo) } else { (&mut self.redo, &mut self.undo) };
-        // A model loaded since then has other settings; going back into those of another one would break it.
-        let Some(config) = from.pop().filter(|c| c.arch() == current.arch() && c.classes() == current.classes()) else {
-            self.state.note(Severity::Info, "undo", "there is nothing to undo or redo");
-            return;
-        };
-        to.push(current);
-        self.send(Command::Configure(Box::new(config)));
-    }
-
-    /// Prepares a run on the open data; false when there is none to train on.
-    fn start_training(&mut self, from_current: bool) -> bool {
-        let Some(data) = self.state.data.clone() else {
-            self.state.note(Severity::Error, "training", "open a data set to train on first");
-            return false;
-        };
-        let loaded = self.state.model.as_ref().map(|m| m.config.clone());
-        let arch = loaded.as_ref().map_or(Arch::SsdNano, Config::arch);
-        let fits = loaded.as_ref().is_some_and(|c| c.classes() == data.classes);
-        let model = match loaded {
-            Some(config) if fits => config,
-            _ => Config::new(arch, &data.classes),
-        };
-        let train = match &self.panels.step.draft {
-            Some((of, draft)) if *of == arch => draft.clone(),
-            _ => TrainConfig::new(arch),
-        };
-        let config = RunConfig { data: data.path.clone(), split: Some(data.split.clone()), train, model };
-        let folder = self.panels.step.folder(arch);
-        self.send(Command::StartTraining { config: Box::new(config), folder, from_current: from_current && fits });
-        true
-    }
-
     fn open_dialog(&mut self, ctx: &Context, dialog: Dialog) {
         let wake = ctx.clone();
         if let Err(error) = self.dialogs.open(dialog, move || wake.request_repaint()) {
             self.state.note(Severity::Error, "dialog", format!("it does not open: {error}"));
-        }
-    }
-
-    /// Draws the image view into a file, at the picture's own size.
-    fn export(&mut self, path: PathBuf) {
-        let Some(shown) = self.state.shown.clone() else {
-            self.state.note(Severity::Error, "export", "no image is on show");
-            return;
-        };
-        let scene = self.panels.image.current(&shown, self.state.shown_version, &self.settings);
-        match super::export::scene_to_png(&scene, &path) {
-            Ok(()) => self.state.note(Severity::Info, "export", format!("written: {}", path.display())),
-            Err(error) => self.state.note(Severity::Error, "export", error),
         }
     }
 
@@ -379,11 +420,23 @@ impl Workbench {
     pub fn draw(&mut self, ui: &mut Ui) {
         let ctx = ui.ctx().clone();
         let mut actions = Vec::new();
-        if !self.palette.open && !self.help {
+        if !self.palette.open && !self.sheet.is_open() {
             actions = keys::pressed(&ctx, &self.bindings);
+            let has_steps = self.panels.pipeline.has_steps();
+            for action in &mut actions {
+                match action {
+                    Action::Step(1) if has_steps => *action = Action::Replay(1),
+                    // The same key runs what there is to run: training, or else the pictures.
+                    Action::TrainOrPause if self.state.training.is_none() => *action = Action::PlayOrPause,
+                    _ => {}
+                }
+            }
         } else if ctx.input_mut(|i| i.consume_key(egui::Modifiers::NONE, egui::Key::Escape)) {
-            self.palette.open = false;
-            self.help = false;
+            if self.palette.open {
+                self.palette.open = false;
+            } else {
+                self.sheet.escape();
+            }
         }
         while let Some(action) = self.dialogs.answer() {
             actions.push(action);
@@ -392,6 +445,7 @@ impl Workbench {
         actions.extend(dropped.into_iter().map(Action::OpenPath));
         egui::Panel::top("menu").show(ui, |ui| self.menu(ui, &mut actions));
         egui::Panel::bottom("status").show(ui, |ui| self.status(ui, &mut actions));
+        PipelinePanels::offer(&mut self.tree, &self.state);
         egui::CentralPanel::default().frame(egui::Frame::NONE).show(ui, |ui| {
             let mut behavior = PanelBehavior {
                 state: &self.state,
@@ -404,35 +458,10 @@ impl Workbench {
         if let Some(action) = self.palette.show(&ctx, &self.bindings) {
             actions.push(action);
         }
-        if self.help && help(&ctx, &self.bindings) {
-            self.help = false;
-        }
+        self.comfort(&ctx, &mut actions);
         for action in actions {
             self.apply(&ctx, action);
         }
-    }
-
-    fn menu(&mut self, ui: &mut Ui, actions: &mut Vec<Action>) {
-        ui.horizontal(|ui| {
-            for (menu, names) in MENUS {
-                ui.menu_button(*menu, |ui| {
-                    for name in *names {
-                        let Some(binding) = self.bindings.iter().find(|b| b.name == *name) else { continue };
-                        let keys = binding.keys.first().map(|k| ui.ctx().format_shortcut(k)).unwrap_or_default();
-                        if ui.add(egui::Button::new(*name).shortcut_text(keys)).clicked() {
-                            actions.push(binding.action.clone());
-                        }
-                    }
-                    if *menu == "View" {
-                        let mut scale = self.settings.scale;
-                        let slider = egui::Slider::new(&mut scale, 0.5..=3.0).step_by(0.25).text("UI scale");
-                        if ui.add(slider).drag_stopped() {
-                            actions.push(Action::UiScale(scale));
-                        }
-                    }
-                });
-            }
-        });
     }
 
     fn status(&mut self, ui: &mut Ui, actions: &mut Vec<Action>) {
@@ -476,54 +505,6 @@ impl Workbench {
     }
 }
 
-/// The menus, by the names of their bindings.
-const MENUS: &[(&str, &[&str])] = &[
-    (
-        "File",
-        &[
-            "Open image…",
-            "Open folder or data set…",
-            "Open COCO annotations…",
-            "Open the Shapes sample",
-            "Load weights…",
-            "Save weights…",
-            "Export view as PNG…",
-        ],
-    ),
-    ("Edit", &["Undo", "Redo", "Close or clear"]),
-    (
-        "View",
-        &[
-            "Fit image",
-            "Zoom 100 %",
-            "Zoom to selection",
-            "Zoom in",
-            "Zoom out",
-            "Ground truth on or off",
-            "Predictions on or off",
-            "Labels on or off",
-            "Positive anchors on or off",
-            "Heat map on or off",
-            "Light or dark",
-            "Reset layout",
-            "Full screen",
-        ],
-    ),
-    (
-        "Train",
-        &[
-            "Start training on the open data",
-            "Train or pause",
-            "Step one iteration",
-            "Step ten iterations",
-            "Stop training",
-            "Evaluate on the open data",
-            "Cancel",
-        ],
-    ),
-    ("Help", &["Keys", "Palette"]),
-];
-
 struct PanelBehavior<'a> {
     state: &'a State,
     settings: &'a Settings,
@@ -533,6 +514,9 @@ struct PanelBehavior<'a> {
 
 impl egui_tiles::Behavior<Panel> for PanelBehavior<'_> {
     fn pane_ui(&mut self, ui: &mut Ui, _id: egui_tiles::TileId, panel: &mut Panel) -> egui_tiles::UiResponse {
+        if ui.input(|i| i.pointer.any_pressed()) && ui.rect_contains_pointer(ui.max_rect()) {
+            self.panels.pipeline.attention = Some(*panel);
+        }
         egui::Frame::NONE.inner_margin(6.0).show(ui, |ui| {
             let (panels, state, actions) = (&mut *self.panels, self.state, &mut *self.actions);
             match panel {
@@ -540,12 +524,45 @@ impl egui_tiles::Behavior<Panel> for PanelBehavior<'_> {
                 Panel::Model => panels.model.ui(ui, state, actions),
                 Panel::Image => panels.image.ui(ui, state, self.settings, actions),
                 Panel::Losses => panels.losses.ui(ui, state, actions),
-                Panel::Step => panels.step.ui(ui, state, actions),
-                Panel::Evaluation => evaluation::ui(ui, state, actions),
+                Panel::Step => panels.step.ui(ui, state, &self.settings.runs, actions),
+                Panel::Evaluation => panels.evaluation.ui(ui, state, self.settings, actions),
+                Panel::Features => panels.features.ui(ui, state, self.settings, actions),
+                Panel::Compare => panels.compare.ui(ui, state, self.settings, actions),
                 Panel::Log => panels.log.ui(ui, state, actions),
+                Panel::Runs => panels.runs.ui(ui, state, self.settings, actions),
+                Panel::Anchors | Panel::Proposals | Panel::Suppression => {
+                    panels.pipeline.ui(*panel, ui, state, &mut panels.image, actions);
+                }
             }
         });
         egui_tiles::UiResponse::None
+    }
+
+    fn top_bar_right_ui(
+        &mut self,
+        tiles: &egui_tiles::Tiles<Panel>,
+        ui: &mut Ui,
+        _tile: egui_tiles::TileId,
+        tabs: &egui_tiles::Tabs,
+        _scroll: &mut f32,
+    ) {
+        if let Some(panel) = tabs.active.and_then(|tile| tiles.get_pane(&tile)) {
+            exporting::menu(ui, *panel, self.actions);
+        }
+    }
+
+    fn on_tab_button(
+        &mut self,
+        tiles: &mut egui_tiles::Tiles<Panel>,
+        tile: egui_tiles::TileId,
+        response: egui::Response,
+    ) -> egui::Response {
+        if response.clicked()
+            && let Some(panel) = tiles.get_pane(&tile)
+        {
+            self.panels.pipeline.attention = Some(*panel);
+        }
+        response
     }
 
     fn tab_title_for_pane(&mut self, panel: &Panel) -> egui::WidgetText {

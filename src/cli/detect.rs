@@ -1,5 +1,6 @@
 //! `boxwright detect`: detections of images, as text, JSON and annotated PNGs.
 
+use super::multiscale::MultiScaleArguments;
 use super::{Answer, CliError, Outcome, threads, write_json};
 use crate::data;
 use crate::detect::darknet::DarknetConfig;
@@ -7,8 +8,9 @@ use crate::detect::predict::inference_pass;
 use crate::detect::{Config, predict};
 use crate::engine::DeviceChoice;
 use crate::engine::command::ModelChoice;
-use crate::engine::model;
+use crate::engine::model::{self, Permit};
 use crate::imaging::draw::{draw_detections, save_png};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +39,11 @@ pub struct Arguments {
     /// Detect although weights are missing or random
     #[arg(long)]
     allow_partial: bool,
+    /// Leave a head of another number of classes than the weights' as it is built, at random
+    #[arg(long)]
+    reinit_head: bool,
+    #[command(flatten)]
+    multi_scale: MultiScaleArguments,
     /// Threads that compute; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -49,12 +56,21 @@ pub fn run(arguments: &Arguments) -> Outcome {
     threads(arguments.threads)?;
     let device = arguments.device.open()?;
     let choice = choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
-    let mut model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
+    let permit = Permit { partial: arguments.allow_partial, reinitialise_head: arguments.reinit_head };
+    let weights = arguments.weights.as_deref();
+    // settings of the configuration may change the head, so the first load only finds out what it is
+    let first = Permit { partial: permit.partial || !arguments.set.is_empty(), ..permit };
+    let mut model = model::load_permitting(&choice, weights, first, &device)?;
     if !arguments.set.is_empty() {
         let config = overridden(model.detector.config(), &arguments.set)?;
         let choice = ModelChoice::Configured(Box::new(config));
-        model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
+        model = model::load_permitting(&choice, weights, permit, &device)?;
     }
+    if let Some(report) = model.report.as_ref().filter(|report| !report.is_complete()) {
+        let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        eprint!("{red}{report}{plain}");
+    }
+    let plan = arguments.multi_scale.plan(model.detector.config())?;
     if let Some(folder) = &arguments.out {
         std::fs::create_dir_all(folder).map_err(|e| format!("cannot make the folder ({e}): {}", folder.display()))?;
     }
@@ -71,7 +87,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
                     continue;
                 }
             };
-            let prediction = predict(&*model.detector, &picture, None, inference_pass(false))?;
+            let prediction = match &plan {
+                Some(plan) => plan.predict(&*model.detector, &picture)?,
+                None => predict(&*model.detector, &picture, None, inference_pass(false))?,
+            };
             let shown: Vec<_> = prediction.detections.into_iter().filter(|d| d.score >= arguments.score).collect();
             let seconds: f64 = prediction.timings.iter().map(|t| t.seconds).sum();
             if arguments.json.as_deref() != Some(Path::new("-")) {

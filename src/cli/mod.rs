@@ -5,10 +5,12 @@ mod data;
 mod detect;
 mod eval;
 mod models;
+mod multiscale;
 mod parity;
 mod render;
 mod trace;
 mod train;
+mod train_jobs;
 mod weights;
 
 use crate::engine::DeviceChoice;

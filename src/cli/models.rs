@@ -38,13 +38,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
         return Ok(Answer::Yes);
     }
     println!(
-        "{:<10} {:>9} {:>12} {:>8}  {:<9} layouts (80 classes)",
+        "{:<18} {:>9} {:>12} {:>8}  {:<9} layouts (80 classes)",
         "name", "input", "parameters", "GFLOPs", "embedded"
     );
     for row in &rows {
         let layouts: Vec<&str> = row["layouts"].as_array().into_iter().flatten().filter_map(|l| l.as_str()).collect();
         println!(
-            "{:<10} {:>4}×{:<4} {:>12} {:>8.1}  {:<9} {}",
+            "{:<18} {:>4}×{:<4} {:>12} {:>8.1}  {:<9} {}",
             row["name"].as_str().unwrap_or_default(),
             row["input"][0],
             row["input"][1],

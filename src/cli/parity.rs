@@ -12,7 +12,8 @@ pub struct Arguments {
     /// Compare with the convolutions that training and detection use, at twice the tolerance
     #[arg(long)]
     quick: bool,
-    /// Fixture files
+    /// Fixture files. Published weights that one names are looked for in the folder of BOXWRIGHT_WEIGHTS, beside the
+    /// fixture and in data/weights of the folders above it
     #[arg(required = true)]
     fixtures: Vec<PathBuf>,
 }

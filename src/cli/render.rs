@@ -1,16 +1,14 @@
-//! `boxwright render`: any view as a PNG, without a window.
+//! `boxwright render`: any view as a PNG, SVG or CSV, without a window.
 
-use super::{Answer, CliError, Outcome, detect};
-use crate::app::export::{plot_to_png, scene_to_png};
-use crate::app::scene::{Choice, Prepared};
-use crate::data;
-use crate::detect::predict;
-use crate::detect::predict::inference_pass;
-use crate::engine::{DeviceChoice, Shown, model};
-use crate::stats::Histogram;
+mod cascade;
+mod pass;
+mod scored;
+
+use super::{Answer, CliError, Outcome};
+use crate::app::export::{self, Figure, records};
+use crate::engine::curves::Curves;
 use clap::ValueEnum;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum View {
@@ -22,13 +20,46 @@ pub enum View {
     Scores,
     /// Histogram of every anchor's best IoU with an object
     AnchorIou,
+    /// Anchors over the picture, by what they should learn
+    Anchors,
+    /// Feature maps side by side
+    Features,
+    /// Candidates before suppression and detections after
+    Suppression,
+    /// Best boxes after every stage (detectors with proposals)
+    Proposals,
+    /// Scores of every class on a data set (CSV)
+    Numbers,
+    /// Precision by recall on a data set
+    Pr,
+    /// Precision, recall and F1 by score on a data set
+    ByScore,
+    /// Confusion matrix on a data set
+    Confusion,
+    /// Kinds of mistakes on a data set, and what each costs
+    Errors,
+    /// Two models on one image, and where they disagree
+    Compare,
+    /// Sizes, shapes and number of objects in a data set
+    Statistics,
+    /// Overlap of every stage's boxes with the objects of a data set, and what each head adds (two-stage detectors)
+    CascadeIou,
+}
+
+/// How the channels of a feature map become one picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reduce {
+    Mean,
+    Max,
+    /// The three principal components as red, green and blue
+    Pca,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[arg(long, value_enum)]
     view: View,
-    /// PNG to write
+    /// File to write; its ending (.png, .svg, .csv) says how
     #[arg(long)]
     out: PathBuf,
     /// Image, data set or (for losses) run folder
@@ -46,134 +77,85 @@ pub struct Arguments {
     /// Weights file; the embedded ones when left out
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// What compare sets against the model: weights, or COCO results (.json)
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// Architecture that compare sets against the model
+    #[arg(long)]
+    against_model: Option<String>,
     /// Lowest score that is drawn
     #[arg(long, default_value_t = 0.4)]
     score: f32,
     /// Also draw ground truth
     #[arg(long)]
     truth: bool,
+    /// Also write class and score at the boxes
+    #[arg(long)]
+    labels: bool,
     /// Also draw positive anchors and mined negatives
     #[arg(long)]
     anchors: bool,
     /// Feature map to lay over the picture (conv4, features.0, …)
     #[arg(long)]
     heat: Option<String>,
+    /// Feature maps for features; all when left out
+    #[arg(long = "map")]
+    maps: Vec<String>,
+    /// How features makes one picture of a map's channels
+    #[arg(long, value_enum, default_value_t = Reduce::Mean)]
+    reduce: Reduce,
+    /// Boxes that proposals draws, best first
+    #[arg(long, default_value_t = 100)]
+    best: usize,
+    /// Images that cascade-iou looks at
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Proposals for cascade-iou instead of the model's own: a JSON list of image_id, bbox and maybe score
+    #[arg(long)]
+    proposals: Option<PathBuf>,
+    /// Write cascade-iou's numbers as JSON instead of a table (- for stdout)
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draw although weights are missing or random
+    #[arg(long)]
+    allow_partial: bool,
     /// Width and height of a plot
     #[arg(long, num_args = 2, default_values_t = [960, 540])]
     size: Vec<u32>,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
+    // An ending that cannot be written is no reason to run a network first.
+    export::Format::of(&arguments.out)?;
     match arguments.view {
         View::Losses => losses(arguments)?,
-        View::Image | View::Scores | View::AnchorIou => detected(arguments)?,
+        View::Statistics => scored::statistics(arguments)?,
+        View::CascadeIou => cascade::draw(arguments)?,
+        View::Compare => scored::compare(arguments)?,
+        View::Numbers | View::Pr | View::ByScore | View::Confusion | View::Errors => scored::evaluation(arguments)?,
+        View::Image
+        | View::Scores
+        | View::AnchorIou
+        | View::Anchors
+        | View::Features
+        | View::Suppression
+        | View::Proposals => pass::draw(arguments)?,
     }
-    println!("{}", arguments.out.display());
+    if arguments.json.as_deref() != Some(Path::new("-")) {
+        println!("{}", arguments.out.display());
+    }
     Ok(Answer::Yes)
 }
 
-fn plot_size(arguments: &Arguments) -> (u32, u32) {
+fn write(arguments: &Arguments, figure: &Figure) -> Result<(), CliError> {
     let side = |at: usize| arguments.size.get(at).copied().unwrap_or(540).clamp(64, 8192);
-    (side(0), side(1))
+    Ok(export::write(figure, &arguments.out, (side(0), side(1)))?)
 }
 
 fn losses(arguments: &Arguments) -> Result<(), CliError> {
-    let path = PathBuf::from(&arguments.data).join("metrics.jsonl");
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("no metrics of a run ({e}): {}", path.display()))?;
-    let mut series: std::collections::BTreeMap<String, Vec<[f32; 2]>> = std::collections::BTreeMap::new();
-    for line in text.lines() {
-        // A torn last line of a killed run is no reason to draw nothing.
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { break };
-        let x = value["iteration"].as_f64().unwrap_or_default() as f32;
-        let mut add = |name: &str, y: Option<f64>| {
-            if let Some(y) = y {
-                series.entry(name.to_string()).or_default().push([x, y as f32]);
-            }
-        };
-        add("loss", value["loss"].as_f64());
-        for (name, part) in value["parts"].as_object().into_iter().flatten() {
-            add(name, part.as_f64());
-        }
+    let curves = Curves::read(Path::new(&arguments.data))?;
+    if curves.len == 0 {
+        return Err(CliError(format!("no iteration is recorded yet: {}", arguments.data)));
     }
-    if series.is_empty() {
-        return Err(CliError(format!("no iteration is recorded yet: {}", path.display())));
-    }
-    Ok(plot_to_png(plot_size(arguments), &series, None, &arguments.out)?)
-}
-
-fn detected(arguments: &Arguments) -> Result<(), CliError> {
-    let device = DeviceChoice::Auto.open()?;
-    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
-    let model = model::load(&choice, arguments.weights.as_deref(), false, &device)?;
-    let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
-    let Some(entry) = dataset.images.get(arguments.index) else {
-        return Err(CliError(format!(
-            "{} has {} images, none numbered {}",
-            dataset.name,
-            dataset.images.len(),
-            arguments.index
-        )));
-    };
-    let picture = dataset.picture(arguments.index)?;
-    let same = dataset.classes == model.detector.classes();
-    let objects = (same && !entry.objects.is_empty()).then_some(entry.objects.as_slice());
-    let prediction = predict(&*model.detector, &picture, objects, inference_pass(true))?;
-    let Some(trace) = prediction.trace else {
-        return Err(CliError("the pass left no trace".into()));
-    };
-    match arguments.view {
-        View::Scores => {
-            let scores = trace.suppression.iter().flat_map(|s| &s.candidates).map(|c| c.score);
-            return histogram(arguments, scores, arguments.score);
-        }
-        View::AnchorIou => {
-            let Some(assignment) = &trace.assignment else {
-                return Err(CliError(
-                    "anchors have an IoU only with objects: choose data that is annotated in the model's classes"
-                        .into(),
-                ));
-            };
-            return histogram(arguments, assignment.iou.iter().copied().filter(|v| *v > 0.0), 0.5);
-        }
-        View::Image | View::Losses => {}
-    }
-    let shown = Shown {
-        index: arguments.index,
-        name: entry.name.clone(),
-        picture: Arc::new(picture),
-        objects: entry.objects.clone(),
-        object_classes: dataset.classes.clone(),
-        detections: prediction.detections,
-        detection_classes: model.detector.classes().to_vec(),
-        detected: true,
-        timings: prediction.timings,
-        trace: Some(Arc::new(trace)),
-    };
-    if let (Some(name), Some(trace)) = (&arguments.heat, &shown.trace)
-        && !trace.maps.iter().any(|m| m.name == *name)
-    {
-        let names: Vec<&str> = trace.maps.iter().map(|m| m.name.as_str()).collect();
-        return Err(CliError(format!("there is no map {name:?}; there are: {}", names.join(", "))));
-    }
-    let choice = Choice {
-        truth: arguments.truth,
-        predictions: true,
-        anchors: arguments.anchors,
-        heat: arguments.heat.clone(),
-        score: arguments.score,
-        isolated: None,
-        selected: None,
-        hovered: None,
-    };
-    Ok(scene_to_png(&Prepared::new(&shown, 1).scene(&shown, &choice), &arguments.out)?)
-}
-
-fn histogram(arguments: &Arguments, values: impl Iterator<Item = f32>, threshold: f32) -> Result<(), CliError> {
-    let mut histogram = Histogram::new(0.0, 1.0, 50);
-    for value in values {
-        histogram.add(value);
-    }
-    let heights: Vec<f32> = histogram.counts().iter().map(|&c| c as f32).collect();
-    let series = std::collections::BTreeMap::new();
-    Ok(plot_to_png(plot_size(arguments), &series, Some((&heights, threshold)), &arguments.out)?)
+    write(arguments, &records::losses(&curves))
 }

@@ -4,6 +4,7 @@ use super::{Answer, CliError, Outcome, detect, write_json};
 use crate::data;
 use crate::detect::predict;
 use crate::detect::predict::inference_pass;
+use crate::engine::fast_rcnn::FastRcnn;
 use crate::engine::{DeviceChoice, model};
 use crate::weights::{TensorData, write_safetensors};
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ pub struct Arguments {
     /// Trace although weights are missing or random
     #[arg(long)]
     allow_partial: bool,
+    /// Proposals for a two-stage detector instead of its own: a JSON list of image_id, bbox and maybe score
+    #[arg(long)]
+    proposals: Option<PathBuf>,
     /// cpu, cuda:N or auto
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -52,7 +56,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let picture = dataset.picture(arguments.index)?;
     let same_classes = dataset.classes == model.detector.classes();
     let objects = (same_classes && !entry.objects.is_empty()).then_some(entry.objects.as_slice());
-    let prediction = predict(&*model.detector, &picture, objects, inference_pass(true))?;
+    let prediction = match &arguments.proposals {
+        Some(file) => {
+            let fast = FastRcnn::open(model.detector, file, &dataset)?;
+            fast.predict(arguments.index, &picture, objects, inference_pass(true))?
+        }
+        None => predict(&*model.detector, &picture, objects, inference_pass(true))?,
+    };
     let Some(trace) = prediction.trace else {
         return Err(CliError("the pass left no trace".into()));
     };

@@ -1,6 +1,7 @@
 //! A batch: preprocessed images side by side, with their objects in input pixels.
 
 use crate::geometry::{Mask, Object};
+use crate::imaging::mask_map::{map_mask, resampled};
 use crate::imaging::{Applied, Input, Placement};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,8 @@ pub struct Batch {
     /// Index of each image in the data set.
     pub indices: Vec<usize>,
     pub names: Vec<String>,
-    /// What augmentation did to each image.
+    /// What was done to each image, in order, with the amounts drawn. A first entry "stand-in" names the image whose
+    /// place this one took. With the run's seed and the epoch that is enough to draw the sample again.
     pub applied: Vec<Vec<Applied>>,
     /// Where the next batch stands.
     pub position: Position,
@@ -100,24 +102,9 @@ pub(super) fn object_in_input(object: Object, input: &Input) -> Option<Object> {
 
 /// Each input pixel takes the mask's pixel under its centre; padding is outside.
 fn mask_in_input(mask: &Mask, place: &Placement, width: usize, height: usize) -> Option<Mask> {
-    let bitmap = mask.to_bitmap().ok()?;
-    let source = |at: usize, scale: f32, offset: f32, size: u32| -> Option<usize> {
-        let position = ((at as f32 + 0.5 - offset) / scale).floor();
-        (position >= 0.0 && position < size as f32).then_some(position as usize)
-    };
-    let columns: Vec<Option<usize>> =
-        (0..width).map(|x| source(x, place.scale_x, place.offset_x, mask.width)).collect();
-    let mut resized = vec![0u8; width * height];
-    for (y, line) in resized.chunks_exact_mut(width.max(1)).enumerate() {
-        let Some(row) = source(y, place.scale_y, place.offset_y, mask.height) else {
-            continue;
-        };
-        let from = bitmap.get(row * mask.width as usize..(row + 1) * mask.width as usize)?;
-        for (pixel, column) in line.iter_mut().zip(&columns) {
-            *pixel = column.and_then(|column| from.get(column)).copied().unwrap_or(0);
-        }
-    }
-    Mask::from_bitmap(u32::try_from(height).ok()?, u32::try_from(width).ok()?, &resized).ok()
+    let columns = resampled(width, place.scale_x, place.offset_x, mask.width);
+    let rows = resampled(height, place.scale_y, place.offset_y, mask.height);
+    map_mask(mask, &columns, &rows)
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 pub use super::coco_results::{read_results, write_results};
 
 use super::coco_json::{self, CocoFile, RawAnnotation, RawImage, Segmentation};
-use super::coco_places::{dataset_name, folders_around, split_of};
+use super::coco_places::{dataset_name, folders_around, image_folder, split_of};
 use super::dataset::{Dataset, Finding, ImageEntry, Severity, Source};
 use super::error::DataError;
 use super::findings::Findings;
+use super::judge::judge_box;
 use super::paths::{file_name, inside};
-use crate::geometry::{BBox, Mask, Object};
+use crate::geometry::{Mask, Object};
 use crate::imaging;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -22,10 +23,6 @@ use std::path::{Path, PathBuf};
 pub(super) const MAX_JSON: u64 = 4 << 30;
 /// `read_coco` keeps masks in files of up to so many segmentations: COCO's validation set, not its training set.
 pub const MASK_LIMIT: usize = 60_000;
-/// Boxes may stick out this far (pixels) without remark; COCO rounds to hundredths.
-const EDGE_SLACK: f32 = 1.0;
-/// Images whose file is looked for to find the image folder.
-const PROBED: usize = 16;
 
 /// Which segmentations become masks; each costs decoding time and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,11 +155,9 @@ impl Reading {
     /// The image folder, and whether any image was found in it.
     fn image_folder(&mut self, json: &Path, given: Option<&Path>, images: &[RawImage]) -> (PathBuf, bool) {
         let candidates = given.map_or_else(|| folders_around(json), |folder| vec![folder.to_path_buf()]);
-        for folder in &candidates {
-            let mut paths = images.iter().take(PROBED).filter_map(|image| inside(folder, &image.file_name));
-            if paths.any(|path| path.is_file()) {
-                return (folder.clone(), true);
-            }
+        let names = images.iter().map(|image| image.file_name.as_str());
+        if let Some(folder) = image_folder(&candidates, names) {
+            return (folder, true);
         }
         let places: Vec<String> = candidates.iter().map(|folder| folder.display().to_string()).collect();
         let message = format!("the images are not found; looked in {}", places.join(", "));
@@ -242,7 +237,8 @@ impl Reading {
         let mut pending = Vec::new();
         let mut ids: HashSet<u64> = HashSet::new();
         for (position, annotation) in annotations.into_iter().enumerate() {
-            let who = match annotation.id {
+            let id = annotation.id;
+            let who = || match id {
                 0 => format!("annotation without id, number {} of the list,", position + 1),
                 id => format!("annotation {id}"),
             };
@@ -250,7 +246,7 @@ impl Reading {
                 self.remark(
                     Severity::Warning,
                     "repeated-annotation",
-                    format!("{who} stands more than once; all are kept"),
+                    format!("{} stands more than once; all are kept", who()),
                 );
             }
             let image = match annotation.image_id.and_then(|id| index_of.get(&id)) {
@@ -258,13 +254,13 @@ impl Reading {
                 // The image was refused, which is on the list already.
                 Some(None) => continue,
                 None => {
-                    let message = format!("{who} belongs to no image of the list; left out");
+                    let message = format!("{} belongs to no image of the list; left out", who());
                     self.remark(Severity::Error, "unknown-image", message);
                     continue;
                 }
             };
             let Some(&class) = annotation.category_id.and_then(|id| class_of.get(&id)) else {
-                let message = format!("{who} has a category that is not on the list; left out");
+                let message = format!("{} has a category that is not on the list; left out", who());
                 self.remark(Severity::Error, "unknown-category", message);
                 continue;
             };
@@ -273,7 +269,7 @@ impl Reading {
                 Ok((bbox, beyond)) => {
                     let index = entry.objects.len();
                     if beyond {
-                        let message = format!("{who} leaves the image; training cuts its box at the image's edge");
+                        let message = format!("{} leaves the image; training cuts its box at the image's edge", who());
                         let finding = Finding::new(Severity::Warning, "outside-box", &entry.name, message);
                         self.findings.push(finding.of_object(index));
                     }
@@ -291,7 +287,7 @@ impl Reading {
                     }
                 }
                 Err((rule, fault)) => {
-                    let message = format!("{who} {fault}; left out of training and evaluation");
+                    let message = format!("{} {fault}; left out of training and evaluation", who());
                     self.findings.push(Finding::new(Severity::Warning, rule, &entry.name, message));
                 }
             }
@@ -329,27 +325,6 @@ impl Reading {
     }
 }
 
-/// The box, and whether it sticks out of the image; or the rule that it breaks and how.
-fn judge_box(bbox: Option<[f64; 4]>, width: u32, height: u32) -> Result<(BBox, bool), (&'static str, String)> {
-    let Some([x, y, w, h]) = bbox else {
-        return Err(("broken-box", "has no box of four numbers".to_owned()));
-    };
-    // Summed before rounding to f32, so that the right edge is not rounded twice.
-    let bbox = BBox::new(x as f32, y as f32, (x + w) as f32, (y + h) as f32);
-    if w <= 0.0 || h <= 0.0 || !bbox.is_proper() {
-        return Err(("degenerate-box", format!("has a box without area, {w} × {h} at {x}, {y}")));
-    }
-    let image = BBox::new(0.0, 0.0, width as f32, height as f32);
-    if bbox.intersection(image) <= 0.0 {
-        return Err(("outside-box", format!("has its box outside the image, {w} × {h} at {x}, {y}")));
-    }
-    let beyond = bbox.x0 < -EDGE_SLACK
-        || bbox.y0 < -EDGE_SLACK
-        || bbox.x1 > image.x1 + EDGE_SLACK
-        || bbox.y1 > image.y1 + EDGE_SLACK;
-    Ok((bbox, beyond))
-}
-
 /// A mask of `height × width` pixels, which every form must agree with.
 pub(super) fn to_mask(segmentation: &Segmentation, height: u32, width: u32) -> Result<Mask, String> {
     let same_size = |h: u32, w: u32| -> Result<(), String> {
@@ -376,20 +351,6 @@ pub(super) fn to_mask(segmentation: &Segmentation, height: u32, width: u32) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn boxes_are_judged_and_kept_as_annotated() {
-        let (bbox, beyond) = judge_box(Some([10.5, 20.0, 5.0, 4.0]), 100, 50).unwrap();
-        assert_eq!((bbox, beyond), (BBox::new(10.5, 20.0, 15.5, 24.0), false));
-        assert!(!judge_box(Some([-0.5, 0.0, 101.0, 50.9]), 100, 50).unwrap().1, "a pixel of slack");
-        assert!(judge_box(Some([90.0, 0.0, 15.0, 10.0]), 100, 50).unwrap().1);
-        let rule = |bbox: Option<[f64; 4]>| judge_box(bbox, 100, 50).unwrap_err().0;
-        assert_eq!(rule(None), "broken-box");
-        assert_eq!(rule(Some([1.0, 1.0, 0.0, 5.0])), "degenerate-box");
-        assert_eq!(rule(Some([1.0, 1.0, 5.0, -5.0])), "degenerate-box");
-        assert_eq!(rule(Some([1.0, 1.0, 1e300, 5.0])), "degenerate-box");
-        assert_eq!(rule(Some([100.0, 1.0, 5.0, 5.0])), "outside-box");
-    }
 
     #[test]
     fn masks_must_fit_their_image() {

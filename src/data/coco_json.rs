@@ -1,10 +1,14 @@
-//! COCO annotation JSON as written, read as a stream: one annotation at a time, nothing trusted.
+//! COCO annotation JSON as written, one entry at a time, nothing trusted.
 //!
 //! A value of the wrong type is kept as "absent" and judged later, so that one bad annotation does not cost the file;
-//! text that is no JSON, or whose lists are no lists, is an error.
+//! text that is no JSON, or whose lists are no lists, is an error. The usual file, an object with lists of objects, is
+//! cut into its entries first, which are then read in parallel; whatever is not of that form is read as a stream, which
+//! also finds the place of an error.
 
+use super::coco_entries::{Entries, entries};
+use rayon::prelude::*;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
 
@@ -70,6 +74,51 @@ pub(super) struct CocoFile {
 /// The JSON error with line and column.
 pub(super) fn parse(bytes: &[u8], segmentation_limit: usize) -> Result<CocoFile, serde_json::Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match entries(bytes).and_then(|entries| parse_entries(&entries, segmentation_limit)) {
+        Some(file) => Ok(file),
+        None => parse_stream(bytes, segmentation_limit),
+    }
+}
+
+/// Reads the entries in parallel; nothing when one of them is not what it should be.
+fn parse_entries(entries: &Entries<'_>, segmentation_limit: usize) -> Option<CocoFile> {
+    if entries.others.iter().any(|other| serde_json::from_slice::<IgnoredAny>(other).is_err()) {
+        return None;
+    }
+    let images: Vec<RawImage> = each(entries.images.as_deref().unwrap_or_default(), JsonImage::raw)?;
+    let categories: Vec<RawCategory> = each(entries.categories.as_deref().unwrap_or_default(), JsonCategory::raw)?;
+    let list = entries.annotations.as_deref().unwrap_or_default();
+    // Most of a large file are segmentations: whether they are wanted is known when they are counted.
+    let first: Vec<(RawAnnotation, bool)> = each(list, |annotation: &JsonAnnotation<Presence>| {
+        (annotation.raw(None), annotation.segmentation.as_ref().is_some_and(|presence| presence.0))
+    })?;
+    let segmentations = first.iter().filter(|(_, present)| *present).count();
+    let dropped = segmentation_limit == 0 || segmentations > segmentation_limit;
+    let annotations = if dropped || segmentations == 0 {
+        first.into_iter().map(|(annotation, _)| annotation).collect()
+    } else {
+        drop(first);
+        each(list, |annotation: &JsonAnnotation<Value>| {
+            annotation.raw(annotation.segmentation.as_ref().and_then(segmentation))
+        })?
+    };
+    Some(CocoFile {
+        images,
+        categories,
+        annotations,
+        segmentations_dropped: dropped && entries.annotations.is_some(),
+        has_images: entries.images.is_some(),
+        has_annotations: entries.annotations.is_some(),
+    })
+}
+
+/// Every entry as what `of` makes of it, in order; nothing when one is not well-formed.
+fn each<J: DeserializeOwned, T: Send>(entries: &[&[u8]], of: impl Fn(&J) -> T + Sync) -> Option<Vec<T>> {
+    entries.par_iter().map(|entry| serde_json::from_slice::<J>(entry).ok().map(|json| of(&json))).collect()
+}
+
+/// Reads the whole text in order.
+fn parse_stream(bytes: &[u8], segmentation_limit: usize) -> Result<CocoFile, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let file = (&mut deserializer).deserialize_map(FileVisitor { segmentation_limit })?;
     deserializer.end()?;
@@ -180,6 +229,58 @@ impl<S> JsonAnnotation<S> {
             crowd: self.iscrowd.as_bool().unwrap_or(false) || number(&self.iscrowd).is_some_and(|v| v != 0.0),
             segmentation,
         }
+    }
+}
+
+/// Whether a segmentation is there: anything but an empty list.
+struct Presence(bool);
+
+impl<'de> Deserialize<'de> for Presence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PresenceVisitor)
+    }
+}
+
+struct PresenceVisitor;
+
+impl<'de> Visitor<'de> for PresenceVisitor {
+    type Value = Presence;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a segmentation")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Presence, A::Error> {
+        let mut present = false;
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            present = true;
+        }
+        Ok(Presence(present))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Presence, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Presence(true))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Presence, E> {
+        Ok(Presence(true))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Presence, E> {
+        Ok(Presence(true))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Presence, E> {
+        Ok(Presence(true))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Presence, E> {
+        Ok(Presence(true))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Presence, E> {
+        Ok(Presence(true))
     }
 }
 
@@ -341,6 +442,26 @@ mod tests {
             assert_eq!(file.segmentations_dropped, dropped, "limit {limit}");
             assert_eq!(file.annotations.iter().any(|a| a.segmentation.is_some()), !dropped);
             assert_eq!((file.annotations.len(), file.annotations[0].id), (5, 5));
+        }
+    }
+
+    #[test]
+    fn entries_and_stream_agree() {
+        let other_order = r#"{"categories": [], "images": [{"id": 1}], "annotations": [], "x": {"[": "]\\\""}} "#;
+        for text in [TEXT, other_order, "{}", r#"{"images": []}"#, "{\"annotations\": [ { } , {}\n]}"] {
+            for limit in [0, 1, 4, 100] {
+                let list = entries(text.as_bytes()).expect(text);
+                let split = parse_entries(&list, limit).expect(text);
+                let whole = parse_stream(text.as_bytes(), limit).unwrap();
+                assert_eq!(split.images, whole.images, "{text}");
+                assert_eq!(split.categories, whole.categories, "{text}");
+                assert_eq!(split.annotations, whole.annotations, "{text}, {limit}");
+                assert_eq!(
+                    (split.has_images, split.has_annotations, split.segmentations_dropped),
+                    (whole.has_images, whole.has_annotations, whole.segmentations_dropped),
+                    "{text}, {limit}"
+                );
+            }
         }
     }
 

@@ -1,8 +1,11 @@
-//! What the path of a COCO file tells: the data set's name, the split, and where its images may lie.
+//! What the path of an annotation file tells: the data set's name, the split, and where its images may lie.
 
-use super::paths::file_name;
+use super::paths::{file_name, inside};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Images whose file is looked for to find the image folder.
+const PROBED: usize = 16;
 
 /// The split that a file name tells: `instances_train2017.json` is `train2017`; `all` where it tells none.
 pub(super) fn split_of(json: &Path) -> String {
@@ -27,15 +30,27 @@ pub(super) fn dataset_name(json: &Path) -> String {
 /// Where the images of `json` may lie, best first.
 pub(super) fn folders_around(json: &Path) -> Vec<PathBuf> {
     let json = fs::canonicalize(json).unwrap_or_else(|_| json.to_path_buf());
-    let split = split_of(&json);
-    let beside = json.parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut folders = vec![beside.clone(), beside.join("images"), beside.join("images").join(&split)];
-    folders.push(beside.join(&split));
+    folders_of_split(&json, &split_of(&json))
+}
+
+/// Where the images of `split` may lie when `file` describes them, best first.
+pub(super) fn folders_of_split(file: &Path, split: &str) -> Vec<PathBuf> {
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_path_buf());
+    let beside = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut folders = vec![beside.clone(), beside.join("images"), beside.join("images").join(split)];
+    folders.push(beside.join(split));
     if let Some(above) = beside.parent() {
-        folders.extend([above.join("images"), above.join("images").join(&split), above.join(&split)]);
+        folders.extend([above.join("images"), above.join("images").join(split), above.join(split)]);
         folders.push(above.to_path_buf());
     }
     folders
+}
+
+/// The first of `folders` that holds the file of one of the first images.
+pub(super) fn image_folder<'a>(folders: &[PathBuf], names: impl Iterator<Item = &'a str>) -> Option<PathBuf> {
+    let names: Vec<&str> = names.take(PROBED).collect();
+    let holds = |folder: &&PathBuf| names.iter().any(|name| inside(folder, name).is_some_and(|path| path.is_file()));
+    folders.iter().find(holds).cloned()
 }
 
 #[cfg(test)]

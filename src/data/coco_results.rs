@@ -1,10 +1,13 @@
 //! Detections in COCO's results format: a JSON list of `image_id, category_id, bbox, score` and maybe `segmentation`.
+//!
+//! Boxwright's own record of a run is read as well: an object with `images` (`id`, `file_name`) and such a list in
+//! `results`, where `category` is the class by name. Images are then found by name, for the run numbered them itself.
 
 use super::coco::{read_json, to_mask};
 use super::coco_json::{segmentation, whole};
 use super::dataset::Dataset;
 use super::error::DataError;
-use crate::geometry::{BBox, Detection};
+use crate::geometry::{BBox, Detection, Mask};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,11 +16,18 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+/// A mask as COCO writes it: compressed run lengths.
 #[derive(Serialize)]
-struct WrittenMask {
+pub(super) struct WrittenMask {
     /// Height and width.
     size: [u32; 2],
     counts: String,
+}
+
+impl WrittenMask {
+    pub(super) fn of(mask: &Mask) -> Self {
+        Self { size: [mask.height, mask.width], counts: mask.to_coco_string() }
+    }
 }
 
 #[derive(Serialize)]
@@ -54,10 +64,7 @@ pub fn write_results(path: &Path, dataset: &Dataset, detections: &[Vec<Detection
             if !detection.score.is_finite() || !bbox.iter().all(|v| v.is_finite()) {
                 continue;
             }
-            let segmentation = detection
-                .mask
-                .as_ref()
-                .map(|mask| WrittenMask { size: [mask.height, mask.width], counts: mask.to_coco_string() });
+            let segmentation = detection.mask.as_ref().map(WrittenMask::of);
             results.push(WrittenResult { image_id: image.id, category_id, bbox, score: detection.score, segmentation });
         }
     }
@@ -81,9 +88,63 @@ struct ReadResult {
     /// Ids also come as `7.0`.
     image_id: Value,
     category_id: Value,
+    /// The class by name, in Boxwright's own record.
+    category: Option<Value>,
     bbox: Option<[f64; 4]>,
     score: f64,
     segmentation: Option<Value>,
+}
+
+/// Boxwright's own record of a run.
+#[derive(Deserialize)]
+struct ReadRun {
+    images: Vec<RunImage>,
+    results: Vec<ReadResult>,
+}
+
+#[derive(Deserialize)]
+struct RunImage {
+    id: Value,
+    file_name: String,
+}
+
+/// Results with what their numbers mean.
+struct Known {
+    results: Vec<ReadResult>,
+    /// Index in the data set of each image id that the results use.
+    image_of: HashMap<u64, usize>,
+    class_of: HashMap<u64, u32>,
+    /// Index of each class by name, where the results name them.
+    class_named: HashMap<String, u32>,
+}
+
+fn parse(bytes: &[u8], path: &Path, dataset: &Dataset) -> Result<Known, DataError> {
+    let failed =
+        |what: &'static str, source: serde_json::Error| DataError::Json { what, path: path.to_path_buf(), source };
+    let class_of: HashMap<u64, u32> = dataset.category_ids.iter().copied().zip(0u32..).collect();
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        let results: Vec<ReadResult> =
+            serde_json::from_slice(bytes).map_err(|source| failed("COCO results list", source))?;
+        let image_of = dataset.images.iter().enumerate().map(|(k, image)| (image.id, k)).collect();
+        return Ok(Known { results, image_of, class_of, class_named: HashMap::new() });
+    }
+    let run: ReadRun = serde_json::from_slice(bytes).map_err(|source| failed("record of detections", source))?;
+    let named: HashMap<&str, usize> =
+        dataset.images.iter().enumerate().map(|(k, image)| (image.name.as_str(), k)).collect();
+    let mut image_of: HashMap<u64, usize> = HashMap::new();
+    for image in &run.images {
+        let Some(id) = whole(&image.id) else { continue };
+        let found = named.get(image.file_name.as_str()).copied();
+        if let (Some(index), Some(before)) = (found, image_of.get(&id))
+            && index != *before
+        {
+            let message = format!("image id {id} stands for two images; run the detection on one data set at a time");
+            return Err(DataError::Invalid { path: path.to_path_buf(), message });
+        }
+        image_of.extend(found.map(|index| (id, index)));
+    }
+    let class_named = dataset.classes.iter().cloned().zip(0u32..).collect();
+    Ok(Known { results: run.results, image_of, class_of, class_named })
 }
 
 /// Reads results for the images of `dataset`: a list of detections for each, in the file's order.
@@ -96,14 +157,8 @@ struct ReadResult {
 /// that is no box, or a mask that does not fit its image.
 pub fn read_results(path: &Path, dataset: &Dataset) -> Result<Vec<Vec<Detection>>, DataError> {
     let bytes = read_json(path, "the results")?;
-    let results: Vec<ReadResult> = serde_json::from_slice(&bytes).map_err(|source| DataError::Json {
-        what: "COCO results list",
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let Known { results, image_of, class_of, class_named } = parse(&bytes, path, dataset)?;
     drop(bytes);
-    let image_of: HashMap<u64, usize> = dataset.images.iter().enumerate().map(|(k, image)| (image.id, k)).collect();
-    let class_of: HashMap<u64, u32> = dataset.category_ids.iter().copied().zip(0u32..).collect();
     let mut detections: Vec<Vec<Detection>> = vec![Vec::new(); dataset.images.len()];
     let mut skipped = 0usize;
     for (position, result) in results.iter().enumerate() {
@@ -114,7 +169,12 @@ pub fn read_results(path: &Path, dataset: &Dataset) -> Result<Vec<Vec<Detection>
         let Some(&index) = whole(&result.image_id).and_then(|id| image_of.get(&id)) else {
             return Err(invalid("the data set has no such image".to_owned()));
         };
-        let Some(&class) = whole(&result.category_id).and_then(|id| class_of.get(&id)) else {
+        let by_name = result.category.as_ref().and_then(Value::as_str).filter(|_| !class_named.is_empty());
+        let class = match by_name {
+            Some(name) => class_named.get(name),
+            None => whole(&result.category_id).and_then(|id| class_of.get(&id)),
+        };
+        let Some(&class) = class else {
             skipped += 1;
             continue;
         };

@@ -9,6 +9,9 @@ use rayon::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Most pictures that one data set is made of.
+const MAX_LISTED: usize = 4_000_000;
+
 /// A data set of one picture, without classes.
 ///
 /// # Errors
@@ -64,15 +67,33 @@ pub(super) fn has_images(folder: &Path) -> bool {
     image_paths(folder).is_ok_and(|paths| !paths.is_empty())
 }
 
+/// Pictures of `folder` and of the folders directly in it, sorted.
 fn image_paths(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    pictures_below(folder, 1)
+}
+
+/// Pictures of `folder` and of the folders in it, `depth` levels down, sorted. Hidden ones are passed over.
+///
+/// # Errors
+/// [`DataError::Read`] when `folder` cannot be listed; [`DataError::Invalid`] when it holds too many pictures.
+pub(super) fn pictures_below(folder: &Path, depth: usize) -> Result<Vec<PathBuf>, DataError> {
     let mut paths = Vec::new();
-    let mut below = Vec::new();
-    list(folder, &mut paths, &mut below)?;
-    for inner in below {
-        // A folder that may not be listed hides only its own pictures.
-        if list(&inner, &mut paths, &mut Vec::new()).is_err() {
-            tracing::warn!("cannot list {}", inner.display());
+    let mut level = Vec::new();
+    list(folder, &mut paths, &mut level)?;
+    for _ in 0..depth {
+        let mut below = Vec::new();
+        for inner in &level {
+            // A folder that may not be listed hides only its own pictures.
+            if list(inner, &mut paths, &mut below).is_err() {
+                tracing::warn!("cannot list {}", inner.display());
+            }
+            // Links can lead in circles.
+            if paths.len() > MAX_LISTED || below.len() > MAX_LISTED {
+                let message = format!("more than {MAX_LISTED} pictures or folders below this one");
+                return Err(DataError::Invalid { path: folder.to_path_buf(), message });
+            }
         }
+        level = below;
     }
     paths.sort();
     Ok(paths)
@@ -95,7 +116,8 @@ fn list(folder: &Path, images: &mut Vec<PathBuf>, below: &mut Vec<PathBuf>) -> R
     Ok(())
 }
 
-fn relative_name(folder: &Path, path: &Path) -> String {
+/// The name of `path` relative to `folder`, with `/`.
+pub(super) fn relative_name(folder: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(folder).unwrap_or(path);
     let parts: Vec<String> =
         relative.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();

@@ -5,16 +5,15 @@
 
 pub use super::batch::{Batch, Position};
 
-use super::batch::{Prepared, assemble, object_in_input};
-use super::dataset::{Dataset, Finding, ImageEntry, Severity};
+use super::batch::assemble;
+use super::dataset::{Dataset, Finding};
 use super::error::DataError;
-use crate::geometry::Object;
-use crate::imaging::{self, Augmentation, ChannelOrder, Fit, Picture, Preprocess, Sample};
-use crate::random::Random;
+use super::order::epoch_order;
+use super::sampler::{Halt, Sampler};
+use crate::imaging::{Augmentation, Preprocess};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -22,6 +21,8 @@ use std::time::Instant;
 const MAX_WORKERS: usize = 64;
 /// Finished batches that a worker keeps ready.
 const READY_PER_WORKER: usize = 1;
+/// Bytes of decoded pictures that a loader of shuffled epochs keeps.
+const CACHE_BYTES: usize = 512 << 20;
 
 /// What batches are made of.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ pub struct LoaderSettings {
 
 /// An endless source of batches. Dropping it stops its threads; they look at the flag before every image.
 pub struct Loader {
-    shared: Arc<Shared>,
+    stream: Arc<Stream>,
     channels: Vec<Receiver<Result<Batch, DataError>>>,
     threads: Vec<JoinHandle<()>>,
     /// Batches before the first one of this loader, counted from the beginning of epoch 0.
@@ -53,42 +54,46 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts the threads, beginning with the batch at `start`.
+    /// Starts the threads, beginning with the batch at `start`. Shuffled epochs keep up to 512 MiB of decoded pictures;
+    /// an ordered epoch is taken to be gone through once, and keeps none.
     ///
     /// # Errors
-    /// [`DataError::Loader`] when there is no image, the batch size is 0 or a thread cannot be started.
+    /// [`DataError::Loader`] when there is no image, the batch size is 0, the augmentation does not suit the input or a
+    /// thread cannot be started.
     pub fn new(dataset: Arc<Dataset>, settings: LoaderSettings, start: Position) -> Result<Self, DataError> {
+        let cache_bytes = if settings.shuffle { CACHE_BYTES } else { 0 };
+        Self::with_cache(dataset, settings, start, cache_bytes)
+    }
+
+    /// The same with a limit to the decoded pictures that are kept, in bytes. The batches do not depend on it.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn with_cache(
+        dataset: Arc<Dataset>,
+        settings: LoaderSettings,
+        start: Position,
+        cache_bytes: usize,
+    ) -> Result<Self, DataError> {
         let failed = |message: String| DataError::Loader { message };
         let images = dataset.images.len();
-        if images == 0 {
-            return Err(failed(format!("the split {:?} of {:?} has no images", dataset.split, dataset.name)));
-        }
         if settings.batch == 0 {
             return Err(failed("a batch needs at least one image".to_owned()));
         }
         let whole = images / settings.batch;
         let batches = if settings.shuffle && whole > 0 { whole } else { images.div_ceil(settings.batch) } as u64;
         let workers = settings.workers.clamp(1, MAX_WORKERS);
+        let stream = Arc::new(Stream { sampler: Sampler::new(dataset, settings, cache_bytes)?, batches });
         let first = start.epoch.saturating_mul(batches).saturating_add(start.batch);
-        let shared = Arc::new(Shared {
-            fill: fill_color(&settings.preprocess),
-            dataset,
-            settings,
-            batches,
-            stop: AtomicBool::new(false),
-            skipped: Mutex::new(BTreeMap::new()),
-        });
-        let mut loader = Self { shared, channels: Vec::new(), threads: Vec::new(), first, taken: 0 };
+        let mut loader = Self { stream, channels: Vec::new(), threads: Vec::new(), first, taken: 0 };
         for worker in 0..workers {
             let (sender, receiver) = bounded(READY_PER_WORKER);
-            let shared = Arc::clone(&loader.shared);
+            let stream = Arc::clone(&loader.stream);
             let begin = first.saturating_add(worker as u64);
-            let thread = thread::Builder::new()
-                .name(format!("loader-{worker}"))
-                .spawn(move || shared.work(begin, workers as u64, &sender))
+            let thread = spawn(format!("loader-{worker}"), move || stream.work(begin, workers as u64, &sender))
                 .map_err(|error| failed(format!("thread {worker} cannot be started: {error}")))?;
             loader.channels.push(receiver);
-            loader.threads.push(thread);
+            loader.threads.extend(thread);
         }
         Ok(loader)
     }
@@ -112,23 +117,23 @@ impl Loader {
 
     /// Where the batch stands that `next` gives next.
     pub fn position(&self) -> Position {
-        self.shared.position(self.first.saturating_add(self.taken))
+        self.stream.position(self.first.saturating_add(self.taken))
     }
 
     /// Batches in an epoch.
     pub fn batches_per_epoch(&self) -> u64 {
-        self.shared.batches
+        self.stream.batches
     }
 
     /// Images that could not be read so far, by their order in the data set; others stand in for them.
     pub fn skipped(&self) -> Vec<Finding> {
-        self.shared.skips().values().cloned().collect()
+        self.stream.sampler.skips().values().cloned().collect()
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.stream.sampler.stop();
         // A worker that waits to hand a batch over is freed by the end of its channel.
         self.channels.clear();
         for thread in self.threads.drain(..) {
@@ -139,43 +144,70 @@ impl Drop for Loader {
     }
 }
 
-/// What all workers see.
-struct Shared {
-    dataset: Arc<Dataset>,
-    settings: LoaderSettings,
-    /// In an epoch; at least 1.
-    batches: u64,
-    /// Colour of the canvas around a zoomed-out picture.
-    fill: [u8; 3],
-    stop: AtomicBool,
-    /// Unreadable images by index.
-    skipped: Mutex<BTreeMap<usize, Finding>>,
+/// Draws one sample anew, as a batch of one: the sample that image `slot` (its index in the data set, or what a
+/// "stand-in" in [`Batch::applied`] names) gave or will give in `epoch` under these settings. Its position names the
+/// epoch. Beside others of another size the same pixels are padded.
+///
+/// # Errors
+/// As [`Loader::new`] and [`Loader::next`].
+pub fn draw_sample(
+    dataset: &Arc<Dataset>,
+    settings: &LoaderSettings,
+    epoch: u64,
+    slot: usize,
+) -> Result<Batch, DataError> {
+    let sampler = Sampler::new(Arc::clone(dataset), settings.clone(), 0)?;
+    match sampler.sample(slot, epoch) {
+        Ok(sample) => Ok(assemble(vec![sample], Position { epoch, batch: 0 })),
+        Err(Halt::Failed(error)) => Err(error),
+        Err(Halt::Stopped) => Err(DataError::Loader { message: "it was stopped".to_owned() }),
+    }
 }
 
-impl Shared {
-    fn skips(&self) -> MutexGuard<'_, BTreeMap<usize, Finding>> {
-        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Runs `work` on a thread that is a thread pool of its own: what resizing and the like do in parallel happens right
+/// there, instead of queueing behind the network's operations in the pool that trains.
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<Option<JoinHandle<()>>, ThreadPoolBuildError> {
+    let mut handle = None;
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(1)
+        .panic_handler(|_| tracing::warn!("a loader thread panicked"))
+        .spawn_handler(|thread| {
+            handle = Some(thread::Builder::new().name(name.clone()).spawn(move || thread.run())?);
+            Ok(())
+        })
+        .build()?;
+    // The thread ends when its work is done, since the pool has no other owner.
+    pool.spawn(work);
+    Ok(handle)
+}
 
+/// The endless stream of batches, which all workers see.
+struct Stream {
+    sampler: Sampler,
+    /// In an epoch; at least 1.
+    batches: u64,
+}
+
+impl Stream {
     fn position(&self, number: u64) -> Position {
         Position { epoch: number / self.batches, batch: number % self.batches }
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
     }
 
     /// Makes every `step`-th batch from number `number` on, until stopped or failed.
     fn work(&self, mut number: u64, step: u64, sender: &Sender<Result<Batch, DataError>>) {
         let mut order: (Option<u64>, Vec<usize>) = (None, Vec::new());
-        while !self.stopped() {
+        while !self.sampler.stopped() {
             let position = self.position(number);
             if order.0 != Some(position.epoch) {
-                order = (Some(position.epoch), self.order(position.epoch));
+                let images = epoch_order(&self.sampler.dataset, &self.sampler.settings, position.epoch);
+                order = (Some(position.epoch), images);
             }
-            let made = self.batch(position, &order.1, self.position(number.saturating_add(1)));
+            let made = match self.batch(position, &order.1, self.position(number.saturating_add(1))) {
+                Ok(batch) => Ok(batch),
+                Err(Halt::Failed(error)) => Err(error),
+                Err(Halt::Stopped) => return,
+            };
             let failed = made.is_err();
-            let Some(made) = made.transpose() else { return };
             if sender.send(made).is_err() || failed {
                 return;
             }
@@ -183,115 +215,11 @@ impl Shared {
         }
     }
 
-    /// Image indices in the order of an epoch.
-    fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.dataset.images.len()).collect();
-        if self.settings.shuffle {
-            Random::keyed(self.settings.seed, &[epoch]).shuffle(&mut order);
-        }
-        order
-    }
-
-    /// The batch at `position`; nothing when stopped meanwhile.
-    fn batch(&self, position: Position, order: &[usize], next: Position) -> Result<Option<Batch>, DataError> {
-        let start = position.batch as usize * self.settings.batch;
-        let slots = order.iter().skip(start).take(self.settings.batch);
-        let mut samples = Vec::new();
-        for &slot in slots {
-            match self.sample(slot, position.epoch)? {
-                Some(sample) => samples.push(sample),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(assemble(samples, next)))
-    }
-
-    /// Image `slot`, or the next one by index that can be read; nothing when stopped meanwhile.
-    fn sample(&self, slot: usize, epoch: u64) -> Result<Option<Prepared>, DataError> {
-        let count = self.dataset.images.len();
-        for index in (slot..count).chain(0..slot) {
-            if self.stopped() {
-                return Ok(None);
-            }
-            if self.skips().contains_key(&index) {
-                continue;
-            }
-            let Some(entry) = self.dataset.images.get(index) else {
-                continue;
-            };
-            match self.dataset.picture(index) {
-                Ok(picture) => {
-                    // Keyed by the slot: an image that stands in for another looks different from its own sample.
-                    let mut random = Random::keyed(self.settings.seed, &[epoch, slot as u64]);
-                    return Ok(Some(self.prepare(index, entry, picture, &mut random)));
-                }
-                Err(error) => {
-                    let message = format!("skipped, the next readable image stands in for it: {error}");
-                    let finding = Finding::new(Severity::Error, "unreadable-image", &entry.name, message);
-                    self.skips().insert(index, finding);
-                }
-            }
-        }
-        let example = self.skips().values().next().map(|finding| finding.message.clone()).unwrap_or_default();
-        Err(DataError::NoReadableImage { count, example })
-    }
-
-    /// Augments and preprocesses one picture.
-    fn prepare(&self, index: usize, entry: &ImageEntry, picture: Picture, random: &mut Random) -> Prepared {
-        let settings = &self.settings;
-        let (width, height) = (picture.width, picture.height);
-        let objects: Vec<Object> = entry
-            .objects
-            .iter()
-            .filter(|object| !(object.crowd || settings.drop_difficult && object.difficult))
-            .filter(|object| object.bbox.is_proper())
-            .map(|object| Object {
-                bbox: object.bbox.clip(width as f32, height as f32),
-                mask: object
-                    .mask
-                    .as_ref()
-                    .filter(|mask| settings.masks && (mask.width, mask.height) == (width, height))
-                    .cloned(),
-                ..*object
-            })
-            .filter(|object| object.bbox.is_proper())
-            .collect();
-        let sample = Sample { picture, objects };
-        let (sample, applied) = imaging::augment(sample, &settings.augmentation, self.fill, random);
-        let input = settings.preprocess.apply(&sample.picture);
-        let objects = sample.objects.into_iter().filter_map(|object| object_in_input(object, &input)).collect();
-        Prepared { input, objects, index, name: entry.name.clone(), applied }
-    }
-}
-
-/// The mean colour that preprocessing subtracts, as RGB; the letterbox's grey where it subtracts none.
-fn fill_color(preprocess: &Preprocess) -> [u8; 3] {
-    let planes = match preprocess.fit {
-        Fit::Letterbox { fill, .. } => [fill; 3],
-        _ if preprocess.mean == [0.0; 3] => [127.5; 3],
-        _ => preprocess.mean,
-    };
-    let [first, second, third] = planes.map(|value| value.round().clamp(0.0, 255.0) as u8);
-    match preprocess.order {
-        ChannelOrder::Rgb => [first, second, third],
-        ChannelOrder::Bgr => [third, second, first],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_canvas_has_the_mean_colour_as_rgb() {
-        let mut preprocess = Preprocess {
-            fit: Fit::Stretch { width: 8, height: 8 },
-            order: ChannelOrder::Bgr,
-            mean: [103.53, 116.28, 123.675],
-            std: [1.0; 3],
-        };
-        assert_eq!(fill_color(&preprocess), [124, 116, 104]);
-        preprocess.fit = Fit::Letterbox { width: 8, height: 8, fill: 127.5 };
-        assert_eq!(fill_color(&preprocess), [128, 128, 128]);
+    /// The batch at `position`.
+    fn batch(&self, position: Position, order: &[usize], next: Position) -> Result<Batch, Halt> {
+        let size = self.sampler.settings.batch;
+        let slots = order.iter().skip((position.batch as usize).saturating_mul(size)).take(size);
+        let samples = slots.map(|&slot| self.sampler.sample(slot, position.epoch));
+        Ok(assemble(samples.collect::<Result<Vec<_>, Halt>>()?, next))
     }
 }

@@ -1,12 +1,17 @@
-//! Opens a data set by what is in it: the built-in Shapes, VOC, COCO, a folder of pictures, a picture.
+//! Opens a data set by what is in it: the built-in Shapes, VOC, COCO, YOLO, LabelMe, VIA, OpenImages, CSV, a folder of
+//! pictures, a picture.
 
-use super::coco::read_coco;
+use super::coco::{MASK_LIMIT, Masks, read_coco_with};
 use super::coco_places::split_of;
+use super::csv_columns::CsvColumns;
 use super::dataset::Dataset;
 use super::error::DataError;
 use super::folder::{has_images, read_folder, read_image};
 use super::shapes::{ShapesSpec, Split, shapes};
+use super::text::{files_with, has_extension};
 use super::voc::{read_voc, voc_root, voc_splits};
+use super::yolo::{self, YoloSet};
+use super::{csv, labelme, openimages, via};
 use crate::imaging;
 use std::fs::{self, File};
 use std::io::Read;
@@ -16,9 +21,26 @@ use std::path::{Path, PathBuf};
 const ALL: &str = "all";
 /// What recognition tries, for error messages.
 const LOOKED_FOR: &str = "shapes[:train=N,seed=N], a VOC folder (Annotations/*.xml, JPEGImages), \
-                          a COCO file or folder (annotations/*.json), a picture, a folder of pictures";
-/// Bytes of a JSON file that are searched for a COCO list's name.
+                          a COCO file or folder (annotations/*.json), a YOLO folder (data.yaml, images, labels), \
+                          LabelMe or VIA JSON, a CSV file with known columns, a picture, a folder of pictures";
+/// Bytes of a JSON file that are searched for the names of its lists.
 const PEEKED: u64 = 1 << 20;
+
+/// What the files do not tell, and how much of them is wanted.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Which column of a CSV file says what.
+    pub columns: Option<CsvColumns>,
+    /// The region attribute of a VIA file that holds the class.
+    pub class_attribute: Option<String>,
+    pub masks: Masks,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { columns: None, class_attribute: None, masks: Masks::UpTo(MASK_LIMIT) }
+    }
+}
 
 /// What a path or name was recognised as.
 enum Kind {
@@ -26,20 +48,55 @@ enum Kind {
     /// The folder that holds `Annotations`.
     Voc(PathBuf),
     /// Annotation files, one a split, sorted.
-    Coco(Vec<PathBuf>),
+    Files(FileKind, Vec<PathBuf>),
+    Yolo(Box<YoloSet>),
+    /// The data set's folder, and the folder of each split.
+    LabelMe(PathBuf, Vec<(String, PathBuf)>),
     Image(PathBuf),
     Folder(PathBuf),
 }
 
-/// Opens a split of a data set. Without a split: all of a VOC folder, the training part of Shapes and of a COCO folder
-/// (its first file where none is named so), and everything of what has no splits. A COCO split may be asked for without
-/// its year: `train` finds `train2017`.
+/// Formats that have one annotation file a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileKind {
+    Coco,
+    Via,
+    OpenImages,
+    Csv,
+}
+
+impl FileKind {
+    fn split_of(self, file: &Path) -> String {
+        if self == Self::OpenImages { openimages::split_of(file) } else { split_of(file) }
+    }
+
+    fn read(self, file: &Path, options: &OpenOptions) -> Result<Dataset, DataError> {
+        match self {
+            Self::Coco => read_coco_with(file, None, options.masks),
+            Self::Via => via::read(file, options.class_attribute.as_deref(), options.masks),
+            Self::OpenImages => openimages::read(file),
+            Self::Csv => csv::read(file, options.columns.as_ref()),
+        }
+    }
+}
+
+/// Opens a split of a data set. Without a split: all of a VOC folder; the training part of other sets (their first
+/// split where none is named so); and everything of what has no splits. The split of an annotation file may be asked for
+/// without its year: `train` finds `train2017`.
 ///
 /// # Errors
 /// [`DataError::Unrecognised`] says what was looked for, [`DataError::NoSplit`] which splits there are,
 /// [`DataError::Empty`] that there is nothing in it; else the reader's errors.
 pub fn open(path_or_name: &str, split: Option<&str>) -> Result<Dataset, DataError> {
-    let kind = recognise(path_or_name)?;
+    open_with(path_or_name, split, &OpenOptions::default())
+}
+
+/// [`open`] for files that need explaining.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_with(path_or_name: &str, split: Option<&str>, options: &OpenOptions) -> Result<Dataset, DataError> {
+    let kind = recognise(path_or_name, options)?;
     let no_split = |wanted: &str, kind: &Kind| DataError::NoSplit {
         wanted: wanted.to_owned(),
         have: split_names(kind),
@@ -55,12 +112,24 @@ pub fn open(path_or_name: &str, split: Option<&str>) -> Result<Dataset, DataErro
             Ok(shapes(spec, split))
         }
         Kind::Voc(root) => read_voc(root, split, None),
-        Kind::Coco(files) => {
+        Kind::Files(format, files) => {
             let file = match split {
-                Some(wanted) => chosen(files, wanted).ok_or_else(|| no_split(wanted, &kind))?,
-                None => chosen(files, "train").or(files.first()).ok_or_else(|| no_split("train", &kind))?,
+                Some(wanted) => chosen(*format, files, wanted).ok_or_else(|| no_split(wanted, &kind))?,
+                None => chosen(*format, files, "train").or(files.first()).ok_or_else(|| no_split("train", &kind))?,
             };
-            read_coco(file, None)
+            format.read(file, options)
+        }
+        Kind::Yolo(set) => {
+            let names = set.splits();
+            let wanted = split.unwrap_or_else(|| first_choice(&names));
+            yolo::read(set, wanted, options.masks)
+        }
+        Kind::LabelMe(root, splits) => {
+            let names = split_names(&kind);
+            let wanted = split.unwrap_or_else(|| first_choice(&names));
+            let found = splits.iter().find(|(name, _)| name == wanted);
+            let (name, folder) = found.ok_or_else(|| no_split(wanted, &kind))?;
+            labelme::read(root, name, folder, options.masks)
         }
         Kind::Image(path) => match split {
             Some(wanted) if wanted != ALL => Err(no_split(wanted, &kind)),
@@ -75,7 +144,7 @@ pub fn open(path_or_name: &str, split: Option<&str>) -> Result<Dataset, DataErro
 
 /// Names of the splits that [`open`] takes for this path or name; none when it is not recognised.
 pub fn splits(path_or_name: &str) -> Vec<String> {
-    recognise(path_or_name).map(|kind| split_names(&kind)).unwrap_or_default()
+    recognise(path_or_name, &OpenOptions::default()).map(|kind| split_names(&kind)).unwrap_or_default()
 }
 
 /// The split that training uses unless told otherwise: the one called train, with or without a year. None when there is
@@ -87,22 +156,48 @@ pub fn training_split(path_or_name: &str) -> Option<String> {
     names.iter().find(is_train).cloned()
 }
 
+/// Every split that can be read, where no image is in two of them: `all` and `trainval` only when there are no others.
+///
+/// # Errors
+/// Those of [`open`] before anything is read.
+pub fn separate_splits(path_or_name: &str, options: &OpenOptions) -> Result<Vec<String>, DataError> {
+    let kind = recognise(path_or_name, options)?;
+    let mut names = split_names(&kind);
+    match &kind {
+        Kind::Shapes(spec) => names.retain(|name| Split::named(name).is_some_and(|split| spec.count(split) > 0)),
+        // A small set is often its own validation.
+        Kind::Yolo(set) => names.retain(|name| !set.repeats_another(name)),
+        _ => {}
+    }
+    let overlapping = |name: &String| name == ALL || name == "trainval";
+    if !names.iter().all(overlapping) {
+        names.retain(|name| !overlapping(name));
+    }
+    Ok(names)
+}
+
+fn first_choice(names: &[String]) -> &str {
+    names.iter().find(|name| *name == "train").or(names.first()).map_or(ALL, String::as_str)
+}
+
 fn split_names(kind: &Kind) -> Vec<String> {
     match kind {
         Kind::Shapes(_) => Split::ALL.iter().map(|split| split.name().to_owned()).collect(),
         Kind::Voc(root) => voc_splits(root),
-        Kind::Coco(files) => files.iter().map(|file| split_of(file)).collect(),
+        Kind::Files(format, files) => files.iter().map(|file| format.split_of(file)).collect(),
+        Kind::Yolo(set) => set.splits(),
+        Kind::LabelMe(_, splits) => splits.iter().map(|(name, _)| name.clone()).collect(),
         Kind::Image(_) | Kind::Folder(_) => vec![ALL.to_owned()],
     }
 }
 
 /// The file of a split: of exactly that name, or else the only one that is that name and a year.
-fn chosen<'a>(files: &'a [PathBuf], wanted: &str) -> Option<&'a PathBuf> {
-    if let Some(exact) = files.iter().find(|file| split_of(file) == wanted) {
+fn chosen<'a>(format: FileKind, files: &'a [PathBuf], wanted: &str) -> Option<&'a PathBuf> {
+    if let Some(exact) = files.iter().find(|file| format.split_of(file) == wanted) {
         return Some(exact);
     }
     let dated = |file: &PathBuf| {
-        let split = split_of(file);
+        let split = format.split_of(file);
         let year = split.strip_prefix(wanted).unwrap_or_default();
         !year.is_empty() && year.chars().all(|c| c.is_ascii_digit())
     };
@@ -113,7 +208,7 @@ fn chosen<'a>(files: &'a [PathBuf], wanted: &str) -> Option<&'a PathBuf> {
     }
 }
 
-fn recognise(path_or_name: &str) -> Result<Kind, DataError> {
+fn recognise(path_or_name: &str, options: &OpenOptions) -> Result<Kind, DataError> {
     if path_or_name == "shapes" || path_or_name.starts_with("shapes:") {
         return Ok(Kind::Shapes(ShapesSpec::parse(path_or_name)?));
     }
@@ -124,12 +219,26 @@ fn recognise(path_or_name: &str) -> Result<Kind, DataError> {
             return Err(DataError::Read { what: "the data set", path, source });
         }
     };
-    if metadata.is_dir() { recognise_folder(path) } else { recognise_file(path) }
+    if metadata.is_dir() { recognise_folder(path, options) } else { recognise_file(path, options) }
 }
 
-fn recognise_file(path: PathBuf) -> Result<Kind, DataError> {
-    if looks_like_coco(&path) {
-        return Ok(Kind::Coco(vec![path]));
+fn recognise_file(path: PathBuf, options: &OpenOptions) -> Result<Kind, DataError> {
+    match json_kind(&path) {
+        Some(JsonKind::Coco) => return Ok(Kind::Files(FileKind::Coco, vec![path])),
+        Some(JsonKind::Via) => return Ok(Kind::Files(FileKind::Via, vec![path])),
+        // One annotation of a folder of them.
+        Some(JsonKind::LabelMe) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let splits = vec![(ALL.to_owned(), folder.to_path_buf())];
+            return Ok(Kind::LabelMe(folder.to_path_buf(), splits));
+        }
+        None => {}
+    }
+    if let Some(kind) = csv_kind(&path, options) {
+        return Ok(Kind::Files(kind, vec![path]));
+    }
+    if let Some(set) = yolo::recognise(&path)? {
+        return Ok(Kind::Yolo(Box::new(set)));
     }
     match imaging::size_of(&path) {
         Ok(_) => Ok(Kind::Image(path)),
@@ -139,7 +248,7 @@ fn recognise_file(path: PathBuf) -> Result<Kind, DataError> {
     }
 }
 
-fn recognise_folder(path: PathBuf) -> Result<Kind, DataError> {
+fn recognise_folder(path: PathBuf, options: &OpenOptions) -> Result<Kind, DataError> {
     let failed = |source: std::io::Error| DataError::Read { what: "the folder", path: path.clone(), source };
     if fs::read_dir(&path).map_err(failed)?.next().is_none() {
         let message = format!("the folder has no files; looked for {LOOKED_FOR}");
@@ -148,10 +257,35 @@ fn recognise_folder(path: PathBuf) -> Result<Kind, DataError> {
     if let Some(root) = voc_root(&path) {
         return Ok(Kind::Voc(root));
     }
+    let is_labelme = |file: &Path| json_kind(file) == Some(JsonKind::LabelMe);
+    // Before every JSON file is looked into: there can be one for each image.
+    if labelme::holds(&path, is_labelme) {
+        let splits = vec![(ALL.to_owned(), path.clone())];
+        return Ok(Kind::LabelMe(path, splits));
+    }
     for folder in [path.join("annotations"), path.clone()] {
-        let files = coco_files(&folder);
-        if !files.is_empty() {
-            return Ok(Kind::Coco(files));
+        for (kind, format) in [(JsonKind::Coco, FileKind::Coco), (JsonKind::Via, FileKind::Via)] {
+            let files = json_files(&folder, kind);
+            if !files.is_empty() {
+                return Ok(Kind::Files(format, files));
+            }
+        }
+    }
+    if let Some(set) = yolo::recognise(&path)? {
+        return Ok(Kind::Yolo(Box::new(set)));
+    }
+    let splits = labelme::splits(&path, is_labelme);
+    if !splits.is_empty() {
+        return Ok(Kind::LabelMe(path, splits));
+    }
+    for folder in [path.join("annotations"), path.clone()] {
+        let tables = files_with(&folder, "csv");
+        for format in [FileKind::OpenImages, FileKind::Csv] {
+            let fits = |file: &&PathBuf| csv_kind(file, options) == Some(format);
+            let files: Vec<PathBuf> = tables.iter().filter(fits).cloned().collect();
+            if !files.is_empty() {
+                return Ok(Kind::Files(format, files));
+            }
         }
     }
     if has_images(&path) {
@@ -160,42 +294,60 @@ fn recognise_folder(path: PathBuf) -> Result<Kind, DataError> {
     Err(DataError::Unrecognised { path, looked_for: LOOKED_FOR.to_owned() })
 }
 
-/// COCO files of a folder, sorted: those named `instances…` where there are such, for captions and keypoints lie beside
-/// them.
-fn coco_files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")))
-        .filter(|path| looks_like_coco(path))
-        .collect();
+/// Files of a kind in a folder, sorted: those named `instances…` where there are such, for captions and keypoints lie
+/// beside them.
+fn json_files(folder: &Path, kind: JsonKind) -> Vec<PathBuf> {
+    let mut files = files_with(folder, "json");
+    files.retain(|path| json_kind(path) == Some(kind));
     let is_instances = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("instances"));
     if files.iter().any(is_instances) {
         files.retain(is_instances);
     }
-    files.sort();
     files
 }
 
-/// A JSON object that names one of COCO's lists near its start.
-fn looks_like_coco(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    let mut start = Vec::new();
-    if file.take(64).read_to_end(&mut start).is_err() {
-        return false;
+/// Which format a table has; with a mapping of columns every table but a list of classes is one of boxes.
+fn csv_kind(path: &Path, options: &OpenOptions) -> Option<FileKind> {
+    if !["csv", "tsv", "txt"].iter().any(|extension| has_extension(path, extension)) {
+        return None;
     }
+    if openimages::looks_like_openimages(path) {
+        return Some(FileKind::OpenImages);
+    }
+    let told = options.columns.is_some() && path.file_name().is_some_and(|name| name != csv::CLASS_FILE);
+    (told || csv::looks_like_csv(path)).then_some(FileKind::Csv)
+}
+
+/// Which format a JSON file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JsonKind {
+    Coco,
+    Via,
+    LabelMe,
+}
+
+/// A JSON object that names near its start what only one format has.
+fn json_kind(path: &Path) -> Option<JsonKind> {
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return None;
+    }
+    let mut file = File::open(path).ok()?;
+    let mut start = Vec::new();
+    file.by_ref().take(64).read_to_end(&mut start).ok()?;
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start);
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return false;
+        return None;
     }
-    let mut start = Vec::new();
-    if File::open(path).and_then(|file| file.take(PEEKED).read_to_end(&mut start)).is_err() {
-        return false;
+    file.take(PEEKED).read_to_end(&mut start).ok()?;
+    let named = |key: &str| start.windows(key.len()).any(|window| window == key.as_bytes());
+    if named("\"_via_") || (named("\"regions\"") && named("\"region_attributes\"")) {
+        return Some(JsonKind::Via);
     }
-    let named = |key: &[u8]| start.windows(key.len()).any(|window| window == key);
-    named(b"\"images\"") || named(b"\"annotations\"") || named(b"\"categories\"")
+    if named("\"shapes\"") && (named("\"imagePath\"") || named("\"shape_type\"")) {
+        return Some(JsonKind::LabelMe);
+    }
+    let coco = named("\"images\"") || named("\"annotations\"") || named("\"categories\"");
+    coco.then_some(JsonKind::Coco)
 }
 
 #[cfg(test)]
@@ -208,10 +360,10 @@ mod tests {
             .iter()
             .map(PathBuf::from)
             .collect();
-        assert_eq!(chosen(&files, "val"), Some(&files[2]));
-        assert_eq!(chosen(&files, "train2017"), Some(&files[1]));
-        assert_eq!(chosen(&files, "train"), None, "two years: ambiguous");
-        assert_eq!(chosen(&files, "va"), None);
+        assert_eq!(chosen(FileKind::Coco, &files, "val"), Some(&files[2]));
+        assert_eq!(chosen(FileKind::Coco, &files, "train2017"), Some(&files[1]));
+        assert_eq!(chosen(FileKind::Coco, &files, "train"), None, "two years: ambiguous");
+        assert_eq!(chosen(FileKind::Coco, &files, "va"), None);
     }
 
     #[test]

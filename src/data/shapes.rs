@@ -268,20 +268,45 @@ fn visible_items(layout: &Layout, line: Option<&Clutter>, masks: bool) -> Vec<Ke
 }
 
 /// Pixels of which at least half is seen, and how many they are.
+///
+/// Written as run lengths at once, from the places where a column goes in or out: a bitmap of the whole picture for
+/// each object would take most of the time that a data set takes to open.
 fn visible_mask(layout: &Layout, hidden: &SampleSet, all: &[Span]) -> Option<(Mask, f32)> {
     let area = hidden.pixel_area(all)?;
     let counts = hidden.missing_by_pixel(all, &area);
-    let width = layout.width as usize;
-    let mut bitmap = vec![0u8; width * layout.height as usize];
+    let height = layout.height as usize;
+    let place = |column: usize, row: usize| ((area.x0 + column) * height + row) as u32;
+    let mut borders: Vec<u32> = Vec::new();
+    let mut above = vec![false; area.width()];
     let mut covered = 0u32;
     for (row, line) in counts.chunks_exact(area.width()).enumerate() {
-        let start = (area.y0 + row) * width + area.x0;
-        for (pixel, &samples) in bitmap[start..start + area.width()].iter_mut().zip(line) {
-            *pixel = u8::from(samples >= FULL / 2);
-            covered += u32::from(*pixel);
+        for (column, (above, &samples)) in above.iter_mut().zip(line).enumerate() {
+            let inside = samples >= FULL / 2;
+            covered += u32::from(inside);
+            if inside != *above {
+                borders.push(place(column, area.y0 + row));
+                *above = inside;
+            }
         }
     }
-    Some((Mask::from_bitmap(layout.height, layout.width, &bitmap).ok()?, covered as f32))
+    let reaching = above.iter().enumerate().filter(|(_, inside)| **inside);
+    borders.extend(reaching.map(|(column, _)| place(column, area.y1)));
+    borders.sort_unstable();
+    let mut runs: Vec<u32> = Vec::new();
+    let mut at = 0;
+    let mut borders = borders.into_iter().peekable();
+    while let Some(border) = borders.next() {
+        // Out at the bottom of a column and in at the top of the next is one place, and no border.
+        if borders.next_if_eq(&border).is_none() {
+            runs.push(border - at);
+            at = border;
+        }
+    }
+    let pixels = layout.width * layout.height;
+    if at < pixels || runs.is_empty() {
+        runs.push(pixels - at);
+    }
+    Some((Mask::from_counts(layout.height, layout.width, runs).ok()?, covered as f32))
 }
 
 #[cfg(test)]
@@ -316,6 +341,32 @@ mod tests {
         }
         assert!(set.class_counts().iter().all(|&n| n > 50), "{:?}", set.class_counts());
         assert_ne!(set.digest(), shapes(&ShapesSpec { val: 300, ..spec }, Split::Val).digest());
+    }
+
+    #[test]
+    fn masks_written_as_runs_are_those_of_a_bitmap() {
+        for index in 0..40 {
+            let layout = shapes_layout::layout(2, index, 48, 32);
+            let mut hidden = SampleSet::new(48, 32);
+            for item in layout.items.iter().rev() {
+                let all: Vec<Span> = item.parts.iter().flat_map(|part| spans(&part.place(item.class))).collect();
+                let Some(area) = hidden.pixel_area(&all) else { continue };
+                let counts = hidden.missing_by_pixel(&all, &area);
+                let mut bitmap = vec![0u8; 48 * 32];
+                for (k, samples) in counts.iter().enumerate() {
+                    let (x, y) = (area.x0 + k % area.width(), area.y0 + k / area.width());
+                    bitmap[y * 48 + x] = u8::from(*samples >= FULL / 2);
+                }
+                let expected = Mask::from_bitmap(32, 48, &bitmap).unwrap();
+                let area = expected.area() as f32;
+                assert_eq!(visible_mask(&layout, &hidden, &all), Some((expected, area)), "picture {index}");
+                hidden.insert(&all);
+            }
+        }
+        let whole = spans(&[vec![[-9.0, -9.0], [60.0, -9.0], [60.0, 40.0], [-9.0, 40.0]]]);
+        let layout = shapes_layout::layout(2, 0, 48, 32);
+        let (mask, area) = visible_mask(&layout, &SampleSet::new(48, 32), &whole).unwrap();
+        assert_eq!((mask.counts, area), (vec![0, 48 * 32], 1536.0));
     }
 
     #[test]

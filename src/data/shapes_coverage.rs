@@ -117,15 +117,8 @@ impl SampleSet {
 
     /// Calls `visit(row, word, mask, word_in_row)` for each word of each clipped span.
     fn for_each_word(&self, spans: &[Span], mut visit: impl FnMut(usize, usize, u64, usize)) {
-        for span in spans {
-            let Some((row, start, end)) = self.clip(span) else {
-                continue;
-            };
-            let (first, last) = (start / 64, (end - 1) / 64);
-            for word in first..=last {
-                let low = if word == first { start % 64 } else { 0 };
-                let high = if word == last { (end - 1) % 64 } else { 63 };
-                let mask = (u64::MAX << low) & (u64::MAX >> (63 - high));
+        for (row, start, end) in spans.iter().filter_map(|span| self.clip(span)) {
+            for (word, mask) in words_of(start, end) {
                 visit(row, row * self.words + word, mask, word);
             }
         }
@@ -133,10 +126,13 @@ impl SampleSet {
 
     /// Adds the samples of `spans`.
     pub(super) fn insert(&mut self, spans: &[Span]) {
-        let mut masks: Vec<(usize, u64)> = Vec::new();
-        self.for_each_word(spans, |_, index, mask, _| masks.push((index, mask)));
-        for (index, mask) in masks {
-            self.bits[index] |= mask;
+        for span in spans {
+            let Some((row, start, end)) = self.clip(span) else {
+                continue;
+            };
+            for (word, mask) in words_of(start, end) {
+                self.bits[row * self.words + word] |= mask;
+            }
         }
     }
 
@@ -176,16 +172,29 @@ impl SampleSet {
             if visible == 0 {
                 return;
             }
+            // Samples of each of the word's 16 pixels, four bits a pixel: sums of pairs, then of pairs of pairs.
+            let pairs = visible - ((visible >> 1) & 0x5555_5555_5555_5555);
+            let samples = (pairs & 0x3333_3333_3333_3333) + ((pairs >> 2) & 0x3333_3333_3333_3333);
+            let first = visible.trailing_zeros() as usize / 4;
+            let last = (63 - visible.leading_zeros() as usize) / 4;
             let line = (row / SAMPLES as usize - area.y0) * width;
-            for pixel in 0..16 {
-                let samples = (visible >> (4 * pixel)) & 15;
-                if samples != 0 {
-                    counts[line + word * 16 + pixel - area.x0] += samples.count_ones() as u8;
-                }
+            let start = line + word * 16 + first - area.x0;
+            for (pixel, count) in (first..).zip(&mut counts[start..=start + last - first]) {
+                *count += ((samples >> (4 * pixel)) & 15) as u8;
             }
         });
         counts
     }
+}
+
+/// The words of a row that columns `start..end` touch, each with the bits that are meant; `start` is below `end`.
+fn words_of(start: usize, end: usize) -> impl Iterator<Item = (usize, u64)> {
+    let (first, last) = (start / 64, (end - 1) / 64);
+    (first..=last).map(move |word| {
+        let low = if word == first { start % 64 } else { 0 };
+        let high = if word == last { (end - 1) % 64 } else { 63 };
+        (word, (u64::MAX << low) & (u64::MAX >> (63 - high)))
+    })
 }
 
 #[cfg(test)]

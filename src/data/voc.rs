@@ -8,6 +8,7 @@ use super::dataset::{Dataset, Finding, ImageEntry, Severity, Source};
 use super::error::DataError;
 use super::findings::Findings;
 use super::paths::{file_name, inside, is_bare_name};
+use super::text::{MAX_TEXT_FILE, files_with, has_extension, read_text};
 use super::voc_xml::{self, VocAnnotation, VocObject};
 use crate::geometry::{BBox, Object};
 use crate::imaging;
@@ -18,10 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// The split that holds every annotated image.
 pub const ALL: &str = "all";
-/// Largest annotation file or split list that is read, bytes.
-const MAX_TEXT_FILE: u64 = 64 << 20;
 /// Endings tried for an image, the usual one first.
-const EXTENSIONS: [&str; 10] = ["jpg", "png", "jpeg", "JPG", "PNG", "JPEG", "bmp", "webp", "tif", "tiff"];
+pub(super) const EXTENSIONS: [&str; 10] = ["jpg", "png", "jpeg", "JPG", "PNG", "JPEG", "bmp", "webp", "tif", "tiff"];
 /// Folders tried for an image.
 const IMAGE_FOLDERS: [&str; 2] = ["JPEGImages", "images"];
 /// Boxes may stick out this far (pixels) without remark: lists counted from 0 do so everywhere.
@@ -50,20 +49,10 @@ fn has_annotations(folder: &Path) -> bool {
     entries.filter_map(Result::ok).any(|entry| has_extension(&entry.path(), "xml"))
 }
 
-fn has_extension(path: &Path, wanted: &str) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
-}
-
 /// Files of `folder` that end in `extension`, without it, sorted.
 fn stems(folder: &Path, extension: &str) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut stems: Vec<String> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| has_extension(path, extension))
-        .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))
-        .collect();
+    let stem = |path: &PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let mut stems: Vec<String> = files_with(folder, extension).iter().filter_map(stem).collect();
     stems.sort();
     stems
 }
@@ -103,7 +92,7 @@ pub fn read_voc(root: &Path, split: Option<&str>, classes: Option<&[String]>) ->
         .par_iter()
         .map(|stem| {
             let path = annotation_folder.join(format!("{stem}.xml"));
-            voc_xml::parse(&read_text(&path, "the annotation")?, &path)
+            voc_xml::parse(&read_text(&path, "the annotation", MAX_TEXT_FILE)?, &path)
         })
         .collect();
     let readable = parsed.iter().any(Result::is_ok);
@@ -158,17 +147,6 @@ pub fn read_voc(root: &Path, split: Option<&str>, classes: Option<&[String]>) ->
     })
 }
 
-/// Reads a text file of bounded size.
-fn read_text(path: &Path, what: &'static str) -> Result<String, DataError> {
-    let failed = |source: std::io::Error| DataError::Read { what, path: path.to_path_buf(), source };
-    let size = fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_TEXT_FILE {
-        let message = format!("{what} has {size} bytes; up to {MAX_TEXT_FILE} are read");
-        return Err(DataError::Invalid { path: path.to_path_buf(), message });
-    }
-    fs::read_to_string(path).map_err(failed)
-}
-
 /// Image ids of a split in the list's order, each once.
 fn split_ids(root: &Path, split: &str, stems: &[String], findings: &mut Findings) -> Result<Vec<String>, DataError> {
     let list = root.join("ImageSets").join("Main").join(format!("{split}.txt"));
@@ -182,10 +160,15 @@ fn split_ids(root: &Path, split: &str, stems: &[String], findings: &mut Findings
     if !list.is_file() {
         return Ok(stems.to_vec());
     }
-    let text = read_text(&list, "the split list")?;
+    let text = read_text(&list, "the split list", MAX_TEXT_FILE)?;
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut ids = Vec::new();
-    for id in text.lines().filter_map(|line| line.split_whitespace().next()) {
+    for line in text.lines().map(str::trim) {
+        // A second word is a class list's flag, unless there is an annotation of that whole name.
+        let whole = stems.binary_search_by(|stem| stem.as_str().cmp(line)).is_ok();
+        let Some(id) = (if whole { Some(line) } else { line.split_whitespace().next() }) else {
+            continue;
+        };
         if !is_bare_name(id) {
             let message = format!("the entry {id:?} would leave the data set's folder; refused");
             findings.push(Finding::new(Severity::Error, "path-escape", &format!("{split}.txt"), message));

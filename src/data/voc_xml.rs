@@ -4,6 +4,7 @@
 //! External entities are never resolved.
 
 use super::error::DataError;
+use super::text::{number, pixels};
 use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::Event;
 use quick_xml::reader::Reader;
@@ -132,18 +133,6 @@ fn set(object: &mut VocObject, field: &[&str], text: &str) {
         ["bndbox", "xmax"] => object.corners[2] = number(text),
         ["bndbox", "ymax"] => object.corners[3] = number(text),
         _ => {}
-    }
-}
-
-fn number(text: &str) -> Option<f64> {
-    text.parse::<f64>().ok().filter(|value| value.is_finite())
-}
-
-/// A side in pixels, also when written with decimals; 0 when it is none.
-fn pixels(text: &str) -> u32 {
-    match number(text) {
-        Some(value) if value >= 1.0 && value <= f64::from(u32::MAX) => value as u32,
-        _ => 0,
     }
 }
 

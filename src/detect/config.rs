@@ -10,6 +10,7 @@ use super::ssd::SsdConfig;
 use super::yolov3::Yolov3Config;
 use crate::geometry::coder::BoxCoder;
 use crate::imaging::preprocess::Preprocess;
+use crate::nn::backbone::resnet::Depth;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -23,8 +24,18 @@ pub enum Arch {
     Ssd512,
     #[serde(rename = "ssd-nano")]
     SsdNano,
+    #[serde(rename = "retinanet-r18")]
+    RetinanetR18,
+    #[serde(rename = "retinanet-r34")]
+    RetinanetR34,
     #[serde(rename = "retinanet-r50")]
     RetinanetR50,
+    #[serde(rename = "retinanet-r50-v2")]
+    RetinanetR50V2,
+    #[serde(rename = "retinanet-r101")]
+    RetinanetR101,
+    #[serde(rename = "retinanet-r152")]
+    RetinanetR152,
     #[serde(rename = "retinanet-nano")]
     RetinanetNano,
     #[serde(rename = "fcos-r50")]
@@ -35,6 +46,10 @@ pub enum Arch {
     Refinedet320,
     #[serde(rename = "refinedet512")]
     Refinedet512,
+    #[serde(rename = "refinedet320-r101")]
+    Refinedet320R101,
+    #[serde(rename = "refinedet512-r101")]
+    Refinedet512R101,
     #[serde(rename = "refinedet-nano")]
     RefinedetNano,
     #[serde(rename = "m2det320-vgg")]
@@ -45,10 +60,18 @@ pub enum Arch {
     M2det704,
     #[serde(rename = "m2det800-vgg")]
     M2det800,
+    #[serde(rename = "m2det320-r101")]
+    M2det320R101,
+    #[serde(rename = "m2det512-r101")]
+    M2det512R101,
     #[serde(rename = "m2det-nano")]
     M2detNano,
     #[serde(rename = "yolov3")]
     Yolov3,
+    #[serde(rename = "yolov3-spp")]
+    Yolov3Spp,
+    #[serde(rename = "yolov3-tiny")]
+    Yolov3Tiny,
     #[serde(rename = "yolov3-nano")]
     Yolov3Nano,
     #[serde(rename = "darknet")]
@@ -59,6 +82,8 @@ pub enum Arch {
     MaskR50,
     #[serde(rename = "cascade-r50")]
     CascadeR50,
+    #[serde(rename = "cascade-mask-r50")]
+    CascadeMaskR50,
     #[serde(rename = "faster-nano")]
     FasterNano,
     #[serde(rename = "mask-nano")]
@@ -68,28 +93,40 @@ pub enum Arch {
 }
 
 impl Arch {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 36] = [
         Self::Ssd300,
         Self::Ssd512,
         Self::SsdNano,
+        Self::RetinanetR18,
+        Self::RetinanetR34,
         Self::RetinanetR50,
+        Self::RetinanetR50V2,
+        Self::RetinanetR101,
+        Self::RetinanetR152,
         Self::RetinanetNano,
         Self::FcosR50,
         Self::FcosNano,
         Self::Refinedet320,
         Self::Refinedet512,
+        Self::Refinedet320R101,
+        Self::Refinedet512R101,
         Self::RefinedetNano,
         Self::M2det320,
         Self::M2det512,
         Self::M2det704,
         Self::M2det800,
+        Self::M2det320R101,
+        Self::M2det512R101,
         Self::M2detNano,
         Self::Yolov3,
+        Self::Yolov3Spp,
+        Self::Yolov3Tiny,
         Self::Yolov3Nano,
         Self::Darknet,
         Self::FasterR50,
         Self::MaskR50,
         Self::CascadeR50,
+        Self::CascadeMaskR50,
         Self::FasterNano,
         Self::MaskNano,
         Self::CascadeNano,
@@ -101,24 +138,36 @@ impl Arch {
             Self::Ssd300 => "ssd300",
             Self::Ssd512 => "ssd512",
             Self::SsdNano => "ssd-nano",
+            Self::RetinanetR18 => "retinanet-r18",
+            Self::RetinanetR34 => "retinanet-r34",
             Self::RetinanetR50 => "retinanet-r50",
+            Self::RetinanetR50V2 => "retinanet-r50-v2",
+            Self::RetinanetR101 => "retinanet-r101",
+            Self::RetinanetR152 => "retinanet-r152",
             Self::RetinanetNano => "retinanet-nano",
             Self::FcosR50 => "fcos-r50",
             Self::FcosNano => "fcos-nano",
             Self::Refinedet320 => "refinedet320",
             Self::Refinedet512 => "refinedet512",
+            Self::Refinedet320R101 => "refinedet320-r101",
+            Self::Refinedet512R101 => "refinedet512-r101",
             Self::RefinedetNano => "refinedet-nano",
             Self::M2det320 => "m2det320-vgg",
             Self::M2det512 => "m2det512-vgg",
             Self::M2det704 => "m2det704-vgg",
             Self::M2det800 => "m2det800-vgg",
+            Self::M2det320R101 => "m2det320-r101",
+            Self::M2det512R101 => "m2det512-r101",
             Self::M2detNano => "m2det-nano",
             Self::Yolov3 => "yolov3",
+            Self::Yolov3Spp => "yolov3-spp",
+            Self::Yolov3Tiny => "yolov3-tiny",
             Self::Yolov3Nano => "yolov3-nano",
             Self::Darknet => "darknet",
             Self::FasterR50 => "faster-r50",
             Self::MaskR50 => "mask-r50",
             Self::CascadeR50 => "cascade-r50",
+            Self::CascadeMaskR50 => "cascade-mask-r50",
             Self::FasterNano => "faster-nano",
             Self::MaskNano => "mask-nano",
             Self::CascadeNano => "cascade-nano",
@@ -129,6 +178,14 @@ impl Arch {
     pub fn embedded_weights(self) -> Option<&'static [u8]> {
         match self {
             Self::SsdNano => Some(include_bytes!("../../assets/ssd-nano.safetensors")),
+            Self::RetinanetNano => Some(include_bytes!("../../assets/retinanet-nano.safetensors")),
+            Self::FcosNano => Some(include_bytes!("../../assets/fcos-nano.safetensors")),
+            Self::RefinedetNano => Some(include_bytes!("../../assets/refinedet-nano.safetensors")),
+            Self::M2detNano => Some(include_bytes!("../../assets/m2det-nano.safetensors")),
+            Self::Yolov3Nano => Some(include_bytes!("../../assets/yolov3-nano.safetensors")),
+            Self::FasterNano => Some(include_bytes!("../../assets/faster-nano.safetensors")),
+            Self::MaskNano => Some(include_bytes!("../../assets/mask-nano.safetensors")),
+            Self::CascadeNano => Some(include_bytes!("../../assets/cascade-nano.safetensors")),
             _ => None,
         }
     }
@@ -212,24 +269,36 @@ impl Config {
             Arch::Ssd300 => Self::Ssd(SsdConfig::ssd300(classes)),
             Arch::Ssd512 => Self::Ssd(SsdConfig::ssd512(classes)),
             Arch::SsdNano => Self::Ssd(SsdConfig::nano(classes)),
+            Arch::RetinanetR18 => Self::Retinanet(RetinanetConfig::of_depth(Depth::R18, classes)),
+            Arch::RetinanetR34 => Self::Retinanet(RetinanetConfig::of_depth(Depth::R34, classes)),
             Arch::RetinanetR50 => Self::Retinanet(RetinanetConfig::r50(classes)),
+            Arch::RetinanetR50V2 => Self::Retinanet(RetinanetConfig::r50_v2(classes)),
+            Arch::RetinanetR101 => Self::Retinanet(RetinanetConfig::of_depth(Depth::R101, classes)),
+            Arch::RetinanetR152 => Self::Retinanet(RetinanetConfig::of_depth(Depth::R152, classes)),
             Arch::RetinanetNano => Self::Retinanet(RetinanetConfig::nano(classes)),
             Arch::FcosR50 => Self::Fcos(FcosConfig::r50(classes)),
             Arch::FcosNano => Self::Fcos(FcosConfig::nano(classes)),
             Arch::Refinedet320 => Self::Refinedet(RefinedetConfig::refinedet320(classes)),
             Arch::Refinedet512 => Self::Refinedet(RefinedetConfig::refinedet512(classes)),
+            Arch::Refinedet320R101 => Self::Refinedet(RefinedetConfig::refinedet320_r101(classes)),
+            Arch::Refinedet512R101 => Self::Refinedet(RefinedetConfig::refinedet512_r101(classes)),
             Arch::RefinedetNano => Self::Refinedet(RefinedetConfig::nano(classes)),
             Arch::M2det320 => Self::M2det(M2detConfig::m2det320(classes)),
             Arch::M2det512 => Self::M2det(M2detConfig::m2det512(classes)),
             Arch::M2det704 => Self::M2det(M2detConfig::m2det704(classes)),
             Arch::M2det800 => Self::M2det(M2detConfig::m2det800(classes)),
+            Arch::M2det320R101 => Self::M2det(M2detConfig::m2det320_r101(classes)),
+            Arch::M2det512R101 => Self::M2det(M2detConfig::m2det512_r101(classes)),
             Arch::M2detNano => Self::M2det(M2detConfig::nano(classes)),
             Arch::Yolov3 => Self::Yolov3(Yolov3Config::yolov3(classes)),
+            Arch::Yolov3Spp => Self::Darknet(DarknetConfig::spp(classes)),
+            Arch::Yolov3Tiny => Self::Darknet(DarknetConfig::tiny(classes)),
             Arch::Yolov3Nano => Self::Yolov3(Yolov3Config::nano(classes)),
-            Arch::Darknet => Self::Darknet(DarknetConfig::tiny(classes)),
+            Arch::Darknet => Self::Darknet(DarknetConfig::yolov3(classes)),
             Arch::FasterR50 => Self::Rcnn(RcnnConfig::faster(classes)),
             Arch::MaskR50 => Self::Rcnn(RcnnConfig::mask(classes)),
             Arch::CascadeR50 => Self::Rcnn(RcnnConfig::cascade(classes)),
+            Arch::CascadeMaskR50 => Self::Rcnn(RcnnConfig::cascade_mask(classes)),
             Arch::FasterNano => Self::Rcnn(RcnnConfig::faster_nano(classes)),
             Arch::MaskNano => Self::Rcnn(RcnnConfig::mask_nano(classes)),
             Arch::CascadeNano => Self::Rcnn(RcnnConfig::cascade_nano(classes)),
@@ -244,7 +313,7 @@ impl Config {
             Self::Refinedet(config) => config.arch,
             Self::M2det(config) => config.arch,
             Self::Yolov3(config) => config.arch,
-            Self::Darknet(_) => Arch::Darknet,
+            Self::Darknet(config) => darknet_arch(config),
             Self::Rcnn(config) => config.arch,
         }
     }
@@ -309,6 +378,17 @@ impl Config {
             Self::Darknet(config) => config.input(),
             Self::Rcnn(config) => config.input,
         }
+    }
+}
+
+/// A cfg has the name of the published network whose text it is, and otherwise none of its own.
+fn darknet_arch(config: &DarknetConfig) -> Arch {
+    if config.cfg == DarknetConfig::tiny(&config.classes).cfg {
+        Arch::Yolov3Tiny
+    } else if config.cfg == DarknetConfig::spp(&config.classes).cfg {
+        Arch::Yolov3Spp
+    } else {
+        Arch::Darknet
     }
 }
 
@@ -379,6 +459,7 @@ mod tests {
         let classes = vec!["a".to_string(), "b".to_string()];
         for arch in Arch::ALL {
             let config = Config::new(arch, &classes);
+            assert_eq!(config.arch(), arch);
             let text = toml::to_string(&config).unwrap();
             assert_eq!(toml::from_str::<Config>(&text).unwrap(), config, "{text}");
             let changed = set(&config, "nms_threshold", "1").unwrap();

@@ -4,8 +4,10 @@
 //! head outputs into detections. All fill the same [`Trace`] when the pass carries a probe.
 
 pub mod config;
+pub mod conventions;
 pub mod darknet;
 pub mod fcos;
+pub mod implied;
 pub mod m2det;
 pub mod multibox;
 pub mod multiscale;
@@ -74,10 +76,16 @@ impl Losses {
 pub trait Detector: Send {
     fn config(&self) -> &Config;
     fn params(&self) -> &Params;
-    fn preprocess(&self) -> &Preprocess;
+
+    /// How a picture becomes the network's input.
+    fn preprocess(&self) -> &Preprocess {
+        self.config().preprocess()
+    }
 
     /// Class names, background excluded.
-    fn classes(&self) -> &[String];
+    fn classes(&self) -> &[String] {
+        self.config().classes()
+    }
 
     /// Preprocessed images `[N, 3, H, W]` → raw head outputs.
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs>;

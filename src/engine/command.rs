@@ -1,7 +1,10 @@
 //! What the worker can be told to do.
 
+use super::compare::SlotSource;
+use super::device::DeviceChoice;
+use super::playback::PlayOrder;
 use crate::detect::Config;
-use crate::train::RunConfig;
+use crate::train::{RunConfig, TrainConfig};
 use std::path::PathBuf;
 
 /// An order to the worker; done one after another.
@@ -9,32 +12,125 @@ use std::path::PathBuf;
 pub enum Command {
     /// Builds a model and loads weights: from a file, or the embedded ones, or (refused for detection unless
     /// `allow_partial`) random ones. The image shown is detected again.
-    LoadModel { choice: ModelChoice, weights: Option<PathBuf>, allow_partial: bool },
+    LoadModel {
+        choice: ModelChoice,
+        weights: Option<PathBuf>,
+        allow_partial: bool,
+    },
     /// Changes limits of the loaded model (thresholds, top-k) without touching its weights.
     Configure(Box<Config>),
     /// Opens a data set, folder or picture, or "shapes".
-    OpenData { path: String, split: Option<String> },
+    OpenData {
+        path: String,
+        split: Option<String>,
+    },
     /// Decodes image `index` of the open data and detects in it.
-    Show { index: usize },
+    Show {
+        index: usize,
+    },
     /// Whether showing and stepping fill traces.
     Probe(bool),
     /// Prepares a run on the open data, paused before its first iteration. Without a folder nothing is written.
     /// With `from_current` the loaded model's weights are where it starts.
-    StartTraining { config: Box<RunConfig>, folder: Option<PathBuf>, from_current: bool },
+    StartTraining {
+        config: Box<RunConfig>,
+        folder: Option<PathBuf>,
+        from_current: bool,
+    },
     /// Takes up the run in `folder`, paused; `config` replaces the settings it was saved with.
-    ResumeTraining { folder: PathBuf, config: Option<Box<RunConfig>> },
+    ResumeTraining {
+        folder: PathBuf,
+        config: Option<Box<RunConfig>>,
+    },
     /// Runs iterations with the probe on the last of them, then pauses.
-    Step { iterations: u64 },
+    Step {
+        iterations: u64,
+    },
+    /// One phase of an iteration, probed: the next of the one in progress, or the first of a new one.
+    Phase,
+    /// To before the last iteration, bit for bit; inside an iteration, out of it.
+    Back,
+    /// Passes over the batch that the next iteration would learn from.
+    SkipBatch,
+    /// Raises the learning rate step by step from the run's weights, which are put back afterwards.
+    FindRate,
+    /// Repeats the step that paused the run in `folder` by itself.
+    ReplayIncident {
+        folder: PathBuf,
+    },
     /// Trains until it is done, paused or stopped.
     Train,
     /// Pauses after (or instead of) the current iteration, which then leaves no trace.
     Pause,
     /// Ends the run, keeping its last checkpoint; the trained weights become the loaded model.
     StopTraining,
+    /// Forks the run in `source` after `iteration` iterations into `folder` and takes the fork up, paused.
+    Fork {
+        source: PathBuf,
+        iteration: u64,
+        config: Box<RunConfig>,
+        folder: PathBuf,
+    },
+    /// Makes the averaged weights of a run's checkpoint the loaded model.
+    OpenCheckpoint {
+        path: PathBuf,
+    },
+    /// Detects in image `index` of the open data with each of these checkpoints, by iterations done.
+    Scrub {
+        index: usize,
+        checkpoints: Vec<(u64, PathBuf)>,
+    },
+    /// Asks which devices there are.
+    ListDevices,
+    /// Moves the loaded model, and what comes after it, to another device.
+    UseDevice(DeviceChoice),
+    /// Counts the operations of one pass through the loaded model.
+    CountFlops,
     /// Writes the trained (or loaded) weights to a file.
-    Save { path: PathBuf },
+    Save {
+        path: PathBuf,
+    },
     /// Scores the loaded (or training) model on the open data.
     Evaluate,
+    /// Scores somebody's COCO results on the open data.
+    EvaluateResults {
+        path: PathBuf,
+    },
+    /// Counts the last scored results' confusion matrix again, for detections of at least `score`.
+    Confusion {
+        score: f32,
+    },
+    /// Fills slot 0 to 3 with something to compare.
+    SetSlot {
+        slot: usize,
+        source: SlotSource,
+    },
+    ClearSlot {
+        slot: usize,
+    },
+    /// Runs every filled slot on image `index` of the open data.
+    CompareImage {
+        index: usize,
+    },
+    /// Scores every filled slot on the open data, with intervals for what each gains over the first.
+    CompareData,
+    /// Looks for what would spoil training or scores; with `pixels` every picture is decoded.
+    CheckData {
+        pixels: bool,
+    },
+    /// Measures the open data: classes, sizes, shapes, places.
+    MeasureData,
+    /// Makes image `index` of the open data as training under `train` sees it in `epoch`.
+    Augment {
+        index: usize,
+        epoch: u64,
+        train: Box<TrainConfig>,
+    },
+    /// Writes what was scored last as COCO results.
+    SaveResults {
+        path: PathBuf,
+    },
+    Play(PlayOrder),
     /// Ends whatever runs now.
     Cancel,
 }

@@ -1,9 +1,16 @@
 //! What the worker reports: small, in order.
 
+use super::compare::{CompareSummary, SLOTS, SlotSummary};
+use super::details::{ConfusionDetails, EvalDetails};
+use super::devices::DeviceInfo;
+use super::playback::PlayStatus;
+use super::thumbnails::Thumbnails;
 use crate::data::dataset::Finding;
+use crate::data::statistics::Statistics;
 use crate::detect::Config;
 use crate::eval::coco::CocoResult;
-use crate::train::{RunConfig, StepReport};
+use crate::train::blackbox::Record;
+use crate::train::{Incident, Phase, RangeTest, Replay, RunConfig, StepReport};
 use crate::weights::LoadReport;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +54,8 @@ pub enum Event {
     TrainingReady {
         config: Arc<RunConfig>,
         iteration: u64,
+        /// Iterations that one pass over the data takes.
+        epoch: u64,
         folder: Option<PathBuf>,
     },
     /// Training runs (true) or is paused (false).
@@ -55,12 +64,59 @@ pub enum Event {
         iteration: u64,
     },
     Stepped(Arc<StepReport>),
+    /// One phase of an iteration is done, and `next` follows in it; the newest value of [`super::Slots::stepped`] is
+    /// what is known so far.
+    Phase {
+        done: Phase,
+        next: Option<Phase>,
+    },
+    /// No iteration is in progress, and `iteration` are done; `left` times more the run can go back.
+    WentBack {
+        iteration: u64,
+        left: usize,
+    },
+    /// What the black box remembers, oldest first.
+    Remembered(Arc<Vec<Record>>),
+    /// The run paused by itself.
+    Incident(Arc<Incident>),
+    /// The step that paused a run was repeated.
+    Replayed(Arc<Replay>),
+    RateFound(Arc<RangeTest>),
     /// The run is over; `finished` when all its iterations are done.
     TrainingEnded {
         iteration: u64,
         finished: bool,
     },
     Evaluated(Arc<EvalSummary>),
+    /// The last evaluation's confusion matrix at another score.
+    Confused(Arc<ConfusionDetails>),
+    /// What is in each slot now.
+    Slots([Option<SlotSummary>; SLOTS]),
+    /// The newest value of [`super::Slots::compared`] is image `index`.
+    ImageCompared {
+        index: usize,
+    },
+    DataCompared(Arc<CompareSummary>),
+    /// What is wrong with the open data, errors first.
+    Checked(Arc<Vec<Finding>>),
+    Measured(Arc<Statistics>),
+    /// The newest value of [`super::Slots::augmented`] is image `index`.
+    Augmented {
+        index: usize,
+    },
+    /// What plays and how; nothing any more.
+    Playing(Option<PlayStatus>),
+    /// The newest value of [`super::Slots::scrubbed`] is of image `index`.
+    Scrubbed {
+        index: usize,
+    },
+    /// The devices there are, and the name of the one in use.
+    Devices {
+        list: Arc<Vec<DeviceInfo>>,
+        current: String,
+    },
+    /// Operations of one pass through the loaded model, a multiply–add counting two.
+    Flops(f64),
     Saved {
         path: PathBuf,
     },
@@ -92,6 +148,8 @@ pub struct DataSummary {
     pub class_counts: Vec<usize>,
     pub images: Vec<ImageSummary>,
     pub findings: Vec<Finding>,
+    /// Small pictures, made when they are asked for.
+    pub thumbnails: Arc<Thumbnails>,
 }
 
 /// One image of a data set.
@@ -103,6 +161,9 @@ pub struct ImageSummary {
     pub objects: usize,
     /// Classes that occur, sorted.
     pub classes: Vec<u32>,
+    /// Objects in each of COCO's size ranges.
+    pub ranges: [usize; 3],
+    pub crowds: usize,
 }
 
 /// Scores of a model on a data set.
@@ -114,4 +175,6 @@ pub struct EvalSummary {
     pub result: CocoResult,
     pub images: usize,
     pub seconds: f64,
+    pub details: Arc<EvalDetails>,
+    pub confusion: Arc<ConfusionDetails>,
 }

@@ -1,10 +1,12 @@
 //! Slots for heavy values: the newest wins, a reader sees by a number whether there is a newer one.
 
+use super::compare::ComparedImage;
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::{Detection, Object};
+use crate::imaging::Applied;
 use crate::imaging::picture::Picture;
 use crate::trace::{StageTime, Trace};
-use crate::train::StepReport;
+use crate::train::{Phase, StepReport};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,6 +56,9 @@ impl<T> Latest<T> {
 pub struct Slots {
     pub shown: Latest<Shown>,
     pub stepped: Latest<Stepped>,
+    pub compared: Latest<ComparedImage>,
+    pub augmented: Latest<Augmented>,
+    pub scrubbed: Latest<Scrubbed>,
 }
 
 /// The image on show, and what the model made of it.
@@ -77,10 +82,44 @@ pub struct Shown {
     pub trace: Option<Arc<Trace>>,
 }
 
+impl Shown {
+    /// [`index`](Self::index) of a frame that is not of the open data.
+    pub const LIVE: usize = usize::MAX;
+
+    /// Whether this is a frame of a video or a camera.
+    pub fn is_live(&self) -> bool {
+        self.index == Self::LIVE
+    }
+}
+
+/// An image before and after augmentation.
+#[derive(Clone, Debug)]
+pub struct Augmented {
+    /// Position in the open data.
+    pub index: usize,
+    pub epoch: u64,
+    pub before: AnnotatedPicture,
+    /// In pixels of the network's input.
+    pub after: AnnotatedPicture,
+    pub classes: Vec<String>,
+    /// What was done, in order.
+    pub applied: Vec<Applied>,
+}
+
+/// A picture and the objects in it, in its own pixels.
+#[derive(Clone, Debug)]
+pub struct AnnotatedPicture {
+    pub name: String,
+    pub picture: Arc<Picture>,
+    pub objects: Vec<Object>,
+}
+
 /// The last probed training iteration, with one trace an image.
 #[derive(Clone, Debug)]
 pub struct Stepped {
     pub report: StepReport,
+    /// The phase that the iteration waits before, which later numbers do not exist yet for; none when it is done.
+    pub next: Option<Phase>,
     /// Undoes the preprocessing for display: value · std + mean, in 0..255, channel order RGB.
     pub mean: [f32; 3],
     pub std: [f32; 3],
@@ -88,6 +127,31 @@ pub struct Stepped {
     pub classes: Vec<String>,
     /// How boxes are coded against anchors, where the detector codes them so.
     pub coder: Option<BoxCoder>,
+}
+
+/// What each checkpoint of a run finds in one image.
+#[derive(Clone, Debug)]
+pub struct Scrubbed {
+    /// Position in the open data.
+    pub index: usize,
+    pub picture: Arc<Picture>,
+    /// Ground truth, original pixels.
+    pub objects: Vec<Object>,
+    /// The data set's class names, for `objects`.
+    pub object_classes: Vec<String>,
+    /// The model's class names, for detections.
+    pub classes: Vec<String>,
+    /// In the order that was asked for.
+    pub at: Vec<ScrubbedAt>,
+}
+
+/// What one checkpoint finds.
+#[derive(Clone, Debug)]
+pub struct ScrubbedAt {
+    /// Iterations done when it was written.
+    pub iteration: u64,
+    /// Original pixels, best first.
+    pub detections: Vec<Detection>,
 }
 
 #[cfg(test)]

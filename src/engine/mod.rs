@@ -4,20 +4,35 @@
 //! values, where the newest wins. The window and the command line are two users of the same thing.
 
 pub mod bench;
+pub mod cascade_iou;
+pub mod checkpoints;
 pub mod command;
+pub mod compare;
+pub mod curves;
+pub mod details;
 pub mod device;
+pub mod devices;
 pub mod evaluate;
 pub mod event;
+pub mod fast_rcnn;
+pub mod history;
+pub mod jobs;
 pub mod latest;
 pub mod model;
 mod outbox;
 pub mod parity;
+pub mod playback;
+pub mod reach;
+pub mod run_folder;
+pub mod runs;
+pub mod thumbnails;
+pub mod video;
 mod worker;
 
 pub use command::Command;
 pub use device::DeviceChoice;
 pub use event::{Event, Severity};
-pub use latest::{Latest, Shown, Slots, Stepped};
+pub use latest::{Augmented, Latest, Scrubbed, Shown, Slots, Stepped};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::sync::Arc;

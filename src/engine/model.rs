@@ -3,12 +3,16 @@
 use super::command::ModelChoice;
 use super::device::device_name;
 use super::event::ModelSummary;
+use crate::detect::implied::implied_arch;
+use crate::detect::yolov3::Yolov3Config;
 use crate::detect::{Arch, Config, ConfigError, Detector, build, darknet, names};
 use crate::nn::{Mode, Params, Pass};
 use crate::train::checkpoint::described_model;
-use crate::weights::{self, Checkpoint, DarknetWeights, Format, LoadReport, WeightsError, keymap};
+use crate::weights::{self, Checkpoint, DarknetWeights, Format, Layout, LoadReport, WeightsError};
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
+
+pub use crate::detect::implied::implied_config;
 
 /// Why there is no model.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +34,15 @@ pub enum ModelError {
          have another shape); it may be of another architecture. See `boxwright weights`, or use --allow-partial"
     )]
     Partial { arch: Arch, coverage: f64, loaded: usize, missing: usize, mismatched: usize, path: PathBuf },
+}
+
+/// What a model may lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// Anything: without weights it is random.
+    pub partial: bool,
+    /// A head of another number of classes stays as it was built.
+    pub reinitialise_head: bool,
 }
 
 /// A network with its weights.
@@ -64,13 +77,26 @@ pub fn load(
     allow_partial: bool,
     device: &Device,
 ) -> Result<Model, ModelError> {
+    load_permitting(choice, file, Permit { partial: allow_partial, ..Permit::default() }, device)
+}
+
+/// As [`load`], with a say in what may be lacking.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_permitting(
+    choice: &ModelChoice,
+    file: Option<&Path>,
+    permit: Permit,
+    device: &Device,
+) -> Result<Model, ModelError> {
     let asked = match choice {
         ModelChoice::Named(name) => Some(name.parse::<Arch>()?),
         ModelChoice::Configured(config) => Some(config.arch()),
         ModelChoice::FromWeights => None,
     };
     let Some(path) = file else {
-        return without_file(choice, asked.unwrap_or(Arch::SsdNano), allow_partial, device);
+        return without_file(choice, asked.unwrap_or(Arch::SsdNano), permit.partial, device);
     };
     let mut checkpoint = weights::open(path)?;
     let described = described_model(checkpoint.metadata());
@@ -80,7 +106,7 @@ pub fn load(
         return Err(ModelError::OtherArch { found, asked, path: path.into() });
     }
     let layout = translate(&mut checkpoint);
-    let config = match (described, choice, asked) {
+    let config = match (described, choice, asked.or_else(|| implied_arch(&checkpoint))) {
         (_, ModelChoice::Configured(config), _) => (**config).clone(),
         (Some(config), _, _) => config,
         (None, _, Some(arch)) => implied_config(arch, &checkpoint),
@@ -89,15 +115,25 @@ pub fn load(
             return Err(ModelError::Undescribed { known, path: path.into() });
         }
     };
-    let detector = build(&config, device, 0)?;
+    let mut detector = build(&config, device, 0)?;
     if checkpoint.format() == Format::Darknet {
-        checkpoint = darknet::weights::checkpoint(detector.params(), &DarknetWeights::from_checkpoint(&checkpoint)?)?;
+        let weights = DarknetWeights::from_checkpoint(&checkpoint)?;
+        if let (Config::Yolov3(yolov3), ModelChoice::Named(_)) = (&config, choice)
+            && let Some(fitting) = of_as_many_classes(yolov3, detector.params().elements(), weights.floats.len())
+        {
+            detector = build(&Config::Yolov3(fitting), device, 0)?;
+        }
+        checkpoint = darknet::weights::checkpoint(detector.params(), &weights)?;
     }
-    let report = detector.params().load(&checkpoint)?;
-    if let (Some(keymap::Layout::MmdetSsd), Config::Ssd(ssd)) = (layout, &config) {
+    let mut report = detector.params().load(&checkpoint)?;
+    if let (Some(Layout::MmdetSsd), Config::Ssd(ssd)) = (layout, &config) {
         background_first(detector.params(), ssd.logits())?;
     }
-    if !allow_partial && (!report.missing.is_empty() || !report.mismatched.is_empty()) {
+    let backbone = backbone_prefix(&config);
+    if let (true, Some(backbone)) = (permit.reinitialise_head, backbone) {
+        report.reinitialise(backbone);
+    }
+    if !permit.partial && !report.suffices(backbone) {
         return Err(ModelError::Partial {
             arch: config.arch(),
             coverage: report.coverage * 100.0,
@@ -109,6 +145,35 @@ pub fn load(
     }
     Ok(Model { detector, report: Some(report), source: path.display().to_string() })
 }
+
+/// What the names of a detector's backbone start with, where a file may lack a little of it.
+fn backbone_prefix(config: &Config) -> Option<&'static str> {
+    Some(match config {
+        Config::Ssd(_) => "backbone.features.",
+        Config::Retinanet(_) | Config::Fcos(_) | Config::Rcnn(_) => "backbone.body.",
+        Config::Refinedet(refinedet) if refinedet.resnet.is_some() => "base.",
+        Config::Refinedet(_) => "vgg.",
+        Config::M2det(_) => "base.",
+        Config::Yolov3(_) => "backbone.",
+        Config::Darknet(_) => return None,
+    })
+}
+
+/// The same YOLOv3 for the number of classes that darknet weights of `found` floats have, where it is another one than
+/// that of the network of `own`: each class is one filter for every prior of a level.
+fn of_as_many_classes(config: &Yolov3Config, own: usize, found: usize) -> Option<Yolov3Config> {
+    let filters = config.anchors.iter().zip(config.stages.iter().rev());
+    let per_class: usize = filters.map(|(priors, channels)| priors.len() * (channels + 1)).sum();
+    let head = config.classes.len() * per_class;
+    let rest = own.checked_sub(head)?;
+    let classes = found.checked_sub(rest)?;
+    let whole = per_class > 0 && classes.is_multiple_of(per_class) && classes > 0 && found != own;
+    let count = whole.then(|| classes / per_class).filter(|&count| count <= MOST_DARKNET_CLASSES)?;
+    Some(Yolov3Config { classes: names::names_for(count), ..config.clone() })
+}
+
+/// YOLO9000 has 9418; a file that implies more is of another network.
+const MOST_DARKNET_CLASSES: usize = 10_000;
 
 fn without_file(choice: &ModelChoice, arch: Arch, allow_partial: bool, device: &Device) -> Result<Model, ModelError> {
     let embedded = match arch.embedded_weights() {
@@ -144,10 +209,19 @@ fn without_file(choice: &ModelChoice, arch: Arch, allow_partial: bool, device: &
 pub fn survey(arch: Arch, device: &Device) -> Result<ModelSummary, ModelError> {
     let config = Config::new(arch, &names::names_for(80));
     let model = Model { detector: build(&config, device, 0)?, report: None, source: "random".into() };
-    let (height, width) = config.input();
+    Ok(ModelSummary { flops: flops(&*model.detector)?, ..model.summary() })
+}
+
+/// Operations of one pass over an empty image of the network's own size, a multiply–add counting two.
+///
+/// # Errors
+/// Those of the network.
+pub fn flops(detector: &dyn Detector) -> candle_core::Result<f64> {
+    let (height, width) = detector.config().input();
     let pass = Pass::new(Mode::Infer);
-    model.detector.forward(&Tensor::zeros((1, 3, height, width), DType::F32, device)?, &pass)?;
-    Ok(ModelSummary { flops: pass.flops(), ..model.summary() })
+    let image = Tensor::zeros((1, 3, height, width), DType::F32, detector.params().device())?;
+    detector.forward(&image, &pass)?;
+    Ok(pass.flops())
 }
 
 /// What of a (translated) checkpoint fits the network that `config` describes.
@@ -175,41 +249,23 @@ fn background_first(params: &Params, logits: usize) -> candle_core::Result<()> {
 }
 
 /// Renames the keys of a known layout to this program's own.
-pub fn translate(checkpoint: &mut Checkpoint) -> Option<keymap::Layout> {
-    let layout = {
-        let names: Vec<&str> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
-        keymap::detect_layout(&names)
-    }?;
-    checkpoint.rename(|name| keymap::to_native(layout, name));
-    Some(layout)
+pub fn translate(checkpoint: &mut Checkpoint) -> Option<Layout> {
+    checkpoint.translate()
 }
 
-/// The published configuration of `arch` with as many classes as the (native) checkpoint's head has.
-pub fn implied_config(arch: Arch, checkpoint: &Checkpoint) -> Config {
-    let config = Config::new(arch, &names::names_for(80));
-    let rows = |name: &str| checkpoint.get(name).and_then(|t| t.shape.first()).copied();
-    let count = match &config {
-        Config::Ssd(ssd) => rows("head.classification_head.module_list.0.weight")
-            .and_then(|n| (n / ssd.priors_per_cell(0).max(1)).checked_sub(1)),
-        Config::Retinanet(retinanet) => rows("head.classification_head.cls_logits.weight")
-            .and_then(|n| (n / retinanet.anchors_per_cell().max(1)).checked_sub(retinanet.class_layout.first())),
-        Config::Refinedet(refinedet) => {
-            rows("odm_conf.0.weight").and_then(|n| (n / refinedet.priors.per_cell(0).max(1)).checked_sub(1))
-        }
-        Config::M2det(m2det) => {
-            rows("conf.0.weight").and_then(|n| (n / m2det.priors.per_cell(0).max(1)).checked_sub(1))
-        }
-        Config::Yolov3(_) => rows("bbox_head.convs_pred.0.weight").and_then(|n| (n / 3).checked_sub(5)),
-        Config::Rcnn(_) => rows("roi_heads.box_predictor.cls_score.weight")
-            .or_else(|| rows("roi_heads.box_predictor.0.cls_score.weight"))
-            .and_then(|n| n.checked_sub(1)),
-        Config::Darknet(_) => None,
-        Config::Fcos(fcos) => {
-            rows("head.classification_head.cls_logits.weight").and_then(|n| n.checked_sub(fcos.class_layout.first()))
-        }
-    };
-    match count {
-        Some(count) if count > 0 => Config::new(arch, &names::names_for(count)),
-        _ => config,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn darknets_floats_tell_the_number_of_classes() {
+        let config = Yolov3Config::yolov3(&names::names_for(80));
+        // the published files: COCO's 80 classes, VOC's 20, and a backbone alone
+        let (coco, voc, backbone) = (62_001_757, 61_678_657, 40_620_640);
+        let fitting = of_as_many_classes(&config, coco, voc).map(|config| config.classes.len());
+        assert_eq!(fitting, Some(20));
+        assert_eq!(of_as_many_classes(&config, coco, coco), None);
+        assert_eq!(of_as_many_classes(&config, coco, backbone), None);
+        assert_eq!(of_as_many_classes(&config, coco, voc + 1), None);
     }
 }

@@ -29,6 +29,11 @@ impl Outbox {
         (self.wake)();
     }
 
+    /// What is called whenever there is something new.
+    pub(super) fn wake(&self) -> Wake {
+        self.wake.clone()
+    }
+
     /// Hands over what waits, as far as there is room.
     pub(super) fn flush(&mut self) {
         while let Some(event) = self.waiting.pop_front() {

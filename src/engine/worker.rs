@@ -1,16 +1,25 @@
 //! The worker's loop: takes commands, trains in between, reports.
 
+mod collection;
+mod playing;
+mod runs;
+mod scoring;
+mod stepping;
+
 use super::command::{Command, ModelChoice};
+use super::compare::{SLOTS, Slot};
+use super::details::EvalDetails;
 use super::device::DeviceChoice;
-use super::evaluate::score;
-use super::event::{DataSummary, EvalSummary, Event, ImageSummary, Severity};
-use super::latest::{Shown, Slots, Stepped};
+use super::event::{DataSummary, Event, ImageSummary, Severity};
+use super::latest::{Shown, Slots};
 use super::model::{self, Model};
 use super::outbox::Outbox;
+use super::playback::Playback;
+use super::thumbnails::Thumbnails;
+use crate::data::statistics::SizeRange;
 use crate::data::{self, dataset::Dataset};
 use crate::detect::predict::inference_pass;
 use crate::detect::{Config, Detector, build, predict};
-use crate::imaging::preprocess::ChannelOrder;
 use crate::ops::interrupt;
 use crate::train::checkpoint::saved_config;
 use crate::train::{Run, RunConfig};
@@ -34,6 +43,12 @@ pub(super) struct Worker {
     training: bool,
     probe: bool,
     shown: Option<usize>,
+    /// What was scored last, for another look at it.
+    evaluated: Option<Arc<EvalDetails>>,
+    compared: [Option<Slot>; SLOTS],
+    playback: Option<Playback>,
+    /// When the black box was told last.
+    told: Instant,
 }
 
 impl Worker {
@@ -61,6 +76,10 @@ impl Worker {
             training: false,
             probe: true,
             shown: None,
+            evaluated: None,
+            compared: Default::default(),
+            playback: None,
+            told: Instant::now(),
         }
     }
 
@@ -75,6 +94,15 @@ impl Worker {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Disconnected) => break,
+                }
+            } else if let Some(wait) = self.playback.as_ref().and_then(Playback::wait) {
+                match self.inbox.recv_timeout(wait) {
+                    Ok(command) => Some(command),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.play_on();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
                 }
             } else if self.out.is_empty() {
                 match self.inbox.recv() {
@@ -103,6 +131,7 @@ impl Worker {
     }
 
     fn obey(&mut self, command: Command) {
+        self.make_way(&command);
         match command {
             Command::LoadModel { choice, weights, allow_partial } => {
                 self.load_model(&choice, weights.as_deref(), allow_partial);
@@ -119,11 +148,33 @@ impl Worker {
             }
             Command::ResumeTraining { folder, config } => self.resume_training(&folder, config.map(|c| *c)),
             Command::Step { iterations } => self.step(iterations),
+            Command::Phase => self.phase(),
+            Command::Back => self.back(),
+            Command::SkipBatch => self.skip_batch(),
+            Command::FindRate => self.find_rate(),
+            Command::ReplayIncident { folder } => self.replay_incident(&folder),
             Command::Train => self.set_training(true),
             Command::Pause => self.set_training(false),
             Command::StopTraining => self.end_run(true),
+            Command::Fork { source, iteration, config, folder } => self.fork(&source, iteration, *config, folder),
+            Command::OpenCheckpoint { path } => self.open_checkpoint(&path),
+            Command::Scrub { index, checkpoints } => self.scrub(index, &checkpoints),
+            Command::ListDevices => self.list_devices(),
+            Command::UseDevice(choice) => self.use_device(choice),
+            Command::CountFlops => self.count_flops(true),
             Command::Save { path } => self.save(path),
             Command::Evaluate => self.evaluate(),
+            Command::EvaluateResults { path } => self.evaluate_results(&path),
+            Command::Confusion { score } => self.count_confusion(score),
+            Command::SetSlot { slot, source } => self.set_slot(slot, &source),
+            Command::ClearSlot { slot } => self.clear_slot(slot),
+            Command::CompareImage { index } => self.compare_image(index),
+            Command::CompareData => self.compare_data(),
+            Command::CheckData { pixels } => self.check_data(pixels),
+            Command::MeasureData => self.measure_data(),
+            Command::Augment { index, epoch, train } => self.augment(index, epoch, *train),
+            Command::SaveResults { path } => self.save_results(path),
+            Command::Play(order) => self.play(order),
             Command::Cancel => {}
         }
     }
@@ -155,6 +206,7 @@ impl Worker {
         self.model = Some(model);
         self.out.put(Event::ModelLoaded(Arc::new(summary)));
         self.show_again();
+        self.count_flops(false);
     }
 
     /// Rebuilds the network under changed settings with the weights it has.
@@ -162,14 +214,7 @@ impl Worker {
         let Some(model) = &mut self.model else {
             return self.error("model", "no model is loaded");
         };
-        let rebuilt = || -> candle_core::Result<Box<dyn Detector>> {
-            let detector = build(config, &self.device, 0)?;
-            for (name, (_, values)) in model.detector.params().values()? {
-                detector.params().set(&name, &values)?;
-            }
-            Ok(detector)
-        };
-        match rebuilt() {
+        match rebuilt(&*model.detector, config, &self.device) {
             Ok(detector) => {
                 model.detector = detector;
                 let summary = model.summary();
@@ -195,6 +240,9 @@ impl Worker {
                 height: image.height,
                 objects: image.objects.len(),
                 classes,
+                ranges: SizeRange::ALL
+                    .map(|range| image.objects.iter().filter(|o| !o.crowd && SizeRange::of(o) == range).count()),
+                crowds: image.objects.iter().filter(|o| o.crowd).count(),
             }
         });
         let summary = DataSummary {
@@ -206,13 +254,19 @@ impl Worker {
             class_counts: dataset.class_counts(),
             images: images.collect(),
             findings: dataset.warnings.clone(),
+            thumbnails: Arc::new(Thumbnails::new(dataset.clone(), self.out.wake())),
         };
         self.data = Some(dataset);
         self.shown = None;
+        self.evaluated = None;
         self.out.put(Event::DataOpened(Arc::new(summary)));
+        self.read_slots_again();
     }
 
     fn show_again(&mut self) {
+        if self.show_frame_again() {
+            return;
+        }
         if let Some(index) = self.shown {
             self.show(index);
         }
@@ -243,7 +297,8 @@ impl Worker {
             trace: None,
         };
         // While the same image is on show its old boxes stay until the new ones are there.
-        if self.shown != Some(index) {
+        let plays = self.is_playing() && (self.run.is_some() || self.model.is_some());
+        if self.shown != Some(index) && !plays {
             self.slots.shown.put(shown.clone());
             self.out.put(Event::Shown { index });
         }
@@ -255,7 +310,8 @@ impl Worker {
         };
         let same_classes = detector.classes() == dataset.classes;
         let objects = (same_classes && !entry.objects.is_empty()).then_some(entry.objects.as_slice());
-        match predict(detector, &picture, objects.filter(|_| self.probe), inference_pass(self.probe)) {
+        let probe = self.probe && !plays;
+        match predict(detector, &picture, objects.filter(|_| probe), inference_pass(probe)) {
             Ok(prediction) => {
                 shown.detections = prediction.detections;
                 shown.detection_classes = detector.classes().to_vec();
@@ -275,6 +331,8 @@ impl Worker {
         let Some(dataset) = self.data.clone() else {
             return self.error("training", "open a data set to train on first");
         };
+        // The run that is open is saved, and its weights are the loaded ones that a new run may start from.
+        self.end_run(true);
         match Run::new(config, dataset, &self.device, folder) {
             Ok(run) => {
                 if from_current && let Some(model) = &self.model {
@@ -292,6 +350,7 @@ impl Worker {
     }
 
     fn resume_training(&mut self, folder: &Path, config: Option<RunConfig>) {
+        self.end_run(true);
         let resumed = config.map_or_else(|| saved_config(folder), Ok).and_then(|config| {
             let dataset = Arc::new(data::open::open(&config.data, config.split.as_deref())?);
             Run::resume(config, dataset, &self.device, folder)
@@ -307,6 +366,7 @@ impl Worker {
         self.out.put(Event::TrainingReady {
             config: Arc::new(run.config.clone()),
             iteration: run.iteration,
+            epoch: run.iterations_per_epoch(),
             folder: run.folder.clone(),
         });
         self.run = Some(run);
@@ -320,6 +380,7 @@ impl Worker {
         self.training = on && !run.is_finished();
         self.out.put(Event::Training { running: self.training, iteration });
         if !self.training {
+            self.tell_remembered();
             self.show_again();
         }
     }
@@ -335,11 +396,7 @@ impl Worker {
                 break;
             }
         }
-        if let Some(run) = &self.run {
-            let iteration = run.iteration;
-            self.out.put(Event::Training { running: false, iteration });
-            self.show_again();
-        }
+        self.settled();
     }
 
     fn train_once(&mut self, probe: bool) {
@@ -348,33 +405,8 @@ impl Worker {
             return;
         };
         match run.advance(probe) {
-            Ok(mut report) => {
-                let preprocess = run.detector.preprocess();
-                if probe {
-                    let traces = std::mem::take(&mut report.traces);
-                    self.slots.stepped.put(Stepped {
-                        report: crate::train::StepReport { traces, ..report.clone() },
-                        mean: preprocess.mean,
-                        std: preprocess.std,
-                        bgr: preprocess.order == ChannelOrder::Bgr,
-                        classes: run.detector.classes().to_vec(),
-                        coder: run.detector.config().coder(),
-                    });
-                }
-                let finished = run.is_finished();
-                self.out.put(Event::Stepped(Arc::new(report)));
-                if finished {
-                    self.end_run(true);
-                }
-            }
-            Err(error) => {
-                self.training = false;
-                let iteration = run.iteration;
-                if !error.to_string().contains(interrupt::INTERRUPTED) {
-                    self.error("training", error);
-                }
-                self.out.put(Event::Training { running: false, iteration });
-            }
+            Ok(report) => self.stepped(report),
+            Err(error) => self.not_stepped(error),
         }
     }
 
@@ -419,52 +451,13 @@ impl Worker {
             Err(error) => self.error("save", error),
         }
     }
+}
 
-    fn evaluate(&mut self) {
-        const TASK: &str = "evaluation";
-        let Some(dataset) = self.data.clone() else {
-            return self.error(TASK, "no data is open");
-        };
-        let start = Instant::now();
-        let scored = {
-            let (detector, model): (&dyn Detector, String) = match (&self.run, &self.model) {
-                (Some(run), _) => (&*run.detector, format!("training run, iteration {}", run.iteration)),
-                (None, Some(model)) => (&*model.detector, model.source.clone()),
-                (None, None) => return self.error(TASK, "no model is loaded"),
-            };
-            let model = format!("{} ({model})", detector.config().arch());
-            let out = &mut self.out;
-            let mut told = Instant::now();
-            let scored = score(detector, &dataset, |done, total| {
-                if told.elapsed() > Duration::from_millis(100) || done == total {
-                    told = Instant::now();
-                    let per_second = done as f64 / start.elapsed().as_secs_f64().max(1e-9);
-                    let (done, total) = (done as u64, total as u64);
-                    out.put(Event::Progress { task: TASK.into(), done, total, per_second });
-                }
-            });
-            scored.map(|s| (s, model))
-        };
-        let cancelled = match scored {
-            Ok((scored, model)) => {
-                for skipped in &scored.skipped {
-                    self.log(Severity::Warning, TASK, format!("counted as without detections: {skipped}"));
-                }
-                self.out.put(Event::Evaluated(Arc::new(EvalSummary {
-                    model,
-                    data: format!("{} {}", dataset.name, dataset.split),
-                    classes: dataset.classes.clone(),
-                    result: scored.result,
-                    images: dataset.images.len(),
-                    seconds: scored.seconds,
-                })));
-                false
-            }
-            Err(error) => {
-                self.error(TASK, error);
-                true
-            }
-        };
-        self.out.put(Event::Idle { task: TASK.into(), cancelled });
+/// A network under `config` with the weights of `detector`.
+fn rebuilt(detector: &dyn Detector, config: &Config, device: &Device) -> candle_core::Result<Box<dyn Detector>> {
+    let copy = build(config, device, 0)?;
+    for (name, (_, values)) in detector.params().values()? {
+        copy.params().set(&name, &values)?;
     }
+    Ok(copy)
 }

@@ -1,12 +1,14 @@
-//! How sure a difference in AP50 is: a paired bootstrap over images.
+//! How sure a score or a difference of two is: a bootstrap over images, paired where there are two sides.
 //!
-//! Images are drawn with replacement, the same ones for both sides, and AP50 of both is computed from the draw; the
-//! spread of the differences says what another sample of images might have given (Efron & Tibshirani, "An Introduction
-//! to the Bootstrap", 1993, percentile interval). Matching is done once: it does not depend on the draw.
+//! Images are drawn with replacement, the same ones for both sides, and AP is computed from the draw; the spread says
+//! what another sample of images might have given (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993,
+//! percentile interval). Matching is done once: it does not depend on the draw.
 
-use super::matching::{RankedClass, rank_classes};
-use super::ranking::{Outcome, average_precision, linspace};
-use super::{ImageBoxes, ImageResult, ImageTruth, IouType};
+use super::coco::{CocoSettings, IouType};
+use super::coco_image::{Cells, MatchedImage, Scratch, match_image};
+use super::coco_ranking::{ClassRanking, rank_matched};
+use super::ranking::linspace;
+use super::{ImageBoxes, ImageResult, ImageTruth};
 use crate::random::Random;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -42,7 +44,87 @@ pub struct PairedInterval {
     pub samples: usize,
 }
 
-/// Compares two sets of results on the images of `truth`; detections on other images are left out.
+/// A value on all images, and the interval that the draws give it. Without a draw the interval is the value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Interval {
+    fn new(value: f64, mut drawn: Vec<f64>, confidence: f64) -> Self {
+        drawn.sort_by(f64::total_cmp);
+        let tail = (1.0 - confidence) / 2.0;
+        Self {
+            value,
+            low: quantile(&drawn, tail).unwrap_or(value),
+            high: quantile(&drawn, 1.0 - tail).unwrap_or(value),
+        }
+    }
+}
+
+/// Average precision of two sides on the same images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ApComparison {
+    pub first: Interval,
+    pub second: Interval,
+    /// Second minus first.
+    pub difference: Interval,
+    /// Share of the draws in which the second is higher; a tie counts half.
+    pub second_wins: f64,
+    pub samples: usize,
+}
+
+/// AP of the protocol with an interval: the mean over thresholds, recalls and classes for the first size range and the
+/// largest limit of `settings`; 0 where no class has an object.
+pub fn ap_interval(
+    images: &[ImageBoxes],
+    classes: usize,
+    settings: &CocoSettings,
+    draw: BootstrapSettings,
+) -> Interval {
+    let side = Side::new(images, classes, settings);
+    let drawn = (0..draw.samples).into_par_iter().map(|sample| side.mean_ap(&weights(sample, side.images, draw.seed)));
+    Interval::new(side.mean_ap(&vec![1; side.images]), drawn.collect(), draw.confidence)
+}
+
+/// Compares two sides by the same AP as [`ap_interval`]. Both lists must hold the same images in the same order, so that
+/// a draw takes the same images of both.
+///
+/// The numbers depend on the seed alone, not on the number of threads.
+pub fn compare_ap(
+    first: &[ImageBoxes],
+    second: &[ImageBoxes],
+    classes: usize,
+    settings: &CocoSettings,
+    draw: BootstrapSettings,
+) -> ApComparison {
+    let (first, second) = (Side::new(first, classes, settings), Side::new(second, classes, settings));
+    let count = first.images.max(second.images);
+    let drawn: Vec<[f64; 2]> = (0..draw.samples)
+        .into_par_iter()
+        .map(|sample| {
+            let weights = weights(sample, count, draw.seed);
+            [first.mean_ap(&weights), second.mean_ap(&weights)]
+        })
+        .collect();
+    let once = vec![1; count];
+    let whole = [first.mean_ap(&once), second.mean_ap(&once)];
+    let of = |side: usize| Interval::new(whole[side], drawn.iter().map(|pair| pair[side]).collect(), draw.confidence);
+    let differences: Vec<f64> = drawn.iter().map(|pair| pair[1] - pair[0]).collect();
+    let wins = differences.iter().filter(|&&d| d > 0.0).count() as f64;
+    let ties = differences.iter().filter(|&&d| d == 0.0).count() as f64;
+    ApComparison {
+        first: of(0),
+        second: of(1),
+        second_wins: (wins + ties / 2.0) / differences.len().max(1) as f64,
+        samples: differences.len(),
+        difference: Interval::new(whole[1] - whole[0], differences, draw.confidence),
+    }
+}
+
+/// Compares AP50 of two sets of results on the images of `truth`; detections on other images are left out.
 ///
 /// The numbers depend on the seed alone, not on the number of threads. Without a draw the interval is the difference.
 pub fn paired_ap50(
@@ -53,61 +135,79 @@ pub fn paired_ap50(
     settings: BootstrapSettings,
 ) -> PairedInterval {
     let known: BTreeSet<u64> = truth.iter().map(|image| image.image_id).collect();
-    let rank = |results: &[ImageResult]| {
+    let join = |results: &[ImageResult]| {
         let mut images = ImageBoxes::join(truth, results, IouType::Bbox);
         images.retain(|image| known.contains(&image.image_id));
-        rank_classes(&images, classes, 0.5, 100)
+        images
     };
-    let (first, second) = (rank(first), rank(second));
-    let recalls = linspace(0.0, 1.0, 101);
-    let count = known.len();
-    let once = vec![1_u32; count];
-    let whole = [mean_ap(&first, &once, &recalls), mean_ap(&second, &once, &recalls)];
-
-    let mut differences: Vec<f64> = (0..settings.samples)
-        .into_par_iter()
-        .map(|sample| {
-            let mut random = Random::keyed(settings.seed, &[sample as u64]);
-            let mut weights = vec![0_u32; count];
-            for _ in 0..count {
-                weights[random.below(count)] += 1;
-            }
-            mean_ap(&second, &weights, &recalls) - mean_ap(&first, &weights, &recalls)
-        })
-        .collect();
-    differences.sort_by(f64::total_cmp);
-
-    let difference = whole[1] - whole[0];
-    let tail = (1.0 - settings.confidence) / 2.0;
-    let wins = differences.iter().filter(|&&d| d > 0.0).count() as f64;
-    let ties = differences.iter().filter(|&&d| d == 0.0).count() as f64;
+    let at_half = CocoSettings { thresholds: vec![0.5], ..CocoSettings::default() };
+    let compared = compare_ap(&join(first), &join(second), classes, &at_half, settings);
     PairedInterval {
-        first: whole[0],
-        second: whole[1],
-        difference,
-        low: quantile(&differences, tail).unwrap_or(difference),
-        high: quantile(&differences, 1.0 - tail).unwrap_or(difference),
-        second_wins: (wins + ties / 2.0) / differences.len().max(1) as f64,
-        samples: differences.len(),
+        first: compared.first.value,
+        second: compared.second.value,
+        difference: compared.difference.value,
+        low: compared.difference.low,
+        high: compared.difference.high,
+        second_wins: compared.second_wins,
+        samples: compared.samples,
     }
 }
 
-/// Mean AP over the classes with objects when image `i` is there `weights[i]` times; 0 when no class has one.
-fn mean_ap(ranked: &[RankedClass], weights: &[u32], recalls: &[f64]) -> f64 {
-    let (mut sum, mut classes) = (0.0, 0_usize);
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for class in ranked {
-        let positives: usize = class.positives.iter().map(|&(image, count)| count * weights[image] as usize).sum();
-        outcomes.clear();
-        for detection in &class.detections {
-            outcomes.extend(std::iter::repeat_n(detection.outcome, weights[detection.image] as usize));
+/// How often each of `count` images is in a draw.
+fn weights(sample: usize, count: usize, seed: u64) -> Vec<u32> {
+    let mut random = Random::keyed(seed, &[sample as u64]);
+    let mut weights = vec![0_u32; count];
+    for _ in 0..count {
+        weights[random.below(count)] += 1;
+    }
+    weights
+}
+
+/// One set of results, matched and ranked.
+struct Side {
+    ranked: Vec<ClassRanking>,
+    cells: Cells,
+    limit: usize,
+    recalls: Vec<f64>,
+    images: usize,
+}
+
+impl Side {
+    fn new(images: &[ImageBoxes], classes: usize, settings: &CocoSettings) -> Self {
+        let limit = settings.max_detections.iter().copied().max().unwrap_or(0);
+        let first_area = settings.areas.iter().take(1).cloned().collect();
+        let settings = CocoSettings { areas: first_area, max_detections: vec![limit], ..settings.clone() };
+        let matched: Vec<MatchedImage> = images
+            .par_iter()
+            .map_init(Scratch::default, |scratch, image| match_image(image, classes, &settings, scratch))
+            .collect();
+        let cells = Cells::of(&settings);
+        let classes = if settings.use_categories { classes } else { 1 };
+        let recalls = linspace(0.0, 1.0, settings.recalls);
+        Self { ranked: rank_matched(&matched, classes, cells), cells, limit, recalls, images: images.len() }
+    }
+
+    /// Mean AP over the classes with objects when image `i` is there `weights[i]` times; 0 when no class has one.
+    fn mean_ap(&self, weights: &[u32]) -> f64 {
+        if self.cells.count() == 0 || self.recalls.is_empty() {
+            return 0.0;
         }
-        if let Some(ap) = average_precision(&outcomes, positives, recalls) {
-            sum += ap;
+        let weight = |image: u32| weights.get(image as usize).copied().unwrap_or(0);
+        let (mut sum, mut classes) = (0.0, 0_usize);
+        for class in &self.ranked {
+            let positives = class.positives(self.cells, 0, weight);
+            if positives == 0.0 {
+                continue;
+            }
+            let mut of_class = 0.0;
+            for curve in class.curves(self.cells, self.limit, weight) {
+                curve.read(positives, &self.recalls, |_, reading| of_class += reading.precision);
+            }
+            sum += of_class / (self.cells.count() * self.recalls.len()) as f64;
             classes += 1;
         }
+        if classes == 0 { 0.0 } else { sum / classes as f64 }
     }
-    if classes == 0 { 0.0 } else { sum / classes as f64 }
 }
 
 /// Linear interpolation between the neighbours of a rising list; `None` for an empty one.
@@ -164,20 +264,40 @@ mod tests {
         assert_ne!(interval.low, other.low);
     }
 
+    fn side(truth: &[ImageTruth], results: &[ImageResult]) -> Side {
+        let images = ImageBoxes::join(truth, results, IouType::Bbox);
+        Side::new(&images, 1, &CocoSettings { thresholds: vec![0.5], ..Default::default() })
+    }
+
     #[test]
     fn weights_are_the_same_as_copies() {
         // Image 1 twice and image 2 never, against a data set that really holds image 1 twice.
         let results = results(3, |id| id != 0);
-        let rank = |truth: &[ImageTruth], results: &[ImageResult]| {
-            rank_classes(&ImageBoxes::join(truth, results, IouType::Bbox), 1, 0.5, 100)
-        };
-        let recalls = linspace(0.0, 1.0, 101);
-        let weighted = mean_ap(&rank(&truth(3), &results), &[1, 2, 0], &recalls);
+        let weighted = side(&truth(3), &results).mean_ap(&[1, 2, 0]);
         let mut copies = results.clone();
         copies[2] = ImageResult { image_id: 2, ..results[1].clone() };
-        let copied = mean_ap(&rank(&truth(3), &copies), &[1, 1, 1], &recalls);
+        let copied = side(&truth(3), &copies).mean_ap(&[1, 1, 1]);
         assert_eq!(weighted, copied);
         assert!(weighted > 0.0 && weighted < 1.0);
+    }
+
+    #[test]
+    fn the_value_is_the_protocols_ap() {
+        let shifted = |id: u64| BBox::new(0.0, 0.0, 10.0, 10.0 - (id % 5) as f32);
+        let mut results = results(30, |_| true);
+        for result in &mut results {
+            result.detections[0].bbox = shifted(result.image_id);
+        }
+        let images = ImageBoxes::join(&truth(30), &results, IouType::Bbox);
+        let settings = CocoSettings::default();
+        let ap = super::super::coco::evaluate_boxes(&images, 1, &settings).stats[0];
+        let draw = BootstrapSettings { samples: 100, ..Default::default() };
+        let interval = ap_interval(&images, 1, &settings, draw);
+        assert!((interval.value - ap).abs() < 1e-12, "{interval:?} against {ap}");
+        assert!(interval.low < ap && ap < interval.high, "{interval:?} around {ap}");
+        let compared = compare_ap(&images, &images, 1, &settings, draw);
+        assert_eq!((compared.first, compared.second), (interval, interval));
+        assert_eq!(compared.difference, Interval::default());
     }
 
     #[test]

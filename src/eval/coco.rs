@@ -2,10 +2,12 @@
 //!
 //! Follows pycocotools' `COCOeval` (bbox and segm) in every operation, so that the twelve numbers agree to the last bit
 //! for the same input numbers. The cap on detections holds per image and class, and size ranges look at the
-//! annotation's `area`.
+//! annotation's `area`. Images are matched in parallel, then classes are ranked in parallel; the numbers do not depend
+//! on the number of threads.
 
-use super::matching::{ImageClass, Role, assign, by_class, search_order};
-use super::ranking::{Outcome, by_score_falling, linspace, sample};
+use super::coco_image::{Cells, MatchedImage, Scratch, match_image};
+use super::coco_ranking::{ClassRanking, rank_matched};
+use super::ranking::linspace;
 use super::verdicts::match_all;
 use super::{ImageBoxes, ImageResult, ImageTruth};
 use rayon::prelude::*;
@@ -35,9 +37,17 @@ pub struct CocoSettings {
     pub areas: Vec<(String, f64, f64)>,
     /// Detections kept per image and class; precision is that of the largest.
     pub max_detections: Vec<usize>,
+    /// Without categories (pycocotools' `useCats = 0`, category −1) a detection may take an object of any class, and
+    /// there is one result for all classes together.
+    #[serde(default = "yes")]
+    pub use_categories: bool,
     /// IoU thresholds at which [`CocoResult::matches`] is filled; none by default.
     #[serde(default)]
     pub match_thresholds: Vec<f64>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for CocoSettings {
@@ -54,6 +64,7 @@ impl Default for CocoSettings {
                 ("large".to_owned(), large, all),
             ],
             max_detections: vec![1, 10, 100],
+            use_categories: true,
             match_thresholds: Vec::new(),
         }
     }
@@ -67,40 +78,78 @@ pub fn evaluate(truth: &[ImageTruth], results: &[ImageResult], classes: usize, s
     evaluate_boxes(&ImageBoxes::join(truth, results, settings.iou_type), classes, settings)
 }
 
-/// Scores images whose boxes are already in double precision; see [`evaluate`]. `images` come in rising order of id.
+/// Scores images whose boxes are already in double precision; see [`evaluate`].
 pub fn evaluate_boxes(images: &[ImageBoxes], classes: usize, settings: &CocoSettings) -> CocoResult {
-    let mut settings = settings.clone();
-    settings.max_detections.sort_unstable();
-    let deepest = settings.max_detections.last().copied().unwrap_or(0);
-    let recalls = linspace(0.0, 1.0, settings.recalls);
-    let parts: Vec<ClassScores> =
-        by_class(images, classes, deepest).par_iter().map(|class| score_class(class, &settings, &recalls)).collect();
-
-    let block = settings.areas.len() * settings.max_detections.len();
-    let rows = settings.thresholds.len();
-    let mut precision = vec![-1.0; rows * settings.recalls * classes * block];
-    let mut scores = precision.clone();
-    let mut recall = vec![-1.0; rows * classes * block];
-    for (k, part) in parts.iter().enumerate() {
-        for row in 0..rows * settings.recalls {
-            let (from, to) = (row * block, (row * classes + k) * block);
-            precision[to..to + block].copy_from_slice(&part.precision[from..from + block]);
-            scores[to..to + block].copy_from_slice(&part.scores[from..from + block]);
-        }
-        for row in 0..rows {
-            let (from, to) = (row * block, (row * classes + k) * block);
-            recall[to..to + block].copy_from_slice(&part.recall[from..from + block]);
-        }
-    }
-    let per_class = parts.iter().map(|part| part.counts).collect();
-    let matches = settings
+    let mut scorer = Scorer::new(classes, settings);
+    scorer.extend(images);
+    let mut result = scorer.finish();
+    result.matches = settings
         .match_thresholds
         .iter()
         .flat_map(|&threshold| match_all(images, classes, threshold, settings.iou_type))
         .collect();
-    let mut result = CocoResult { settings, per_class, precision, scores, recall, matches, ..Default::default() };
-    result.summarize();
     result
+}
+
+/// Scores images as they come. Of each image only scores and outcomes are kept, at most the largest detection limit a
+/// class; boxes and masks can go.
+pub struct Scorer {
+    classes: usize,
+    settings: CocoSettings,
+    images: Vec<MatchedImage>,
+}
+
+impl Scorer {
+    /// Starts without an image, for classes `0..classes`.
+    pub fn new(classes: usize, settings: &CocoSettings) -> Self {
+        let mut settings = settings.clone();
+        settings.max_detections.sort_unstable();
+        Self { classes, settings, images: Vec::new() }
+    }
+
+    /// Matches images, many at a time. The order in which images are given does not matter, unless two have one id.
+    pub fn extend(&mut self, images: &[ImageBoxes]) {
+        let (classes, settings) = (self.classes, &self.settings);
+        let matched: Vec<MatchedImage> = images
+            .par_iter()
+            .map_init(Scratch::default, |scratch, image| match_image(image, classes, settings, scratch))
+            .collect();
+        self.images.extend(matched);
+    }
+
+    /// The scores of all images given, whose order by rising id decides between equal scores.
+    pub fn finish(mut self) -> CocoResult {
+        self.images.sort_by_key(|image| image.image_id);
+        let settings = self.settings;
+        let classes = if settings.use_categories { self.classes } else { 1 };
+        let cells = Cells::of(&settings);
+        let recalls = linspace(0.0, 1.0, settings.recalls);
+        let parts: Vec<ClassScores> = rank_matched(&self.images, classes, cells)
+            .par_iter()
+            .map(|ranking| score_class(ranking, cells, &settings, &recalls))
+            .collect();
+
+        let block = settings.areas.len() * settings.max_detections.len();
+        let rows = settings.thresholds.len();
+        let mut precision = vec![-1.0; rows * settings.recalls * classes * block];
+        let mut scores = precision.clone();
+        let mut recall = vec![-1.0; rows * classes * block];
+        for (k, part) in parts.iter().enumerate() {
+            for row in 0..rows * settings.recalls {
+                let (from, to) = (row * block, (row * classes + k) * block);
+                precision[to..to + block].copy_from_slice(&part.precision[from..from + block]);
+                scores[to..to + block].copy_from_slice(&part.scores[from..from + block]);
+            }
+            for row in 0..rows {
+                let (from, to) = (row * block, (row * classes + k) * block);
+                recall[to..to + block].copy_from_slice(&part.recall[from..from + block]);
+            }
+        }
+        let per_class = parts.iter().map(|part| part.counts).collect();
+        let mut result = CocoResult { settings, per_class, precision, scores, recall, ..Default::default() };
+        result.summarize();
+        result
+    }
 }
 
 /// The arrays of one class: `precision` and `scores` `[thresholds, recalls, areas, limits]`, `recall` without recalls.
@@ -111,61 +160,9 @@ struct ClassScores {
     counts: ClassResult,
 }
 
-/// What one image's detections of one class count as.
-struct ImageOutcomes {
-    /// `[areas, thresholds, detections]` row-major.
-    outcomes: Vec<Outcome>,
-    /// Objects that count, by area.
-    positives: Vec<usize>,
-}
-
-/// True below `low` or above `high`; an undefined area is inside, as in the reference.
-fn is_outside(area: f64, low: f64, high: f64) -> bool {
-    let (too_small, too_large) = (area < low, area > high);
-    too_small || too_large
-}
-
-/// Matches one image and class at every size range and threshold.
-fn match_image_class(image: &ImageClass<'_>, settings: &CocoSettings) -> ImageOutcomes {
-    let overlaps = image.overlaps(settings.iou_type);
-    let mut outcomes = Vec::with_capacity(settings.areas.len() * settings.thresholds.len() * image.results.len());
-    let mut positives = Vec::with_capacity(settings.areas.len());
-    for (_, low, high) in &settings.areas {
-        let outside = |area: f64| is_outside(area, *low, *high);
-        let roles: Vec<Role> =
-            image.truths.iter().map(|t| Role { crowd: t.crowd, ignored: t.ignore || outside(t.area) }).collect();
-        positives.push(roles.iter().filter(|r| !r.ignored).count());
-        let order = search_order(&roles);
-        for &threshold in &settings.thresholds {
-            let taken = assign(&overlaps, &roles, &order, threshold);
-            outcomes.extend(image.results.iter().enumerate().map(|(i, result)| {
-                let choice = taken.get(i).copied().flatten();
-                let matched = choice.is_some_and(|truth| image.truths[truth].id != 0);
-                let ignored = choice.is_some_and(|truth| roles[truth].ignored);
-                if ignored || (!matched && outside(result.area)) {
-                    Outcome::Ignored
-                } else if matched {
-                    Outcome::TruePositive
-                } else {
-                    Outcome::FalsePositive
-                }
-            }));
-        }
-    }
-    ImageOutcomes { outcomes, positives }
-}
-
 /// Scores one class over all its images.
-fn score_class(class: &[ImageClass<'_>], settings: &CocoSettings, recalls: &[f64]) -> ClassScores {
-    let (rows, areas, limits) = (settings.thresholds.len(), settings.areas.len(), settings.max_detections.len());
-    let matched: Vec<ImageOutcomes> = class.par_iter().map(|image| match_image_class(image, settings)).collect();
-    // (image, rank within the image), falling by score over the whole class; a sort of any cap's share of it is the
-    // same order with the rest left out
-    let mut order: Vec<(usize, usize)> =
-        class.iter().enumerate().flat_map(|(e, image)| (0..image.results.len()).map(move |rank| (e, rank))).collect();
-    let score = |&(e, rank): &(usize, usize)| class[e].results[rank].score;
-    order.sort_by(|a, b| by_score_falling(score(a), score(b)));
-
+fn score_class(ranking: &ClassRanking, cells: Cells, settings: &CocoSettings, recalls: &[f64]) -> ClassScores {
+    let (rows, areas, limits) = (cells.thresholds, cells.areas, settings.max_detections.len());
     let block = areas * limits;
     let mut part = ClassScores {
         precision: vec![-1.0; rows * recalls.len() * block],
@@ -178,30 +175,26 @@ fn score_class(class: &[ImageClass<'_>], settings: &CocoSettings, recalls: &[f64
             small: -1.0,
             medium: -1.0,
             large: -1.0,
-            truths: class.iter().flat_map(|image| &image.truths).filter(|t| !t.ignore).count(),
-            detections: order.len(),
+            truths: ranking.truths,
+            detections: ranking.scores.len(),
         },
     };
     for (m, &limit) in settings.max_detections.iter().enumerate() {
-        let kept: Vec<(usize, usize)> = order.iter().copied().filter(|&(_, rank)| rank < limit).collect();
-        let scores: Vec<f64> = kept.iter().map(score).collect();
+        let curves = ranking.curves(cells, limit, |_| 1);
         for a in 0..areas {
-            let positives: usize = matched.iter().map(|image| image.positives[a]).sum();
-            if positives == 0 {
+            let positives = ranking.positives(cells, a, |_| 1);
+            if positives == 0.0 {
                 continue;
             }
+            let cell = a * limits + m;
             for t in 0..rows {
-                let outcome =
-                    |&(e, rank): &(usize, usize)| matched[e].outcomes[(a * rows + t) * class[e].results.len() + rank];
-                let outcomes: Vec<Outcome> = kept.iter().map(outcome).collect();
-                let sampled = sample(&outcomes, &scores, positives, recalls);
-                let cell = a * limits + m;
-                part.recall[t * block + cell] = sampled.recall;
-                for r in 0..recalls.len() {
+                let curve = &curves[a * rows + t];
+                part.recall[t * block + cell] = curve.recall(positives);
+                curve.read(positives, recalls, |r, reading| {
                     let to = (t * recalls.len() + r) * block + cell;
-                    part.precision[to] = sampled.precision[r];
-                    part.scores[to] = sampled.scores[r];
-                }
+                    part.precision[to] = reading.precision;
+                    part.scores[to] = reading.score;
+                });
             }
         }
     }
@@ -265,6 +258,37 @@ mod tests {
         assert_eq!(scores.stats[6..9], [1.0, 1.0, -1.0]);
         let none = CocoSettings { max_detections: Vec::new(), areas: Vec::new(), ..Default::default() };
         assert!(evaluate_boxes(&[image], 1, &none).stats.iter().all(|&s| s == -1.0));
+    }
+
+    #[test]
+    fn images_may_come_one_by_one_and_in_any_order() {
+        let images: Vec<ImageBoxes> = (1..6)
+            .map(|image_id| ImageBoxes {
+                image_id,
+                truths: vec![truth(0, BOX), truth(1, FAR)],
+                // equal scores: the order of ids decides
+                results: vec![result(0, if image_id % 2 == 0 { BOX } else { FAR }, 0.5), result(1, FAR, 0.5)],
+            })
+            .collect();
+        let settings = CocoSettings::default();
+        let expected = evaluate_boxes(&images, 2, &settings);
+        let mut scorer = Scorer::new(2, &settings);
+        for image in images.iter().rev() {
+            scorer.extend(std::slice::from_ref(image));
+        }
+        assert_eq!(scorer.finish(), expected);
+        assert!(expected.stats[0] > 0.0 && expected.stats[0] < 1.0);
+    }
+
+    #[test]
+    fn without_categories_a_wrong_class_is_right() {
+        let image = ImageBoxes { image_id: 1, truths: vec![truth(0, BOX)], results: vec![result(1, BOX, 0.5)] };
+        let strict = evaluate_boxes(std::slice::from_ref(&image), 2, &CocoSettings::default());
+        assert_eq!(strict.stats[0], 0.0);
+        let settings = CocoSettings { use_categories: false, ..Default::default() };
+        let loose = evaluate_boxes(&[image], 2, &settings);
+        assert!((loose.stats[0] - 1.0).abs() < 1e-12);
+        assert_eq!((loose.per_class.len(), loose.precision.len()), (1, 10 * 101 * 4 * 3));
     }
 
     #[test]

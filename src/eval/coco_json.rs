@@ -3,8 +3,10 @@
 use super::EvalError;
 use crate::geometry::Mask;
 use crate::geometry::masks::MaskError;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error, IgnoredAny, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::fmt;
 use std::path::Path;
 
 /// Reads a whole file's bytes; `what` and `path` are for the message.
@@ -14,47 +16,78 @@ pub fn parse<'de, T: Deserialize<'de>>(what: &'static str, path: &Path, bytes: &
 }
 
 /// An id, also when written as `7.0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(try_from = "JsonNumber")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id(pub u64);
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum JsonNumber {
-    Whole(u64),
-    Fraction(f64),
-}
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ids;
+        impl Visitor<'_> for Ids {
+            type Value = Id;
 
-impl TryFrom<JsonNumber> for Id {
-    type Error = String;
-
-    fn try_from(number: JsonNumber) -> Result<Self, String> {
-        match number {
-            JsonNumber::Whole(id) => Ok(Self(id)),
-            // up to 2^53 a double holds every whole number
-            JsonNumber::Fraction(id) if (0.0..=9_007_199_254_740_992.0).contains(&id) && id.fract() == 0.0 => {
-                Ok(Self(id as u64))
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an id, a whole number from 0")
             }
-            JsonNumber::Fraction(id) => Err(format!("{id} is no id: ids are whole numbers from 0")),
+
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Id, E> {
+                Ok(Id(id))
+            }
+
+            fn visit_i64<E: Error>(self, id: i64) -> Result<Id, E> {
+                u64::try_from(id).map(Id).map_err(|_| no_id(id))
+            }
+
+            fn visit_f64<E: Error>(self, id: f64) -> Result<Id, E> {
+                // up to 2^53 a double holds every whole number
+                let is_whole = (0.0..=9_007_199_254_740_992.0).contains(&id) && id.fract() == 0.0;
+                if is_whole { Ok(Id(id as u64)) } else { Err(no_id(id)) }
+            }
         }
+        deserializer.deserialize_any(Ids)
     }
 }
 
+fn no_id<E: Error>(id: impl fmt::Display) -> E {
+    E::custom(format_args!("{id} is no id: ids are whole numbers from 0"))
+}
+
 /// A mark that some tools write as a number and some as a boolean.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-pub enum Flag {
-    Boolean(bool),
-    Number(f64),
+#[derive(Clone, Copy)]
+pub struct Flag(bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Flags;
+        impl Visitor<'_> for Flags {
+            type Value = Flag;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a mark, 0 or 1")
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Flag, E> {
+                Ok(Flag(value))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Flag, E> {
+                Ok(Flag(value != 0))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Flag, E> {
+                Ok(Flag(value != 0))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Flag, E> {
+                Ok(Flag(value != 0.0))
+            }
+        }
+        deserializer.deserialize_any(Flags)
+    }
 }
 
 /// Whether a mark is there and says yes.
 pub fn is_set(flag: Option<Flag>) -> bool {
-    match flag {
-        Some(Flag::Boolean(value)) => value,
-        Some(Flag::Number(value)) => value != 0.0,
-        None => false,
-    }
+    flag.is_some_and(|flag| flag.0)
 }
 
 /// A segmentation in any of COCO's forms.
@@ -74,11 +107,13 @@ pub struct JsonTruth<S> {
     pub categories: Vec<JsonCategory>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Deserialize)]
 pub struct JsonImage {
     pub id: Id,
     pub height: Option<f64>,
     pub width: Option<f64>,
+    /// Wanted for pictures only, so that anything but text is as good as nothing.
+    pub file_name: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -132,7 +167,7 @@ pub fn four(bbox: Option<&[f64]>) -> Option<[f64; 4]> {
 }
 
 /// A mask; polygons need the image's height and width.
-pub fn to_mask(segmentation: &Segmentation, image: JsonImage) -> Result<Mask, String> {
+pub fn to_mask(segmentation: &Segmentation, image: &JsonImage) -> Result<Mask, String> {
     let message = |error: MaskError| error.to_string();
     match segmentation {
         Segmentation::Polygons(polygons) => {
@@ -178,15 +213,14 @@ mod tests {
 
     #[test]
     fn segmentations_are_told_apart_by_their_form() {
-        let image = JsonImage { id: Id(1), height: Some(4.0), width: Some(6.0) };
-        let mask = |text: &str| to_mask(&serde_json::from_str(text).unwrap(), image);
+        let image = |height: f64| JsonImage { id: Id(1), height: Some(height), width: Some(6.0), file_name: None };
+        let mask = |text: &str| to_mask(&serde_json::from_str(text).unwrap(), &image(4.0));
         assert_eq!(mask(r#"{"size": [4, 6], "counts": [1, 2, 21]}"#).unwrap().area(), 2);
         assert_eq!(mask("[[1, 1, 3, 1, 3, 3, 1, 3]]").unwrap().area(), 4);
         assert_eq!(mask("[]").unwrap().area(), 0);
         for text in ["3", r#"{"size": [4], "counts": []}"#, r#"{"size": [4, 6], "counts": [1]}"#, "[[1, 2, 3]]"] {
             assert!(mask(text).is_err(), "{text}");
         }
-        let unsized_image = JsonImage { height: Some(4.5), ..image };
-        assert!(to_mask(&Segmentation::Polygons(Vec::new()), unsized_image).is_err());
+        assert!(to_mask(&Segmentation::Polygons(Vec::new()), &image(4.5)).is_err());
     }
 }

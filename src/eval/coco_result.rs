@@ -25,6 +25,17 @@ pub struct ClassResult {
     pub detections: usize,
 }
 
+/// Scores of one size range; −1 where undefined.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AreaResult {
+    pub label: String,
+    /// Pixels, both ends included.
+    pub low: f64,
+    pub high: f64,
+    pub ap: f64,
+    pub ar: f64,
+}
+
 /// Everything the protocol computes. Undefined entries (no object of that class and size) are −1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CocoResult {
@@ -86,9 +97,12 @@ impl CocoResult {
         let offset = area * limits + limit;
         let rows = self.settings.thresholds.iter().enumerate();
         let rows = rows.filter(|&(_, &t)| which.threshold.is_none_or(|wanted| wanted == t));
-        let cells = rows.flat_map(|(t, _)| (0..inner * classes).map(move |i| (i, t * inner * classes + i)));
-        let cells = cells.filter(|&(i, _)| which.class.is_none_or(|wanted| i % classes == wanted));
-        mean_of_defined(cells.map(|(_, cell)| values.get(cell * block + offset).copied().unwrap_or(-1.0)))
+        let chosen = which.class.map_or(0..classes, |class| class..class + 1);
+        let cells = rows.flat_map(move |(t, _)| {
+            let chosen = chosen.clone();
+            (0..inner).flat_map(move |i| chosen.clone().map(move |k| (t * inner + i) * classes + k))
+        });
+        mean_of_defined(cells.map(|cell| values.get(cell * block + offset).copied().unwrap_or(-1.0)))
     }
 
     /// Mean precision at the largest limit.
@@ -102,6 +116,41 @@ impl CocoResult {
     fn mean_recall(&self, area: &str, limit: Option<usize>) -> f64 {
         let limit = limit.filter(|&m| m < self.settings.max_detections.len());
         self.mean(&self.recall, 1, Selection { threshold: None, class: None, area: self.area(area), limit })
+    }
+
+    /// Average precision and recall (largest limit) of every size range, in the order of the settings.
+    pub fn by_area(&self) -> Vec<AreaResult> {
+        let last = self.settings.max_detections.len().checked_sub(1);
+        let areas = self.settings.areas.iter();
+        areas
+            .map(|(label, low, high)| AreaResult {
+                label: label.clone(),
+                low: *low,
+                high: *high,
+                ap: self.mean_precision(None, None, label),
+                ar: self.mean_recall(label, last),
+            })
+            .collect()
+    }
+
+    /// Average precision over all classes and sizes at each threshold.
+    pub fn by_threshold(&self) -> Vec<(f64, f64)> {
+        self.settings.thresholds.iter().map(|&t| (t, self.mean_precision(Some(t), None, "all"))).collect()
+    }
+
+    /// Average recall at each detection limit over objects of one size range.
+    pub fn by_limit(&self, area: &str) -> Vec<(usize, f64)> {
+        let limits = self.settings.max_detections.iter().enumerate();
+        limits.map(|(m, &limit)| (limit, self.mean_recall(area, Some(m)))).collect()
+    }
+
+    /// Names of [`CocoResult::stats`] with the detection limits that were used.
+    pub fn stat_names(&self) -> [String; 12] {
+        let mut names = STAT_NAMES.map(str::to_owned);
+        for (name, limit) in names[6..9].iter_mut().zip(&self.settings.max_detections) {
+            *name = format!("AR{limit}");
+        }
+        names
     }
 
     /// Fills `stats` and the scores of `per_class` from the arrays.

@@ -6,7 +6,7 @@
 //! one in the background column. Crowds and ignored objects are no row; a detection on one of its class is left out.
 
 use super::matching::{Role, assign, by_class, search_order};
-use super::regions::box_overlap;
+use super::regions::overlap;
 use super::{ImageBoxes, ImageResult, ImageTruth, IouType};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -87,8 +87,9 @@ pub fn confusion(
 
 /// See [`confusion`].
 pub fn confusion_of_boxes(images: &[ImageBoxes], classes: usize, score: f64, iou: f64) -> ConfusionMatrix {
+    let iou_type = ImageBoxes::compared_by(images);
     let pairs: Vec<Vec<(usize, usize)>> =
-        images.par_iter().map(|image| pairs_of_image(image, classes, score, iou)).collect();
+        images.par_iter().map(|image| pairs_of_image(image, classes, score, iou, iou_type)).collect();
     let mut matrix = ConfusionMatrix::new(classes);
     for (truth, detection) in pairs.into_iter().flatten() {
         matrix.add(truth, detection);
@@ -97,14 +98,14 @@ pub fn confusion_of_boxes(images: &[ImageBoxes], classes: usize, score: f64, iou
 }
 
 /// Class pairs of one image, background as `classes`.
-fn pairs_of_image(image: &ImageBoxes, classes: usize, score: f64, iou: f64) -> Vec<(usize, usize)> {
+fn pairs_of_image(image: &ImageBoxes, classes: usize, score: f64, iou: f64, iou_type: IouType) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let (mut free_truths, mut free_results) = (Vec::new(), Vec::new());
     for class in by_class(std::slice::from_ref(image), classes, usize::MAX).iter().flatten() {
         let kept = class.results.iter().take_while(|r| r.score >= score).count();
         let roles: Vec<Role> =
             class.truths.iter().map(|t| Role { crowd: t.crowd, ignored: t.crowd || t.ignore }).collect();
-        let overlaps = class.overlaps(IouType::Bbox);
+        let overlaps = class.overlaps(iou_type);
         let taken = assign(&overlaps[..kept * roles.len()], &roles, &search_order(&roles), iou);
         let mut found = vec![false; roles.len()];
         for i in 0..kept {
@@ -120,7 +121,7 @@ fn pairs_of_image(image: &ImageBoxes, classes: usize, score: f64, iou: f64) -> V
         }
         free_truths.extend((0..roles.len()).filter(|&i| !found[i] && !roles[i].ignored).map(|i| class.truth_index[i]));
     }
-    pair_across_classes(image, classes, iou, &free_truths, &free_results, &mut pairs);
+    pair_across_classes(image, classes, (iou, iou_type), &free_truths, &free_results, &mut pairs);
     pairs
 }
 
@@ -128,7 +129,7 @@ fn pairs_of_image(image: &ImageBoxes, classes: usize, score: f64, iou: f64) -> V
 fn pair_across_classes(
     image: &ImageBoxes,
     classes: usize,
-    iou: f64,
+    (iou, iou_type): (f64, IouType),
     free_truths: &[usize],
     free_results: &[usize],
     pairs: &mut Vec<(usize, usize)>,
@@ -136,7 +137,7 @@ fn pair_across_classes(
     let mut candidates: Vec<(f64, usize, usize)> = Vec::new();
     for &t in free_truths {
         for &r in free_results {
-            let value = box_overlap(image.results[r].xywh, image.truths[t].xywh, false);
+            let value = overlap(&image.results[r], &image.truths[t], iou_type);
             if value >= iou {
                 candidates.push((value, t, r));
             }

@@ -45,6 +45,16 @@ impl Curve {
         best
     }
 
+    /// At most about `count` of the points, evenly spaced by position, the first, the last and the best among them.
+    pub fn thinned(&self, count: usize) -> Vec<CurvePoint> {
+        let step = self.points.len().div_ceil(count.max(1)).max(1);
+        let last = self.points.len().saturating_sub(1);
+        let best = self.best();
+        let kept = self.points.iter().enumerate();
+        let kept = kept.filter(|&(i, point)| i.is_multiple_of(step) || i == last || Some(*point) == best);
+        kept.map(|(_, &point)| point).collect()
+    }
+
     /// Precision and recall with detections of `score` and above; `None` when none is left.
     pub fn at_score(&self, score: f64) -> Option<CurvePoint> {
         let kept = self.points.partition_point(|p| p.score >= score);
@@ -142,6 +152,17 @@ mod tests {
         assert!((point.f1 - 0.8).abs() < 1e-12);
         assert_eq!(curve.best().unwrap().score, 0.6);
         assert_eq!(curve.truths, 2);
+    }
+
+    #[test]
+    fn thinning_keeps_both_ends_and_the_best() {
+        let point = |i: u32| CurvePoint { score: f64::from(100 - i), f1: f64::from(i % 37), ..Default::default() };
+        let curve = Curve { points: (0..100).map(point).collect(), ..Default::default() };
+        let thin = curve.thinned(10);
+        assert!(thin.len() <= 13 && thin.contains(&curve.best().unwrap()), "{thin:?}");
+        assert_eq!((thin[0], thin[thin.len() - 1]), (curve.points[0], curve.points[99]));
+        assert_eq!(curve.thinned(1000), curve.points);
+        assert!(Curve::default().thinned(5).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::matching::{Ranked, RankedClass, rank_classes};
 use super::ranking::{Outcome, average_precision, by_score_falling, linspace};
-use super::regions::box_overlap;
+use super::regions::overlap;
 use super::{ImageBoxes, ImageResult, ImageTruth, IouType, TruthBox};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,7 @@ pub fn analyse(truth: &[ImageTruth], results: &[ImageResult], classes: usize, se
 /// See [`analyse`].
 pub fn analyse_boxes(images: &[ImageBoxes], classes: usize, settings: ErrorSettings) -> ErrorReport {
     let ranked = rank_classes(images, classes, settings.foreground, 100);
+    let iou_type = ImageBoxes::compared_by(images);
     let mut by_image: Vec<Vec<Ranked>> = vec![Vec::new(); images.len()];
     for detection in ranked.iter().flat_map(|class| &class.detections) {
         by_image[detection.image].push(*detection);
@@ -120,7 +121,9 @@ pub fn analyse_boxes(images: &[ImageBoxes], classes: usize, settings: ErrorSetti
         .par_iter()
         .zip(by_image)
         .enumerate()
-        .flat_map_iter(|(index, (image, detections))| mistakes_of_image(index, image, detections, classes, settings))
+        .flat_map_iter(|(index, (image, detections))| {
+            mistakes_of_image(index, image, detections, classes, settings, iou_type)
+        })
         .collect();
 
     let mut kinds: Vec<Vec<Option<ErrorKind>>> = images.iter().map(|image| vec![None; image.results.len()]).collect();
@@ -163,6 +166,7 @@ fn mistakes_of_image(
     mut detections: Vec<Ranked>,
     classes: usize,
     settings: ErrorSettings,
+    iou_type: IouType,
 ) -> Vec<Finding> {
     detections.sort_by(|a, b| by_score_falling(a.score, b.score).then(a.detection.cmp(&b.detection)));
     let counts = |t: &TruthBox| !t.crowd && !t.ignore && (t.class as usize) < classes;
@@ -178,7 +182,7 @@ fn mistakes_of_image(
         let result = &image.results[detection.detection];
         let (mut same, mut taken, mut other) = (Closest::default(), Closest::default(), Closest::default());
         for (i, truth) in image.truths.iter().enumerate().filter(|(_, t)| counts(t)) {
-            let iou = box_overlap(result.xywh, truth.xywh, false);
+            let iou = overlap(result, truth, iou_type);
             if truth.class != result.class {
                 other.see(iou, i);
                 continue;

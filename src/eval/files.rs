@@ -5,13 +5,17 @@
 //! What it would score wrongly in silence (repeated annotation ids, results of unknown categories) is an error.
 
 use super::coco::{self, CocoResult, CocoSettings};
-use super::coco_json::{Id, JsonImage, JsonResult, JsonTruth, Outline, Segmentation, four, is_set, parse, to_mask};
+use super::coco_json::{Id, JsonImage, JsonTruth, Outline, Segmentation, four, is_set, parse, to_mask};
+use super::results_file::ResultList;
 use super::voc::{self, VocResult, VocSettings};
-use super::{ImageBoxes, IouType, ResultBox, TruthBox};
+use super::{ImageBoxes, IouType, TruthBox};
+use memmap2::Mmap;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -41,6 +45,8 @@ pub enum EvalError {
 pub struct EvaluationFiles {
     /// Every image of the ground truth, by rising id.
     pub images: Vec<ImageBoxes>,
+    /// `file_name` of each image; empty where the file has none.
+    pub file_names: Vec<String>,
     /// Names by class index: categories by rising id.
     pub classes: Vec<String>,
     pub category_ids: Vec<u64>,
@@ -64,7 +70,7 @@ pub struct VocFilesResult {
 pub fn evaluate_files(gt: &Path, results: &Path, settings: &CocoSettings) -> Result<CocoResult, EvalError> {
     let files = read_files(gt, results, settings.iou_type)?;
     let mut result = coco::evaluate_boxes(&files.images, files.classes.len(), settings);
-    result.class_names = files.classes;
+    result.class_names = if settings.use_categories { files.classes } else { vec!["all classes".to_owned()] };
     result.notes = files.notes;
     Ok(result)
 }
@@ -80,37 +86,69 @@ pub fn evaluate_voc_files(gt: &Path, results: &Path, settings: &VocSettings) -> 
     Ok(VocFilesResult { classes: files.classes, result, notes: files.notes })
 }
 
-/// Reads both files; masks are read only where they are compared or where a result has no box.
+/// Reads both files at the same time; masks are read only where they are compared or where a result has no box.
 ///
 /// # Errors
 /// Any [`EvalError`].
 pub fn read_files(gt: &Path, results: &Path, iou_type: IouType) -> Result<EvaluationFiles, EvalError> {
-    let read = |what: &'static str, path: &Path| {
-        fs::read(path).map_err(|source| EvalError::Read { what, path: path.to_path_buf(), source })
-    };
-    let mut files = {
-        let bytes = read("the ground truth", gt)?;
-        match iou_type {
-            IouType::Bbox => collect_truth::<IgnoredAny>(parse("ground truth", gt, &bytes)?, iou_type, gt)?,
-            IouType::Segm => collect_truth::<Segmentation>(parse("ground truth", gt, &bytes)?, iou_type, gt)?,
+    let truth_bytes = FileBytes::open("the ground truth", gt)?;
+    let result_bytes = FileBytes::open("the results", results)?;
+    let (collected, list) = rayon::join(
+        || match iou_type {
+            IouType::Bbox => collect_truth::<IgnoredAny>(parse("ground truth", gt, &truth_bytes)?, iou_type, gt),
+            IouType::Segm => collect_truth::<Segmentation>(parse("ground truth", gt, &truth_bytes)?, iou_type, gt),
+        },
+        || ResultList::read(results, &result_bytes),
+    );
+    let mut collected = collected?;
+    collected.add_results(list?, iou_type, results)?;
+    Ok(collected.finish())
+}
+
+/// A file's bytes: mapped where that can be done, else read.
+enum FileBytes {
+    Mapped(Mmap),
+    Held(Vec<u8>),
+}
+
+impl FileBytes {
+    fn open(what: &'static str, path: &Path) -> Result<Self, EvalError> {
+        let fault = |source: io::Error| EvalError::Read { what, path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(fault)?;
+        if file.metadata().map_err(fault)?.is_file() {
+            // SAFETY: the map is only ever read, through a slice whose length is the map's own, and it lives as long as
+            // the reading of the two files takes. A file that another process shortens in that time is the one danger a
+            // mapping has; results are written once and scored afterwards.
+            if let Ok(map) = unsafe { Mmap::map(&file) } {
+                return Ok(Self::Mapped(map));
+            }
         }
-    };
-    let bytes = read("the results", results)?;
-    let list: Vec<JsonResult> = parse("results", results, &bytes)?;
-    drop(bytes);
-    files.add_results(list, iou_type, results)?;
-    Ok(files.finish())
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fault)?;
+        Ok(Self::Held(bytes))
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
 }
 
 /// The ground truth while results are being added.
-struct Collected {
-    images: Vec<ImageBoxes>,
+pub(super) struct Collected {
+    pub images: Vec<ImageBoxes>,
     /// As written, beside `images`.
-    sizes: Vec<JsonImage>,
-    image_index: HashMap<u64, usize>,
+    pub sizes: Vec<JsonImage>,
+    pub image_index: HashMap<u64, usize>,
     /// Class index and name by category id.
-    categories: BTreeMap<u64, (u32, String)>,
-    notes: Vec<String>,
+    pub categories: BTreeMap<u64, (u32, String)>,
+    pub notes: Vec<String>,
 }
 
 /// Ground truth by image, objects in the file's order.
@@ -156,7 +194,7 @@ fn collect_truth<S: Outline>(truth: JsonTruth<S>, iou_type: IouType, path: &Path
             IouType::Segm => {
                 let outline = annotation.segmentation.as_ref().and_then(Outline::outline);
                 let outline = outline.ok_or_else(|| fault("it has no segmentation".to_owned()))?;
-                (bbox.unwrap_or_default(), Some(to_mask(outline, collected.sizes[index]).map_err(fault)?))
+                (bbox.unwrap_or_default(), Some(to_mask(outline, &collected.sizes[index]).map_err(fault)?))
             }
         };
         let region = mask.as_ref().map_or(xywh[2] * xywh[3], |m| m.area() as f64);
@@ -185,66 +223,12 @@ fn collect_truth<S: Outline>(truth: JsonTruth<S>, iou_type: IouType, path: &Path
 }
 
 impl Collected {
-    /// Results by image, in the file's order.
-    fn add_results(&mut self, list: Vec<JsonResult>, iou_type: IouType, path: &Path) -> Result<(), EvalError> {
-        let boxes = list.first().and_then(|first| first.bbox.as_ref()).is_some_and(|bbox| !bbox.is_empty());
-        for (position, result) in list.iter().enumerate() {
-            let position = position + 1;
-            let Some(&index) = self.image_index.get(&result.image_id.0) else {
-                let (image_id, known) = (result.image_id.0, self.images.len());
-                return Err(EvalError::UnknownImage { position, image_id, known, path: path.to_path_buf() });
-            };
-            let Some(&(class, _)) = self.categories.get(&result.category_id.0) else {
-                let (category_id, known) = (result.category_id.0, self.known_categories());
-                return Err(EvalError::UnknownCategory { position, category_id, known, path: path.to_path_buf() });
-            };
-            let fault = |fault: String| EvalError::Entry {
-                entry: format!("result {position} (image {})", result.image_id.0),
-                fault,
-                path: path.to_path_buf(),
-            };
-            let bbox = four(result.bbox.as_deref());
-            let mask = if iou_type == IouType::Segm || !boxes {
-                let outline = result.segmentation.as_ref();
-                let missing = if boxes { "it has no segmentation" } else { "it has neither bbox nor segmentation" };
-                let outline = outline.ok_or_else(|| fault(missing.to_owned()))?;
-                Some(to_mask(outline, self.sizes[index]).map_err(fault)?)
-            } else {
-                None
-            };
-            let xywh = match (bbox, &mask) {
-                (Some(xywh), _) => xywh,
-                (None, Some(mask)) if !boxes => mask.bbox().to_xywh().map(f64::from),
-                _ => {
-                    return Err(fault("it has no bbox of four numbers, as the first result does".to_owned()));
-                }
-            };
-            let area = match &mask {
-                Some(mask) if !boxes => mask.area() as f64,
-                _ => xywh[2] * xywh[3],
-            };
-            let mask = mask.filter(|_| iou_type == IouType::Segm);
-            self.images[index].results.push(ResultBox { class, xywh, score: result.score, area, mask });
-        }
-        if boxes && iou_type == IouType::Segm {
-            self.notes.push("results carry bbox, so their sizes are those of the boxes, as in pycocotools".to_owned());
-        }
-        Ok(())
-    }
-
-    /// The first category ids, for a message.
-    fn known_categories(&self) -> String {
-        let mut ids: Vec<String> = self.categories.keys().take(8).map(u64::to_string).collect();
-        if self.categories.len() > ids.len() {
-            ids.push("…".to_owned());
-        }
-        format!("{} categories: {}", self.categories.len(), ids.join(", "))
-    }
-
     fn finish(self) -> EvaluationFiles {
         let category_ids = self.categories.keys().copied().collect();
         let classes = self.categories.into_values().map(|(_, name)| name).collect();
-        EvaluationFiles { images: self.images, classes, category_ids, notes: self.notes }
+        let name = |image: JsonImage| image.file_name.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+        let file_names = self.sizes.into_iter().map(name).collect();
+        EvaluationFiles { images: self.images, file_names, classes, category_ids, notes: self.notes }
     }
 }
 
@@ -271,7 +255,7 @@ mod tests {
             IouType::Bbox => collect_truth::<IgnoredAny>(parse("truth", path, truth.as_bytes())?, iou_type, path)?,
             IouType::Segm => collect_truth::<Segmentation>(parse("truth", path, truth.as_bytes())?, iou_type, path)?,
         };
-        files.add_results(parse("results", path, results.as_bytes())?, iou_type, path)?;
+        files.add_results(ResultList::read(path, results.as_bytes())?, iou_type, path)?;
         Ok(files.finish())
     }
 

@@ -156,14 +156,15 @@ impl RankedClass {
     }
 }
 
-/// Ranks every class by its boxes, over all object sizes, at one IoU threshold, with at most `limit` detections a class
-/// and image.
+/// Ranks every class by its boxes (by its masks, where images carry them), over all object sizes, at one IoU threshold,
+/// with at most `limit` detections a class and image.
 pub fn rank_classes(images: &[ImageBoxes], classes: usize, threshold: f64, limit: usize) -> Vec<RankedClass> {
-    by_class(images, classes, limit).par_iter().map(|class| rank_class(class, threshold)).collect()
+    let iou_type = ImageBoxes::compared_by(images);
+    by_class(images, classes, limit).par_iter().map(|class| rank_class(class, threshold, iou_type)).collect()
 }
 
 /// See [`rank_classes`].
-fn rank_class(class: &[ImageClass<'_>], threshold: f64) -> RankedClass {
+fn rank_class(class: &[ImageClass<'_>], threshold: f64, iou_type: IouType) -> RankedClass {
     let mut ranked = RankedClass::default();
     for image in class {
         let roles: Vec<Role> =
@@ -172,7 +173,7 @@ fn rank_class(class: &[ImageClass<'_>], threshold: f64) -> RankedClass {
         if count > 0 {
             ranked.positives.push((image.image, count));
         }
-        let taken = assign(&image.overlaps(IouType::Bbox), &roles, &search_order(&roles), threshold);
+        let taken = assign(&image.overlaps(iou_type), &roles, &search_order(&roles), threshold);
         for (i, result) in image.results.iter().enumerate() {
             let choice = taken.get(i).copied().flatten();
             let outcome = match choice {

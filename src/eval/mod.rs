@@ -7,20 +7,29 @@
 //! class lies outside it takes no part.
 
 pub mod bootstrap;
+pub mod calibration;
 pub mod coco;
+mod coco_image;
 mod coco_json;
+mod coco_ranking;
 mod coco_result;
 pub mod confusion;
 pub mod curves;
+pub mod difference;
 pub mod errors;
 pub mod files;
+mod json_scan;
 pub mod mapping;
 mod matching;
 mod ranking;
 mod regions;
+pub mod report;
+mod results_file;
 pub mod table;
+pub mod tally;
 pub mod verdicts;
 pub mod voc;
+pub mod worst;
 
 use crate::geometry::{Detection, Object};
 

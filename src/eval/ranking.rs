@@ -65,20 +65,9 @@ pub fn mean_of_defined(values: impl Iterator<Item = f64>) -> f64 {
     if defined.is_empty() { -1.0 } else { pairwise_sum(&defined) / defined.len() as f64 }
 }
 
-/// A precision curve read at given recalls.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampled {
-    /// Best precision at or beyond each recall; 0 where the recall is never reached.
-    pub precision: Vec<f64>,
-    /// Score of the detection that first reaches each recall; 0 where it is never reached.
-    pub scores: Vec<f64>,
-    /// Recall after the last detection; 0 without detections.
-    pub recall: f64,
-}
-
-/// Reads the curve of `outcomes` (falling by score, beside their `scores`) at the rising `recalls`, for `positives`
-/// objects in all (at least 1).
-pub fn sample(outcomes: &[Outcome], scores: &[f64], positives: usize, recalls: &[f64]) -> Sampled {
+/// Best precision at or beyond each of the rising `recalls`, 0 where it is never reached: of `outcomes` in ranked order,
+/// for `positives` objects in all (at least 1).
+fn precision_at(outcomes: &[Outcome], positives: usize, recalls: &[f64]) -> Vec<f64> {
     let (mut true_positives, mut false_positives) = (0.0_f64, 0.0_f64);
     let mut recall = Vec::with_capacity(outcomes.len());
     let mut precision = Vec::with_capacity(outcomes.len());
@@ -96,29 +85,13 @@ pub fn sample(outcomes: &[Outcome], scores: &[f64], positives: usize, recalls: &
             precision[i - 1] = precision[i];
         }
     }
-    let mut sampled = Sampled {
-        precision: vec![0.0; recalls.len()],
-        scores: vec![0.0; recalls.len()],
-        recall: recall.last().copied().unwrap_or(0.0),
-    };
-    for (i, &wanted) in recalls.iter().enumerate() {
-        let first = recall.partition_point(|&r| r < wanted);
-        let (Some(&value), Some(&score)) = (precision.get(first), scores.get(first)) else {
-            break;
-        };
-        sampled.precision[i] = value;
-        sampled.scores[i] = score;
-    }
-    sampled
+    let read = |&wanted: &f64| precision.get(recall.partition_point(|&r| r < wanted)).copied().unwrap_or(0.0);
+    recalls.iter().map(read).collect()
 }
 
 /// Average precision over `recalls` of outcomes in ranked order; `None` without positives.
 pub fn average_precision(outcomes: &[Outcome], positives: usize, recalls: &[f64]) -> Option<f64> {
-    if positives == 0 {
-        return None;
-    }
-    let scores = vec![0.0; outcomes.len()];
-    Some(mean_of_defined(sample(outcomes, &scores, positives, recalls).precision.into_iter()))
+    (positives > 0).then(|| mean_of_defined(precision_at(outcomes, positives, recalls).into_iter()))
 }
 
 #[cfg(test)]
@@ -171,22 +144,19 @@ mod tests {
     #[test]
     fn a_curve_is_read_at_its_envelope() {
         // Two objects; ranked TP, FP, TP: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; the envelope is 1, 2/3, 2/3.
-        let sampled = sample(&[TruePositive, FalsePositive, TruePositive], &[0.9, 0.8, 0.7], 2, &[0.0, 0.5, 0.6, 1.0]);
+        let precision = precision_at(&[TruePositive, FalsePositive, TruePositive], 2, &[0.0, 0.5, 0.6, 1.0]);
         let expected = [1.0, 1.0, 2.0 / 3.0, 2.0 / 3.0];
-        for (got, want) in sampled.precision.iter().zip(expected) {
+        for (got, want) in precision.iter().zip(expected) {
             assert!((got - want).abs() < 1e-15, "{got} against {want}");
         }
-        assert_eq!(sampled.scores, [0.9, 0.9, 0.7, 0.7]);
-        assert_eq!(sampled.recall, 1.0);
     }
 
     #[test]
     fn recall_that_is_never_reached_has_precision_zero() {
-        let sampled = sample(&[Ignored, TruePositive], &[0.9, 0.8], 4, &[0.0, 0.25, 0.26]);
-        assert!((sampled.precision[1] - 1.0).abs() < 1e-15);
-        assert_eq!(sampled.precision[2], 0.0);
-        assert_eq!(sampled.recall, 0.25);
-        assert_eq!(sample(&[], &[], 3, &[0.0, 1.0]).precision, [0.0, 0.0]);
+        let precision = precision_at(&[Ignored, TruePositive], 4, &[0.0, 0.25, 0.26]);
+        assert!((precision[1] - 1.0).abs() < 1e-15);
+        assert_eq!(precision[2], 0.0);
+        assert_eq!(precision_at(&[], 3, &[0.0, 1.0]), [0.0, 0.0]);
         assert_eq!(average_precision(&[], 0, &[0.0]), None);
     }
 }

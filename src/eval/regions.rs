@@ -106,6 +106,15 @@ impl ImageBoxes {
         images.into_values().collect()
     }
 
+    /// What a list of images is compared by: masks where any of them carries one, for images made for box evaluation
+    /// carry none; boxes otherwise.
+    pub fn compared_by(images: &[Self]) -> IouType {
+        let masked = |image: &Self| {
+            image.truths.iter().any(|t| t.mask.is_some()) || image.results.iter().any(|r| r.mask.is_some())
+        };
+        if images.iter().any(masked) { IouType::Segm } else { IouType::Bbox }
+    }
+
     /// Appends objects, numbered from 1 within the image.
     pub fn add_objects(&mut self, objects: &[Object], iou_type: IouType) {
         for object in objects {
@@ -180,6 +189,12 @@ mod tests {
         assert_eq!(compared(IouType::Segm, true), 2.0 / 4.0);
         assert_eq!(ResultBox::from_detection(&detection, IouType::Segm).area, 4.0);
         assert_eq!(TruthBox::from_object(&object, 1, IouType::Bbox).area, 8.0);
+        let images = |iou_type: IouType| {
+            let mut image = ImageBoxes::default();
+            image.add_objects(std::slice::from_ref(&object), iou_type);
+            ImageBoxes::compared_by(&[ImageBoxes::default(), image])
+        };
+        assert_eq!([images(IouType::Bbox), images(IouType::Segm)], [IouType::Bbox, IouType::Segm]);
         let bare = ResultBox::from_detection(&Detection { bbox, ..Default::default() }, IouType::Segm);
         assert_eq!(overlap(&bare, &TruthBox::from_object(&object, 1, IouType::Segm), IouType::Segm), 0.0);
     }

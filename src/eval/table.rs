@@ -1,10 +1,10 @@
 //! COCO scores as a table of text.
 
-use super::coco::{CocoResult, STAT_NAMES};
+use super::coco::{CocoResult, CocoSettings, STAT_NAMES};
 use std::fmt::Write;
 
 /// A score in percent with one decimal; "—" where undefined (−1).
-fn percent(value: f64) -> String {
+pub fn percent(value: f64) -> String {
     if value > -1.0 { format!("{:.1}", value * 100.0) } else { "—".to_owned() }
 }
 
@@ -28,7 +28,7 @@ pub fn table(result: &CocoResult, class_names: &[String]) -> String {
     let objects: usize = result.per_class.iter().map(|c| c.truths).sum();
     let detections: usize = result.per_class.iter().map(|c| c.detections).sum();
     line(&mut text, "all", width, &result.stats[..6], objects, detections);
-    for (heading, value) in STAT_NAMES.iter().zip(&result.stats).skip(6) {
+    for (heading, value) in result.stat_names().iter().zip(&result.stats).skip(6) {
         if !text.ends_with('\n') {
             text.push_str("  ");
         }
@@ -37,6 +37,49 @@ pub fn table(result: &CocoResult, class_names: &[String]) -> String {
         text.push_str(&percent(*value));
     }
     text.push('\n');
+    other_choices(&mut text, result);
+    text
+}
+
+/// Lines for thresholds and size ranges that the twelve numbers do not cover.
+fn other_choices(text: &mut String, result: &CocoResult) {
+    let usual = CocoSettings::default();
+    if result.settings.thresholds != usual.thresholds {
+        for (threshold, ap) in result.by_threshold() {
+            let _ = writeln!(text, "AP at IoU {threshold}  {}", percent(ap));
+        }
+    }
+    if result.settings.areas != usual.areas {
+        for area in result.by_area() {
+            let _ = writeln!(
+                text,
+                "{} ({} to {} pixels)  AP {}  AR {}",
+                area.label,
+                area.low,
+                area.high,
+                percent(area.ap),
+                percent(area.ar)
+            );
+        }
+    }
+}
+
+/// Average recall by detection limit (rows) and size range (columns) of a class-agnostic result: how many objects are
+/// found at all among so many proposals.
+pub fn proposals(result: &CocoResult) -> String {
+    let mut text = format!("{:<10}", "proposals");
+    let columns: Vec<Vec<(usize, f64)>> = result.settings.areas.iter().map(|area| result.by_limit(&area.0)).collect();
+    for (label, ..) in &result.settings.areas {
+        pad(&mut text, &format!("AR {label}"), 12);
+    }
+    text.push('\n');
+    for (m, limit) in result.settings.max_detections.iter().enumerate() {
+        let _ = write!(text, "{limit:<10}");
+        for column in &columns {
+            pad(&mut text, &percent(column.get(m).map_or(-1.0, |entry| entry.1)), 12);
+        }
+        text.push('\n');
+    }
     text
 }
 
@@ -61,6 +104,26 @@ fn line(text: &mut String, name: &str, width: usize, scores: &[f64], objects: us
 mod tests {
     use super::super::ClassResult;
     use super::*;
+
+    #[test]
+    fn other_thresholds_ranges_and_proposals_have_their_lines() {
+        use super::super::coco::evaluate_boxes;
+        use super::super::{ImageBoxes, ResultBox, TruthBox};
+        let xywh = [0.0, 0.0, 10.0, 10.0];
+        let truth = TruthBox { xywh, area: 100.0, id: 1, ..Default::default() };
+        let result = ResultBox { xywh, area: 100.0, score: 0.5, ..Default::default() };
+        let image = [ImageBoxes { image_id: 1, truths: vec![truth], results: vec![result] }];
+        let areas = vec![("all".to_owned(), 0.0, 1e10), ("tiny".to_owned(), 0.0, 200.0)];
+        let settings =
+            CocoSettings { thresholds: vec![0.3], areas, max_detections: vec![5, 50], ..CocoSettings::default() };
+        let text = table(&evaluate_boxes(&image, 1, &settings), &[]);
+        assert!(text.contains("AP at IoU 0.3  100.0\n"), "{text}");
+        assert!(text.contains("tiny (0 to 200 pixels)  AP 100.0  AR 100.0\n") && text.contains("AR5 100.0"), "{text}");
+        let settings = CocoSettings { use_categories: false, max_detections: vec![10, 300], ..Default::default() };
+        let text = proposals(&evaluate_boxes(&image, 1, &settings));
+        let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[2], ["300", "100.0", "100.0", "—", "—"]);
+    }
 
     #[test]
     fn undefined_scores_are_dashes_and_columns_line_up() {

@@ -2,8 +2,8 @@
 //!
 //! Follows the devkit: a detection looks at the one object of its class that it overlaps most, difficult ones included;
 //! a second detection of a taken object is a false positive even where another object would do; a difficult object
-//! neither counts nor makes its detections count. There is no cap on detections. The devkit's sort is not stable; here
-//! equal scores keep the order of images and of detections within them.
+//! neither counts nor makes its detections count. There is no cap on detections. Equal scores keep the order of images
+//! and of detections within them, as in the devkit; the sort of its Python ports is not stable.
 
 use super::ranking::by_score_falling;
 use super::{ImageBoxes, ImageResult, ImageTruth, IouType};
@@ -29,7 +29,8 @@ pub struct VocSettings {
     pub plus_one: bool,
     /// IoU from which a detection is correct.
     pub threshold: f64,
-    /// Correct only above the threshold (devkit), else at it as well (mmdet, ChainerCV).
+    /// Correct only above the threshold, as in the Python ports that published numbers come from (py-faster-rcnn and
+    /// what was made from it); else at it as well (the MATLAB code of the devkit, mmdet, ChainerCV).
     pub strict: bool,
 }
 

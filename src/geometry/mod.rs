@@ -10,6 +10,7 @@ pub mod matching;
 pub mod mining;
 pub mod nms;
 pub mod priors;
+pub mod replay;
 pub mod sampling;
 
 pub use boxes::BBox;

@@ -1,60 +1,50 @@
-//! Training augmentation of one sample: photometric, zoom-out, IoU crop, mirroring; every draw is reported.
+//! Training augmentation of one sample, from mosaic to mirroring; every draw is reported.
 //!
-//! The order is SSD's. All randomness comes from the generator that is passed in, so a sample's augmentation repeats.
+//! The order is that of YOLOX (mosaic, mixup) and then SSD's. All randomness comes from the generator that is passed in,
+//! so a sample's augmentation repeats.
 
-use super::crop::{Constraint, flip_objects_horizontal, flip_objects_vertical, iou_crop, zoom_out};
+pub use super::augmentation::{Augmentation, Partners};
+
+use super::augmentation::happens;
+use super::crop::{Constraint, Crop, ZoomOut, draw_crop, draw_zoom_out};
+use super::mixup::mixup;
+use super::mosaic::mosaic;
 use super::photometric::Photometric;
 use super::picture::Picture;
+use super::view::View;
 use crate::geometry::Object;
 use crate::random::Random;
 use serde::{Deserialize, Serialize};
-
-/// What may happen to a sample. Probabilities are in `[0, 1]`; 0 turns a part off and draws nothing for it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Augmentation {
-    /// Probability of mirroring left to right.
-    pub flip: f32,
-    /// Probability of mirroring top to bottom.
-    pub vertical_flip: f32,
-    /// SSD's photometric distortion, whose parts have their own probabilities of ½.
-    pub photometric: bool,
-    /// Probability of placing the picture on a larger canvas.
-    pub zoom_out: f32,
-    /// Largest side of that canvas over the picture's: ratios are uniform in `1..zoom_max`.
-    pub zoom_max: f32,
-    /// Probability of the IoU-constrained crop, which keeps the whole picture in one of its seven modes.
-    pub iou_crop: f32,
-}
-
-impl Augmentation {
-    /// The sample as it is.
-    pub const fn none() -> Self {
-        Self { flip: 0.0, vertical_flip: 0.0, photometric: false, zoom_out: 0.0, zoom_max: 4.0, iou_crop: 0.0 }
-    }
-
-    /// Mirroring with probability ½: RetinaNet, Faster R-CNN and their kin.
-    pub const fn flip_only() -> Self {
-        Self { flip: 0.5, ..Self::none() }
-    }
-
-    /// The full recipe of SSD and RefineDet.
-    pub const fn ssd() -> Self {
-        Self { flip: 0.5, vertical_flip: 0.0, photometric: true, zoom_out: 0.5, zoom_max: 4.0, iou_crop: 1.0 }
-    }
-}
-
-impl Default for Augmentation {
-    fn default() -> Self {
-        Self::none()
-    }
-}
 
 /// A picture with its objects, in its pixels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub picture: Picture,
     pub objects: Vec<Object>,
+}
+
+/// The same where somebody else keeps it, say a cache.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleRef<'a> {
+    pub picture: &'a Picture,
+    pub objects: &'a [Object],
+}
+
+/// Another image that a sample is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Partner<'a> {
+    /// Its number in the data set, for the record.
+    pub index: usize,
+    pub sample: SampleRef<'a>,
+}
+
+/// What surrounds pictures, and the size they are heading for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Colour of a canvas where no picture is: the mean that the network subtracts.
+    pub fill: [u8; 3],
+    /// Width and height of a tile of a mosaic: the size that the network sees.
+    pub size: (u32, u32),
 }
 
 /// One thing that was done, and the amounts drawn for it.
@@ -65,66 +55,126 @@ pub struct Applied {
 }
 
 impl Applied {
-    fn new(name: &str, parameters: &[(&str, f32)]) -> Self {
+    pub fn new(name: &str, parameters: &[(&str, f32)]) -> Self {
         let parameters = parameters.iter().map(|(name, amount)| ((*name).to_string(), *amount)).collect();
         Self { name: name.to_string(), parameters }
     }
+
+    fn zoom_out(zoom: &ZoomOut) -> Self {
+        let canvas = zoom.canvas;
+        // The place of the picture on the canvas.
+        let (left, top) = ((-canvas.left) as f32, (-canvas.top) as f32);
+        let size = [("width", canvas.width as f32), ("height", canvas.height as f32)];
+        Self::new("zoom out", &[("ratio", zoom.ratio), ("left", left), ("top", top), size[0], size[1]])
+    }
+
+    fn crop(crop: &Crop) -> Self {
+        let window = crop.window;
+        let mut parameters = vec![
+            ("left", window.left as f32),
+            ("top", window.top as f32),
+            ("width", window.width as f32),
+            ("height", window.height as f32),
+        ];
+        if let Constraint::MinIou(min) = crop.constraint {
+            parameters.insert(0, ("min IoU", min));
+        }
+        Self::new("crop", &parameters)
+    }
 }
 
-/// Draws an augmentation and applies it. `fill` is the colour of a zoomed-out canvas (the mean the network subtracts).
+/// An augmented sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Augmented {
+    /// Nothing where no pixel was touched: it is the picture that was given.
+    pub picture: Option<Picture>,
+    pub objects: Vec<Object>,
+    pub applied: Vec<Applied>,
+}
+
+/// Draws an augmentation and applies it to a sample of its own: mosaic and mixup, which need other images, are left
+/// out. `fill` is the colour of a canvas.
 ///
 /// Objects stay with their pixels: boxes are clipped to a crop, masks follow, and an object whose centre leaves the
 /// picture is dropped; a crop that would drop the last training target is drawn again.
 pub fn augment(sample: Sample, settings: &Augmentation, fill: [u8; 3], rng: &mut Random) -> (Sample, Vec<Applied>) {
-    let Sample { mut picture, mut objects } = sample;
+    let Sample { picture, objects } = sample;
+    let given = SampleRef { picture: &picture, objects: &objects };
+    let frame = Frame { fill, size: (picture.width, picture.height) };
+    let made = augment_with(given, &Partners::none(), &frame, settings, rng);
+    (Sample { picture: made.picture.unwrap_or(picture), objects: made.objects }, made.applied)
+}
+
+/// Draws an augmentation and applies it, with the partners that [`Augmentation::partners`] drew from the same generator
+/// just before. A mosaic drops objects of which too little is seen.
+pub fn augment_with(
+    sample: SampleRef<'_>,
+    partners: &Partners<Partner<'_>>,
+    frame: &Frame,
+    settings: &Augmentation,
+    rng: &mut Random,
+) -> Augmented {
     let mut applied = Vec::new();
-    if settings.photometric {
-        let drawn = Photometric::draw(rng);
-        drawn.apply(&mut picture);
-        let parameters = drawn.parameters();
-        if !parameters.is_empty() {
-            applied.push(Applied { name: "photometric".to_string(), parameters });
+    let mut made: Option<(Picture, Vec<Object>)> = None;
+    if let [first, second, third] = partners.mosaic.as_slice() {
+        let scales = (settings.mosaic_scale_min, settings.mosaic_scale_max);
+        let (picture, objects, done) = mosaic(sample, [first, second, third], frame, scales, rng);
+        made = Some((picture, objects));
+        applied.push(done);
+    }
+    if let Some(partner) = &partners.mixup {
+        let (mut picture, mut objects) = made.unwrap_or_else(|| (sample.picture.clone(), sample.objects.to_vec()));
+        applied.push(mixup(&mut picture, &mut objects, partner, frame, settings.mixup_beta, rng));
+        made = Some((picture, objects));
+    }
+    match made {
+        Some((picture, objects)) => {
+            let shown = SampleRef { picture: &picture, objects: &objects };
+            let (changed, objects) = show(shown, settings, frame.fill, rng, &mut applied);
+            Augmented { picture: Some(changed.unwrap_or(picture)), objects, applied }
+        }
+        None => {
+            let (picture, objects) = show(sample, settings, frame.fill, rng, &mut applied);
+            Augmented { picture, objects, applied }
         }
     }
+}
+
+/// The parts that need one picture alone; no picture where none of its pixels changed.
+fn show(
+    sample: SampleRef<'_>,
+    settings: &Augmentation,
+    fill: [u8; 3],
+    rng: &mut Random,
+    applied: &mut Vec<Applied>,
+) -> (Option<Picture>, Vec<Object>) {
+    let distortion = if settings.photometric { Photometric::draw(rng) } else { Photometric::default() };
+    let parameters = distortion.parameters();
+    if !parameters.is_empty() {
+        applied.push(Applied { name: "photometric".to_string(), parameters });
+    }
+    let mut view = View::new(sample.picture, sample.objects);
     if happens(settings.zoom_out, rng) {
-        let (canvas, moved, zoom) = zoom_out(&picture, &objects, settings.zoom_max, fill, rng);
-        (picture, objects) = (canvas, moved);
-        let place = [("ratio", zoom.ratio), ("left", zoom.left as f32), ("top", zoom.top as f32)];
-        applied.push(Applied::new("zoom out", &place));
+        let zoom = draw_zoom_out(view.size(), settings.zoom_max, rng);
+        view.zoom_out(&zoom.canvas);
+        applied.push(Applied::zoom_out(&zoom));
     }
     if happens(settings.iou_crop, rng) {
-        let (part, kept, crop) = iou_crop(&picture, &objects, rng);
-        (picture, objects) = (part, kept);
+        let crop = draw_crop(view.size(), &view.objects(), rng);
         if crop.constraint != Constraint::Whole {
-            let window = crop.window;
-            let mut parameters = vec![
-                ("left", window.left as f32),
-                ("top", window.top as f32),
-                ("width", window.width as f32),
-                ("height", window.height as f32),
-            ];
-            if let Constraint::MinIou(min) = crop.constraint {
-                parameters.insert(0, ("min IoU", min));
-            }
-            applied.push(Applied::new("crop", &parameters));
+            view.crop(&crop.window);
+            applied.push(Applied::crop(&crop));
         }
     }
     if happens(settings.flip, rng) {
-        picture = picture.flip_horizontal();
-        flip_objects_horizontal(&mut objects, picture.width);
+        view.flip_horizontal();
         applied.push(Applied::new("flip", &[]));
     }
     if happens(settings.vertical_flip, rng) {
-        picture = picture.flip_vertical();
-        flip_objects_vertical(&mut objects, picture.height);
+        view.flip_vertical();
         applied.push(Applied::new("vertical flip", &[]));
     }
-    (Sample { picture, objects }, applied)
-}
-
-/// A draw only where there is something to decide, so that turning a part off leaves the other parts' draws alone.
-fn happens(probability: f32, rng: &mut Random) -> bool {
-    probability > 0.0 && rng.chance(probability)
+    (view.pixels(fill, &distortion), view.finish())
 }
 
 #[cfg(test)]
@@ -190,14 +240,6 @@ mod tests {
         assert_eq!(found.objects[0].bbox, BBox::new(21.0, 13.0, 39.0, 24.0).flip_horizontal(60.0));
         assert_box_covers_white(&found);
         assert_eq!(applied[0].name, "flip");
-    }
-
-    #[test]
-    fn a_partial_file_keeps_the_other_defaults() {
-        let read: Augmentation = toml::from_str("flip = 0.5").unwrap();
-        assert_eq!(read, Augmentation::flip_only());
-        let text = toml::to_string(&Augmentation::ssd()).unwrap();
-        assert_eq!(toml::from_str::<Augmentation>(&text).unwrap(), Augmentation::ssd());
     }
 
     #[test]

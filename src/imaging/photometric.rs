@@ -3,13 +3,8 @@
 //! Amounts and orders are those of the reference training code of SSD (amdegroot's `SSDAugmentation`): one float pass
 //! per pixel. Values are clamped to 0..255 before the HSV part, whose formulas need it, and rounded once at the end.
 
-use super::picture::Picture;
 use super::resize::to_level;
 use crate::random::Random;
-use rayon::prelude::*;
-
-/// Pixels that one task treats.
-const RUN: usize = 4096;
 
 const PERMUTATIONS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
@@ -43,19 +38,17 @@ impl Photometric {
         Self { brightness, contrast, contrast_first, saturation, hue, permutation }
     }
 
-    /// Distorts in place. Pixels are independent: the result does not depend on the number of threads.
-    pub fn apply(&self, picture: &mut Picture) {
-        if *self == (Self { contrast_first: self.contrast_first, ..Self::default() }) {
-            return;
-        }
-        picture.rgb.par_chunks_mut(3 * RUN).for_each(|run| {
-            for pixel in run.chunks_exact_mut(3) {
-                let value = self.distort([f32::from(pixel[0]), f32::from(pixel[1]), f32::from(pixel[2])]);
-                for channel in 0..3 {
-                    pixel[channel] = to_level(value[channel]);
-                }
-            }
-        });
+    /// Whether it leaves every pixel alone.
+    pub fn is_none(&self) -> bool {
+        *self == Self { contrast_first: self.contrast_first, ..Self::default() }
+    }
+
+    /// Ready to be applied to many pixels.
+    pub fn prepare(&self) -> Distortion<'_> {
+        let by_channel = self.saturation.is_none() && self.hue.is_none();
+        let alone = Self { permutation: None, ..self.clone() };
+        let level = |v: usize| to_level(alone.distort([v as f32; 3])[0]);
+        Distortion { settings: self, levels: by_channel.then(|| std::array::from_fn(level)) }
     }
 
     /// Names and amounts of what is done, for the record; a permutation as the number of its entry in lexical order.
@@ -98,6 +91,33 @@ impl Photometric {
     }
 }
 
+/// A photometric distortion with what its pixels have in common worked out.
+pub struct Distortion<'a> {
+    settings: &'a Photometric,
+    /// What becomes of each level, where the channels do not depend on each other.
+    levels: Option<[u8; 256]>,
+}
+
+impl Distortion<'_> {
+    /// Distorts interleaved pixels in place, each on its own.
+    pub fn apply(&self, rgb: &mut [u8]) {
+        if self.settings.is_none() {
+            return;
+        }
+        for pixel in rgb.chunks_exact_mut(3) {
+            let given = [pixel[0], pixel[1], pixel[2]];
+            let made = match (&self.levels, self.settings.permutation) {
+                (Some(levels), order) => {
+                    let order = order.unwrap_or([0, 1, 2]);
+                    order.map(|channel| levels[usize::from(given[channel])])
+                }
+                (None, _) => self.settings.distort(given.map(f32::from)).map(to_level),
+            };
+            pixel.copy_from_slice(&made);
+        }
+    }
+}
+
 /// Hue in degrees `[0, 360)`, saturation in `[0, 1]`, value in the units of the input.
 fn to_hsv([red, green, blue]: [f32; 3]) -> [f32; 3] {
     let value = red.max(green).max(blue);
@@ -119,12 +139,22 @@ fn to_hsv([red, green, blue]: [f32; 3]) -> [f32; 3] {
 fn to_rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
     // Distance on the circle from each primary: full within 60°, none beyond 120°.
     let channel = |primary: f32| -> f32 {
-        let around = (hue - primary).rem_euclid(360.0);
+        let around = wrapped(hue - primary);
         let distance = around.min(360.0 - around);
         let share = ((120.0 - distance) / 60.0).clamp(0.0, 1.0);
         value * (1.0 - saturation * (1.0 - share))
     };
     [channel(0.0), channel(120.0), channel(240.0)]
+}
+
+/// The angle in `[0, 360)`. The remainder is a slow library call, which one turn to either side does without.
+fn wrapped(angle: f32) -> f32 {
+    match angle {
+        a if (0.0..360.0).contains(&a) => a,
+        a if (-360.0..0.0).contains(&a) => a + 360.0,
+        a if (360.0..720.0).contains(&a) => a - 360.0,
+        a => a.rem_euclid(360.0),
+    }
 }
 
 #[cfg(test)]
@@ -153,9 +183,9 @@ mod tests {
     #[test]
     fn each_property_does_what_it_says() {
         let with = |settings: Photometric, color: [u8; 3]| -> [u8; 3] {
-            let mut picture = Picture::new(1, 1, color);
-            settings.apply(&mut picture);
-            picture.pixel(0, 0)
+            let mut pixel = color;
+            settings.prepare().apply(&mut pixel);
+            pixel
         };
         let none = Photometric::default();
         assert_eq!(with(none.clone(), [1, 2, 3]), [1, 2, 3]);
@@ -171,6 +201,23 @@ mod tests {
         let both = Photometric { contrast: Some(1.5), saturation: Some(0.5), ..none };
         assert_eq!(with(Photometric { contrast_first: true, ..both.clone() }, [200, 101, 0]), [255, 203, 128]);
         assert_eq!(with(both, [200, 101, 0]), [255, 226, 150]);
+    }
+
+    #[test]
+    fn the_table_of_levels_and_the_wrapped_angle_change_no_bit() {
+        for seed in 0..60 {
+            let drawn = Photometric { saturation: None, hue: None, ..Photometric::draw(&mut Random::new(seed)) };
+            for level in 0..=255u8 {
+                let given = [level, 255 - level, level / 2];
+                let mut found = given;
+                drawn.prepare().apply(&mut found);
+                assert_eq!(found, drawn.distort(given.map(f32::from)).map(to_level), "{drawn:?}");
+            }
+        }
+        for k in -9000..9000 {
+            let angle = k as f32 * 0.1001;
+            assert_eq!(wrapped(angle).to_bits(), angle.rem_euclid(360.0).to_bits(), "{angle}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod conv;
 pub mod gather;
+pub mod gradients;
 pub mod interrupt;
 pub mod losses;
 pub mod norm;

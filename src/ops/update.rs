@@ -21,38 +21,37 @@ fn write<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f3
     }
 }
 
-/// destination ← keep · destination + add · source
-struct Blend {
-    keep: f32,
-    add: f32,
+/// `d ← update(d, s)` for every pair of elements.
+struct Pairs<F> {
+    name: &'static str,
+    update: F,
 }
 
-impl InplaceOp2 for Blend {
+impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Pairs<F> {
     fn name(&self) -> &'static str {
-        "blend"
+        self.name
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
         let (destination, source) = (write(s1, l1)?, read(s2, l2)?);
         destination.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(d, s)| {
-            for (d, s) in d.iter_mut().zip(s) {
-                *d = self.keep * *d + self.add * s;
+            for (d, &s) in d.iter_mut().zip(s) {
+                *d = (self.update)(*d, s);
             }
         });
         Ok(())
     }
 }
 
-/// velocity ← momentum · velocity + scale · gradient + decay · parameter
-struct Velocity {
-    momentum: f32,
-    scale: f32,
-    decay: f32,
+/// `d ← update(d, a, b)` for every triple of elements.
+struct Triples<F> {
+    name: &'static str,
+    update: F,
 }
 
-impl InplaceOp3 for Velocity {
+impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<F> {
     fn name(&self) -> &'static str {
-        "velocity"
+        self.name
     }
 
     fn cpu_fwd(
@@ -64,11 +63,11 @@ impl InplaceOp3 for Velocity {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<()> {
-        let (velocity, gradient, parameter) = (write(s1, l1)?, read(s2, l2)?, read(s3, l3)?);
-        let sources = gradient.par_chunks(CHUNK).zip(parameter.par_chunks(CHUNK));
-        velocity.par_chunks_mut(CHUNK).zip(sources).for_each(|(v, (g, p))| {
-            for ((v, g), p) in v.iter_mut().zip(g).zip(p) {
-                *v = self.momentum * *v + self.scale * g + self.decay * p;
+        let (destination, first, second) = (write(s1, l1)?, read(s2, l2)?, read(s3, l3)?);
+        let sources = first.par_chunks(CHUNK).zip(second.par_chunks(CHUNK));
+        destination.par_chunks_mut(CHUNK).zip(sources).for_each(|(d, (a, b))| {
+            for ((d, &a), &b) in d.iter_mut().zip(a).zip(b) {
+                *d = (self.update)(*d, a, b);
             }
         });
         Ok(())
@@ -82,7 +81,8 @@ impl InplaceOp3 for Velocity {
 pub fn blend(destination: &Tensor, source: &Tensor, keep: f32, add: f32) -> Result<()> {
     same_shape(destination, source)?;
     if destination.device().is_cpu() {
-        return destination.inplace_op2(&source.contiguous()?, &Blend { keep, add });
+        let update = |d: f32, s: f32| keep * d + add * s;
+        return destination.inplace_op2(&source.contiguous()?, &Pairs { name: "blend", update });
     }
     let value = (destination.affine(f64::from(keep), 0.0)? + source.affine(f64::from(add), 0.0)?)?;
     destination.slice_set(&value, 0, 0)
@@ -101,68 +101,15 @@ pub fn velocity(
     same_shape(velocity, gradient)?;
     same_shape(velocity, parameter)?;
     if velocity.device().is_cpu() {
-        return velocity.inplace_op3(&gradient.contiguous()?, parameter, &Velocity { momentum, scale, decay });
+        let update = |v: f32, g: f32, p: f32| momentum * v + scale * g + decay * p;
+        return velocity.inplace_op3(&gradient.contiguous()?, parameter, &Triples { name: "velocity", update });
     }
     blend(velocity, gradient, momentum, scale)?;
     blend(velocity, parameter, 1.0, decay)
 }
 
-/// destination ← keep · destination + add · source²
-struct BlendSquare {
-    keep: f32,
-    add: f32,
-}
-
-impl InplaceOp2 for BlendSquare {
-    fn name(&self) -> &'static str {
-        "blend of squares"
-    }
-
-    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        let (destination, source) = (write(s1, l1)?, read(s2, l2)?);
-        destination.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(d, s)| {
-            for (d, s) in d.iter_mut().zip(s) {
-                *d = self.keep * *d + self.add * s * s;
-            }
-        });
-        Ok(())
-    }
-}
-
-/// parameter ← shrink · parameter − rate · first / (√(second · correction) + ε)
-struct Adaptive {
-    shrink: f32,
-    rate: f32,
-    correction: f32,
-}
-
 /// Adam's ε.
 const EPSILON: f32 = 1e-8;
-
-impl InplaceOp3 for Adaptive {
-    fn name(&self) -> &'static str {
-        "adaptive step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &mut CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<()> {
-        let (parameter, first, second) = (write(s1, l1)?, read(s2, l2)?, read(s3, l3)?);
-        let moments = first.par_chunks(CHUNK).zip(second.par_chunks(CHUNK));
-        parameter.par_chunks_mut(CHUNK).zip(moments).for_each(|(p, (m, v))| {
-            for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
-                *p = self.shrink * *p - self.rate * m / ((v * self.correction).sqrt() + EPSILON);
-            }
-        });
-        Ok(())
-    }
-}
 
 /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) at `step` ≥ 1: both moments and the parameter move.
 ///
@@ -186,13 +133,14 @@ pub fn adamw(
     let power = step.min(1_000_000) as i32;
     let corrections = (1.0 - f64::from(beta1).powi(power), 1.0 - f64::from(beta2).powi(power));
     blend(first, gradient, beta1, (1.0 - beta1) * scale)?;
-    second.inplace_op2(&gradient.contiguous()?, &BlendSquare { keep: beta2, add: (1.0 - beta2) * scale * scale })?;
-    let op = Adaptive {
-        shrink: 1.0 - rate * decay,
-        rate: (f64::from(rate) / corrections.0) as f32,
-        correction: (1.0 / corrections.1) as f32,
-    };
-    parameter.inplace_op3(first, second, &op)
+    let (keep, add) = (beta2, (1.0 - beta2) * scale * scale);
+    let update = |d: f32, g: f32| keep * d + add * g * g;
+    second.inplace_op2(&gradient.contiguous()?, &Pairs { name: "blend of squares", update })?;
+    let shrink = 1.0 - rate * decay;
+    let rate = (f64::from(rate) / corrections.0) as f32;
+    let correction = (1.0 / corrections.1) as f32;
+    let update = |p: f32, m: f32, v: f32| shrink * p - rate * m / ((v * correction).sqrt() + EPSILON);
+    parameter.inplace_op3(first, second, &Triples { name: "adaptive step", update })
 }
 
 /// Σ x² in double precision, in a fixed order.

@@ -3,6 +3,7 @@
 //! Indices and codes are f32 like everything else, exact up to 2^24. Boxes are rows `x0 y0 x1 y1`; rows of candidates
 //! and detections go on with `score class`.
 
+use super::localisation::{CurveSums, DeltaSums, Localisation};
 use super::{Rule, Trace};
 use crate::geometry::{BBox, Detection};
 use serde_json::{Value, json};
@@ -95,6 +96,8 @@ impl Trace {
     /// | `sampling` | `[S, 4]` | anchor, positive, rank, loss |
     /// | `losses.<name>.per_anchor` | `[A]` | |
     /// | `proposals.<stage>.boxes`, `.scores`, `.iou`, `.parent` | `[P, 4]`, `[P]` | |
+    /// | `localisation.<stage>.input_iou`, `.output_iou` | `[P]` | |
+    /// | `localisation.<stage>.deltas`, `.normalized_deltas` | `[Q, 4]` | box code of the positives |
     /// | `suppression.candidates` | `[N, 6]` | box, score, class |
     /// | `suppression.removals` | `[R, 3]` | removed, by, IoU |
     /// | `suppression.kept` | `[K]` | |
@@ -146,6 +149,14 @@ impl Trace {
             out.vector_if_any(name("iou"), stage.iou.clone());
             out.vector_if_any(name("parent"), stage.parent.iter().map(|&p| p as f32).collect());
         }
+        for head in &self.localisation {
+            let name = |part: &str| format!("localisation.{}.{part}", head.stage);
+            out.vector(name("input_iou"), head.input_iou.clone());
+            out.vector(name("output_iou"), head.output_iou.clone());
+            let positives = head.deltas.len();
+            out.add(name("deltas"), vec![positives, 4], head.deltas.iter().flatten().copied().collect());
+            out.add(name("normalized_deltas"), vec![positives, 4], head.normalized().flatten().collect());
+        }
         if let Some(suppression) = &self.suppression {
             out.detections("suppression.candidates".into(), &suppression.candidates);
             let removals = &suppression.removals;
@@ -171,8 +182,17 @@ impl Trace {
         let proposals: Vec<Value> = self
             .proposals
             .iter()
-            .map(|stage| json!({ "name": stage.name, "count": stage.boxes.len(), "threshold": stage.threshold }))
+            .map(|stage| {
+                json!({
+                    "name": stage.name,
+                    "count": stage.boxes.len(),
+                    "threshold": stage.threshold,
+                    "mean_iou": stage.mean_iou(),
+                    "positive_share": stage.positive_share(),
+                })
+            })
             .collect();
+        let localisation: Vec<Value> = self.localisation.iter().map(localisation_summary).collect();
         let sampled_positives = self.sampling.iter().filter(|s| s.positive).count();
         let suppression = self.suppression.as_ref().map(|s| {
             json!({
@@ -200,6 +220,7 @@ impl Trace {
             "losses": losses,
             "total_loss": total_loss,
             "proposals": proposals,
+            "localisation": localisation,
             "suppression": suppression,
             "detections": self.detections.len(),
             "masks": self.mask_summary(),
@@ -251,6 +272,24 @@ impl Trace {
             })
             .collect()
     }
+}
+
+/// The localisation curve of one head as (mean IoU before, mean IoU after, boxes), and the spread of its box codes.
+fn localisation_summary(head: &Localisation) -> Value {
+    let (mut curve, mut before, mut after) = (CurveSums::default(), DeltaSums::default(), DeltaSums::default());
+    for (&input, &output) in head.input_iou.iter().zip(&head.output_iou) {
+        curve.add(input, output);
+    }
+    head.deltas.iter().for_each(|&delta| before.add(delta));
+    head.normalized().for_each(|delta| after.add(delta));
+    json!({
+        "stage": head.stage,
+        "std": head.std,
+        "positives": head.deltas.len(),
+        "curve": curve.points(),
+        "deltas": { "mean": before.mean(), "std": before.std() },
+        "normalized_deltas": { "mean": after.mean(), "std": after.std() },
+    })
 }
 
 fn map_summary(map: &super::FeatureMap) -> Value {
@@ -308,6 +347,13 @@ mod tests {
                 threshold: Some(0.5),
                 parent: Vec::new(),
             }],
+            localisation: vec![Localisation {
+                stage: "rpn".into(),
+                std: [0.5; 4],
+                input_iou: vec![0.1, 0.6],
+                output_iou: vec![0.2, 0.8],
+                deltas: vec![[1.0, 0.0, 0.0, -0.5]],
+            }],
             suppression: Some(Suppression {
                 candidates: vec![detection(Some(1)), detection(Some(2))],
                 removals: vec![Removal { removed: 1, by: 0, iou: 0.75 }],
@@ -346,6 +392,10 @@ mod tests {
             "proposals.rpn.boxes",
             "proposals.rpn.scores",
             "proposals.rpn.iou",
+            "localisation.rpn.input_iou",
+            "localisation.rpn.output_iou",
+            "localisation.rpn.deltas",
+            "localisation.rpn.normalized_deltas",
             "suppression.candidates",
             "suppression.removals",
             "suppression.kept",
@@ -363,6 +413,7 @@ mod tests {
         assert_eq!(find("assignment.target").data, [0.0, -1.0, -2.0, -1.0]);
         assert_eq!(find("assignment.rule").data, [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(find("sampling").data, [0.0, 1.0, 0.0, 2.0, 3.0, 0.0, 1.0, 1.5]);
+        assert_eq!(find("localisation.rpn.normalized_deltas").data, [2.0, 0.0, 0.0, -1.0]);
         assert_eq!(find("suppression.removals").data, [1.0, 0.0, 0.75]);
         assert_eq!(find("detections").shape, [2, 6]);
         assert_eq!(find("detections").data[..6], [1.0, 2.0, 3.0, 4.0, 0.5, 7.0]);
@@ -395,6 +446,9 @@ mod tests {
         assert_eq!(summary["suppression"]["kept"], 1);
         assert_eq!(summary["masks"], json!([{ "detection": 0, "size": [2, 2], "counts": "13" }]));
         assert_eq!(summary["seconds"], 0.75);
+        assert_eq!(summary["proposals"][0]["positive_share"], 0.0);
+        assert_eq!(summary["localisation"][0]["curve"][1][2], 1);
+        assert_eq!(summary["localisation"][0]["normalized_deltas"]["mean"][0], 2.0);
         let mut broken = full();
         broken.losses[0].value = f32::NAN;
         assert!(broken.summary()["losses"][0]["value"].is_null());

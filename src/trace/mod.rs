@@ -20,6 +20,8 @@ pub struct Trace {
     pub sampling: Vec<Sample>,
     pub losses: Vec<LossPart>,
     pub proposals: Vec<ProposalStage>,
+    /// What each head did to its boxes; empty without ground truth.
+    pub localisation: Vec<Localisation>,
     pub suppression: Option<Suppression>,
     pub detections: Vec<Detection>,
     pub timings: Vec<StageTime>,
@@ -39,6 +41,19 @@ pub struct Preprocessing {
     pub offset_y: f32,
     /// For people: "stretch 300×300, RGB − (123, 117, 104)".
     pub description: String,
+}
+
+impl Preprocessing {
+    /// A box of the picture, in pixels of the input. Not clipped.
+    pub fn to_input(&self, bbox: BBox) -> BBox {
+        bbox.scale(self.scale_x, self.scale_y).shift(self.offset_x, self.offset_y)
+    }
+
+    /// A box of the input, in pixels of the picture. Not clipped.
+    pub fn to_original(&self, bbox: BBox) -> BBox {
+        let inverse = |scale: f32| if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        bbox.shift(-self.offset_x, -self.offset_y).scale(inverse(self.scale_x), inverse(self.scale_y))
+    }
 }
 
 /// One tapped map, `[channels, height, width]` row-major.
@@ -70,6 +85,40 @@ pub struct AnchorLevel {
     pub per_cell: usize,
     /// Pixels of the input between neighbouring cells.
     pub stride: f32,
+}
+
+impl Trace {
+    /// The stages of detection, in order. What a training pass leaves behind them is named `training …`.
+    pub fn stages(&self) -> &[ProposalStage] {
+        let count = self.proposals.iter().take_while(|stage| !stage.name.starts_with("training ")).count();
+        self.proposals.get(..count).unwrap_or_default()
+    }
+
+    /// The way of a detection's box: its row in each of the [`stages`](Self::stages), and the anchor that it began as.
+    /// `from` is [`Detection::anchor`], the row in the last stage, or the anchor itself where there are no stages.
+    /// A way that cannot be followed to its start has no rows and no anchor.
+    pub fn way(&self, from: u32) -> (Vec<u32>, Option<u32>) {
+        let mut rows = Vec::new();
+        let mut row = from;
+        for stage in self.stages().iter().rev() {
+            let known = stage.boxes.get(row as usize).and(stage.parent.get(row as usize));
+            let Some(&parent) = known else { return (Vec::new(), None) };
+            rows.push(row);
+            row = parent;
+        }
+        rows.reverse();
+        (rows, self.anchors.boxes.get(row as usize).map(|_| row))
+    }
+
+    /// A box of the input in pixels of the picture; unchanged where the preprocessing is not known.
+    pub fn to_original(&self, bbox: BBox) -> BBox {
+        self.preprocessing.as_ref().map_or(bbox, |place| place.to_original(bbox))
+    }
+
+    /// A box of the picture in pixels of the input; unchanged where the preprocessing is not known.
+    pub fn to_input(&self, bbox: BBox) -> BBox {
+        self.preprocessing.as_ref().map_or(bbox, |place| place.to_input(bbox))
+    }
 }
 
 impl Anchors {
@@ -143,6 +192,21 @@ pub struct ProposalStage {
     pub parent: Vec<u32>,
 }
 
+impl ProposalStage {
+    /// Mean IoU with the best object; none without ground truth.
+    pub fn mean_iou(&self) -> Option<f32> {
+        let sum: f32 = self.iou.iter().sum();
+        (!self.iou.is_empty()).then(|| sum / self.iou.len() as f32)
+    }
+
+    /// The share that this stage calls positive; none without ground truth or without a threshold.
+    pub fn positive_share(&self) -> Option<f32> {
+        let threshold = self.threshold.filter(|_| !self.iou.is_empty())?;
+        let positives = self.iou.iter().filter(|&&iou| iou >= threshold).count();
+        Some(positives as f32 / self.iou.len() as f32)
+    }
+}
+
 /// Candidates before suppression, and who removed whom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Suppression {
@@ -172,4 +236,8 @@ pub struct StageTime {
 }
 
 mod export;
+pub mod localisation;
+pub mod missed;
+pub mod reduce;
 pub use export::TensorOut;
+pub use localisation::Localisation;

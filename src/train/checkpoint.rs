@@ -3,11 +3,13 @@
 use super::TrainError;
 use super::optimizer::{AVERAGE, SQUARE, VELOCITY};
 use super::run::{Run, RunConfig};
+use super::validation::Best;
 use crate::data::loader::Position;
 use crate::detect::Config;
 use crate::weights::{self, TensorData};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Metadata keys.
 pub const CONFIG: &str = "boxwright.config";
@@ -18,6 +20,10 @@ pub const PREPROCESS: &str = "boxwright.preprocess";
 pub const ITERATION: &str = "boxwright.iteration";
 pub const POSITION: &str = "boxwright.position";
 pub const VERSION: &str = "boxwright.version";
+pub const BEST: &str = "boxwright.best";
+
+/// First part of the name of a kept checkpoint; its iteration follows.
+const KEPT: &str = "step-";
 
 /// What describes the weights of `config`, whatever program reads them.
 pub fn describe(config: &Config, iteration: u64) -> BTreeMap<String, String> {
@@ -41,6 +47,76 @@ pub fn described_model(metadata: &BTreeMap<String, String>) -> Option<Config> {
     metadata.get(MODEL).and_then(|text| serde_json::from_str(text).ok())
 }
 
+/// Where the weights of the run in `folder` are.
+fn weights_folder(folder: &Path) -> PathBuf {
+    folder.join("weights")
+}
+
+/// The checkpoint that the run in `folder` goes on from.
+pub fn last(folder: &Path) -> PathBuf {
+    weights_folder(folder).join("last.safetensors")
+}
+
+/// The weights of the best validation of the run in `folder`.
+pub fn best(folder: &Path) -> PathBuf {
+    weights_folder(folder).join("best.safetensors")
+}
+
+/// The checkpoints kept beside the last one, by iteration, rising.
+pub fn kept(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = fs::read_dir(weights_folder(folder)).into_iter().flatten().flatten();
+    let numbered = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let number = name.strip_prefix(KEPT)?.strip_suffix(".safetensors")?;
+        Some((number.parse().ok()?, entry.path()))
+    });
+    let mut kept: Vec<(u64, PathBuf)> = numbered.collect();
+    kept.sort();
+    kept
+}
+
+/// The newest checkpoint of the run in `folder` with at most `iteration` iterations done, and how many those are.
+///
+/// # Errors
+/// A run without a checkpoint that early.
+pub fn at_or_before(folder: &Path, iteration: u64) -> Result<(u64, PathBuf), TrainError> {
+    let path = last(folder);
+    let newest = saved_iteration(&path).map(|done| (done, path));
+    let all = kept(folder).into_iter().chain(newest);
+    let found = all.filter(|(done, _)| *done <= iteration).max_by_key(|(done, _)| *done);
+    found.ok_or_else(|| {
+        let known: Vec<String> = kept(folder).iter().map(|(done, _)| done.to_string()).collect();
+        let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+        TrainError::Checkpoint(format!(
+            "there is none at or before iteration {iteration}; kept ones: {known} (see keep_checkpoints): {}",
+            folder.display()
+        ))
+    })
+}
+
+/// Iterations done when the checkpoint `path` was written; none when it is no checkpoint of a run.
+pub fn saved_iteration(path: &Path) -> Option<u64> {
+    weights::open(path).ok()?.metadata().get(ITERATION)?.parse().ok()
+}
+
+/// The best validation that the checkpoint `path` knows of.
+pub fn saved_best(path: &Path) -> Option<Best> {
+    serde_json::from_str(weights::open(path).ok()?.metadata().get(BEST)?).ok()
+}
+
+/// Removes what an earlier run left in `folder` that a new one would not overwrite.
+pub(super) fn clear(folder: &Path) -> std::io::Result<()> {
+    let stale = kept(folder).into_iter().map(|(_, path)| path);
+    let files = [best(folder), folder.join(super::blackbox::RECORD), folder.join(super::blackbox::STATE)];
+    for path in stale.chain(files) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 impl Run {
     /// Writes `last.safetensors` (weights, velocity, average, iteration, place in the data) and `weights.safetensors`
     /// (what to deploy: the averaged weights alone). Each is whole or absent at any moment.
@@ -51,8 +127,39 @@ impl Run {
         let Some(folder) = &self.folder else {
             return Ok(());
         };
-        let folder = folder.join("weights");
-        std::fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: folder.clone(), source })?;
+        let folder = weights_folder(folder);
+        fs::create_dir_all(&folder).map_err(|source| TrainError::Write { path: folder.clone(), source })?;
+        self.save_state(&folder.join("last.safetensors"))?;
+        self.save_weights(&folder.join("weights.safetensors"), false)
+    }
+
+    /// [`Self::save`], keeping the checkpoint under its iteration's name too, and no more of those than the settings
+    /// say.
+    pub(super) fn save_and_keep(&self) -> Result<(), TrainError> {
+        self.save()?;
+        let most = self.config.train.keep_checkpoints;
+        let Some(folder) = self.folder.as_ref().filter(|_| most > 0) else {
+            return Ok(());
+        };
+        let path = weights_folder(folder).join(format!("{KEPT}{:08}.safetensors", self.iteration));
+        let failed = |source| TrainError::Write { path: path.clone(), source };
+        // A later save gives its file the name and leaves this one alone, so a second name costs nothing.
+        match fs::hard_link(last(folder), &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&path).and_then(|()| fs::hard_link(last(folder), &path)).map_err(failed)?;
+            }
+            Err(_) => _ = fs::copy(last(folder), &path).map_err(failed)?,
+        }
+        let kept = kept(folder);
+        for (_, old) in kept.iter().take(kept.len().saturating_sub(most)) {
+            fs::remove_file(old).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything that the run needs to go on from here.
+    pub(super) fn save_state(&self, path: &Path) -> Result<(), TrainError> {
         let f32s = |(name, shape, values)| (name, shape, TensorData::F32(values));
         let mut all: Vec<(String, Vec<usize>, TensorData)> = Vec::new();
         for (name, (shape, values)) in self.detector.params().values()? {
@@ -62,11 +169,10 @@ impl Run {
         let mut metadata = describe(self.detector.config(), self.iteration);
         let position = self.position;
         metadata.insert(POSITION.into(), format!("{} {}", position.epoch, position.batch));
+        metadata.insert(BEST.into(), json(&self.best));
         let config = toml::to_string(&self.config).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
         metadata.insert(CONFIG.into(), config);
-        let failed = |e: weights::WeightsError| TrainError::Checkpoint(e.to_string());
-        weights::write_safetensors(&folder.join("last.safetensors"), &all, &metadata).map_err(failed)?;
-        self.save_weights(&folder.join("weights.safetensors"), false)
+        weights::write_safetensors(path, &all, &metadata).map_err(|e| TrainError::Checkpoint(e.to_string()))
     }
 
     /// Writes the averaged weights alone, as f32 or f16.
@@ -87,15 +193,14 @@ impl Run {
             .map_err(|e| TrainError::Checkpoint(e.to_string()))
     }
 
-    /// Takes up the run that `folder/weights/last.safetensors` holds. Parameters are loaded into the detector,
-    /// which must have been built from [`saved_config`].
+    /// Takes up the run that the checkpoint `path` holds. Parameters are loaded into the detector, which must have
+    /// been built from [`config_of`] it.
     ///
     /// # Errors
     /// A missing or foreign file, or one whose tensors do not fit.
-    pub(super) fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        let path = folder.join("weights").join("last.safetensors");
+    pub(super) fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
         let failed = |e: weights::WeightsError| TrainError::Checkpoint(e.to_string());
-        let checkpoint = weights::open(&path).map_err(failed)?;
+        let checkpoint = weights::open(path).map_err(failed)?;
         let report = self.detector.params().load(&checkpoint).map_err(failed)?;
         if !report.missing.is_empty() || !report.mismatched.is_empty() {
             return Err(TrainError::Checkpoint(format!("it does not fit the model it describes\n{report}")));
@@ -122,6 +227,8 @@ impl Run {
         };
         self.iteration = iteration;
         self.position = position;
+        let best = metadata.get(BEST).and_then(|text| serde_json::from_str(text).ok());
+        self.best = best.unwrap_or_default();
         Ok(())
     }
 }
@@ -131,8 +238,15 @@ impl Run {
 /// # Errors
 /// A missing file, or one that no run of this program wrote.
 pub fn saved_config(folder: &Path) -> Result<RunConfig, TrainError> {
-    let path = folder.join("weights").join("last.safetensors");
-    let checkpoint = weights::open(&path).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
+    config_of(&last(folder))
+}
+
+/// The configuration that the checkpoint `path` was saved with.
+///
+/// # Errors
+/// A missing file, or one that no run of this program wrote.
+pub fn config_of(path: &Path) -> Result<RunConfig, TrainError> {
+    let checkpoint = weights::open(path).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
     let text = checkpoint.metadata().get(CONFIG).ok_or_else(|| {
         TrainError::Checkpoint(format!("no run of this program wrote it, so it cannot be resumed: {}", path.display()))
     })?;

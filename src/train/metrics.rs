@@ -3,48 +3,50 @@
 use super::{StepReport, TrainError};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A line longer than this is none that a run wrote.
+const LONGEST: u64 = 1 << 20;
+/// Most bytes that wait for a disk that is full.
+const MOST_WAITING: usize = 16 << 20;
 
 /// An open metrics file.
 #[derive(Debug)]
 pub struct Metrics {
     file: File,
+    path: PathBuf,
+    /// Lines that a full disk did not take yet.
+    waiting: Vec<u8>,
 }
 
 impl Metrics {
-    /// Opens `folder/metrics.jsonl`, dropping lines after `iteration` (a resumed run writes them again) and a torn last line.
+    /// Opens `folder/metrics.jsonl`, dropping lines after `iteration` (a resumed run writes them again) and a torn last
+    /// line.
     ///
     /// # Errors
     /// A folder that cannot be written.
     pub fn open(folder: &Path, iteration: u64) -> Result<Self, TrainError> {
         let path = folder.join("metrics.jsonl");
-        let failed = |source: std::io::Error| TrainError::Write { path: path.clone(), source };
+        let failed = |source: io::Error| TrainError::Write { path: path.clone(), source };
         if path.exists() {
-            let mut kept = Vec::new();
-            for line in BufReader::new(File::open(&path).map_err(failed)?).lines() {
-                let Ok(line) = line else { break };
-                let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { break };
-                if value["iteration"].as_u64().is_some_and(|i| i > iteration) {
-                    break;
-                }
-                kept.extend_from_slice(line.as_bytes());
-                kept.push(b'\n');
-            }
-            crate::weights::write_atomically(&path, &kept).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
+            let file = File::open(&path).map_err(failed)?;
+            let length = whole_lines(file, iteration).map_err(failed)?;
+            let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+            file.set_len(length).map_err(failed)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-        Ok(Self { file })
+        Ok(Self { file, path, waiting: Vec::new() })
     }
 
-    /// Appends one iteration.
+    /// Appends one iteration, and before it what could not be written earlier.
     ///
     /// # Errors
-    /// A disk that is full or gone.
-    pub fn append(&mut self, folder: &Path, report: &StepReport) -> Result<(), TrainError> {
+    /// A disk that is full or gone; the line is kept for the next time.
+    pub fn append(&mut self, report: &StepReport) -> Result<(), TrainError> {
         let parts: serde_json::Map<String, serde_json::Value> =
             report.parts.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        let line = json!({
+        let mut line = json!({
             "iteration": report.iteration,
             "loss": report.loss,
             "parts": parts,
@@ -53,7 +55,94 @@ impl Metrics {
             "seconds": report.seconds,
             "data_seconds": report.data_seconds,
         });
-        let path = folder.join("metrics.jsonl");
-        writeln!(self.file, "{line}").map_err(|source| TrainError::Write { path, source })
+        if let Some(validation) = &report.validation {
+            line["validation"] = json!(validation);
+        }
+        self.waiting.extend_from_slice(format!("{line}\n").as_bytes());
+        write_whole(&mut self.file, &mut self.waiting)
+            .map_err(|source| TrainError::Write { path: self.path.clone(), source })
+    }
+}
+
+/// Appends all of `waiting` and empties it, or takes back what was written of it and keeps it.
+pub(super) fn write_whole(file: &mut File, waiting: &mut Vec<u8>) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let written = file.write_all(waiting);
+    if written.is_err() {
+        // Half a line must not stay in the middle; that it cannot be cut either is the same full disk.
+        let _ = file.set_len(length);
+        if waiting.len() > MOST_WAITING {
+            waiting.clear();
+        }
+        return written;
+    }
+    waiting.clear();
+    Ok(())
+}
+
+/// Bytes of the leading lines that are whole and not after `iteration`.
+fn whole_lines(file: File, iteration: u64) -> io::Result<u64> {
+    let mut reader = BufReader::new(file);
+    let (mut length, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(length);
+        }
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(&line) else {
+            return Ok(length);
+        };
+        if value["iteration"].as_u64().is_none_or(|i| i > iteration) {
+            return Ok(length);
+        }
+        length += read as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(iteration: u64) -> StepReport {
+        StepReport { iteration, ..StepReport::default() }
+    }
+
+    fn iterations(folder: &Path) -> Vec<u64> {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        let number = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["iteration"].as_u64();
+        text.lines().map(|line| number(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_torn_line_and_lines_after_the_checkpoint_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut metrics = Metrics::open(folder.path(), 0).unwrap();
+        for iteration in 1..=5 {
+            metrics.append(&report(iteration)).unwrap();
+        }
+        let path = folder.path().join("metrics.jsonl");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.truncate(bytes.len() - 7);
+        std::fs::write(&path, bytes).unwrap();
+        drop(Metrics::open(folder.path(), 10).unwrap());
+        assert_eq!(iterations(folder.path()), [1, 2, 3, 4]);
+        let mut metrics = Metrics::open(folder.path(), 2).unwrap();
+        metrics.append(&report(3)).unwrap();
+        assert_eq!(iterations(folder.path()), [1, 2, 3]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_and_its_lines_come_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut metrics = Metrics { file: full, path: path.clone(), waiting: Vec::new() };
+        let error = metrics.append(&report(1)).unwrap_err().to_string();
+        assert!(error.contains("keeps its state") && error.contains("metrics.jsonl"), "{error}");
+        metrics.file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        metrics.append(&report(2)).unwrap();
+        assert_eq!(iterations(folder.path()), [1, 2]);
     }
 }

@@ -1,12 +1,13 @@
-//! Stochastic gradient descent with momentum, or AdamW, with parameter groups by role, gradient clipping and weight averaging.
+//! Stochastic gradient descent with momentum, or AdamW, with parameter groups, gradient clipping and weight averaging.
 //!
 //! As PyTorch's `SGD`: v ← μ·v + (g + λ·w), w ← w − η·v.
 
 use super::TrainConfig;
 use super::config::Method;
-use crate::nn::{Params, Role};
+use super::groups::{Group, groups};
+use crate::nn::Params;
+use crate::ops::gradients::GradientStore;
 use crate::ops::update::{adamw, blend, squared_norm, velocity};
-use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
 /// State of one parameter.
@@ -14,7 +15,7 @@ use candle_core::{Result, Tensor, Var};
 struct Slot {
     name: String,
     var: Var,
-    role: Role,
+    group: Group,
     velocity: Option<Tensor>,
     /// AdamW's second moment.
     square: Option<Tensor>,
@@ -28,9 +29,7 @@ pub struct Optimizer {
     params: Params,
     method: Method,
     momentum: f32,
-    weight_decay: f32,
-    bias_factor: f32,
-    bias_decay: f32,
+    nesterov: bool,
     clip_norm: f32,
     ema: f32,
 }
@@ -38,19 +37,80 @@ pub struct Optimizer {
 /// Name, shape and row-major values of one tensor.
 pub type Named = (String, Vec<usize>, Vec<f32>);
 
-/// What one update did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Update {
-    /// L2 norm of all gradients before clipping.
-    pub gradient_norm: f64,
+/// Gradients of the trained parameters, summed over one or more batches.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    /// In the order of the optimiser's parameters; `None` where nothing flowed or nothing is trained.
+    slots: Vec<Option<Tensor>>,
+}
+
+impl Gradients {
+    /// Adds those of a further batch.
+    ///
+    /// # Errors
+    /// Gradients of another network.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        if self.slots.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        for (own, other) in self.slots.iter_mut().zip(other.slots) {
+            *own = match (own.take(), other) {
+                (Some(a), Some(b)) => Some((a + b)?),
+                (a, b) => a.or(b),
+            };
+        }
+        Ok(())
+    }
+
+    /// L2 norm over all of them.
+    ///
+    /// # Errors
+    /// A gradient that cannot be read back.
+    pub fn norm(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for gradient in self.slots.iter().flatten() {
+            sum += squared_norm(gradient)?;
+        }
+        Ok(sum.sqrt())
+    }
+}
+
+/// One trained parameter as the explanation of a step sees it.
+#[derive(Debug)]
+pub struct Trained<'a> {
+    pub name: &'a str,
+    pub weight: &'a Tensor,
+    pub gradient: Option<&'a Tensor>,
+}
+
+/// A copy of weights and optimiser state, good for putting back bit for bit.
+#[derive(Debug)]
+pub struct OptimizerState {
+    /// Weight, velocity, square, average.
+    slots: Vec<(Tensor, [Option<Tensor>; 3])>,
+}
+
+impl OptimizerState {
+    /// Memory that the copy takes.
+    pub fn bytes(&self) -> usize {
+        let each = self.slots.iter().map(|(weight, rest)| weight.elem_count() * (1 + rest.iter().flatten().count()));
+        each.sum::<usize>() * size_of::<f32>()
+    }
+}
+
+fn copied(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.copy()?.detach())
 }
 
 impl Optimizer {
     pub fn new(params: &Params, config: &TrainConfig) -> Self {
-        let slots = params.all().into_iter().map(|p| Slot {
+        let all = params.all();
+        let groups = groups(&all, config);
+        let slots = all.into_iter().zip(groups).map(|(p, group)| Slot {
             name: p.name,
             var: p.var,
-            role: p.role,
+            group,
             velocity: None,
             square: None,
             average: None,
@@ -60,49 +120,50 @@ impl Optimizer {
             params: params.clone(),
             method: config.method,
             momentum: config.momentum,
-            weight_decay: config.weight_decay,
-            bias_factor: config.bias_factor,
-            bias_decay: config.bias_decay,
+            nesterov: config.nesterov,
             clip_norm: config.clip_norm,
             ema: config.ema,
         }
     }
 
-    /// L2 norm of all gradients.
-    ///
-    /// # Errors
-    /// A gradient that cannot be read back.
-    pub fn gradient_norm(&self, gradients: &GradStore) -> Result<f64> {
-        let mut sum = 0.0;
-        for slot in self.slots.iter().filter(|s| s.role != Role::Buffer) {
-            if let Some(gradient) = gradients.get(slot.var.as_tensor()) {
-                sum += squared_norm(gradient)?;
-            }
-        }
-        Ok(sum.sqrt())
+    /// Takes the gradients of the trained parameters out of `store`.
+    pub fn collect(&self, store: &mut GradientStore) -> Gradients {
+        let gradient = |slot: &Slot| if slot.group.trained { store.take(slot.var.as_tensor()) } else { None };
+        Gradients { slots: self.slots.iter().map(gradient).collect() }
     }
 
-    /// Moves every trained parameter one step against its gradient, and the average after it.
+    /// The trained parameters with their gradients, in order.
+    pub fn trained<'a>(&'a self, gradients: &'a Gradients) -> impl Iterator<Item = Trained<'a>> {
+        let pairs = self.slots.iter().enumerate().filter(|(_, slot)| slot.group.trained);
+        pairs.map(move |(index, slot)| Trained {
+            name: &slot.name,
+            weight: slot.var.as_tensor(),
+            gradient: gradients.slots.get(index).and_then(Option::as_ref),
+        })
+    }
+
+    /// Whether any parameter is trained.
+    pub fn trains_anything(&self) -> bool {
+        self.slots.iter().any(|slot| slot.group.trained)
+    }
+
+    /// Moves every trained parameter one step against its gradient, and the average after it. `norm` is that of the
+    /// gradients ([`Gradients::norm`]).
     ///
     /// `iteration` counts from 0; the average starts fast: its decay is min(ema, (1 + i) / (10 + i)).
     ///
     /// # Errors
     /// A gradient of another shape than its parameter.
-    pub fn update(&mut self, gradients: &GradStore, rate: f32, norm: f64, iteration: u64) -> Result<Update> {
+    pub fn update(&mut self, gradients: &Gradients, rate: f32, norm: f64, iteration: u64) -> Result<()> {
         let scale = if self.clip_norm > 0.0 && norm > f64::from(self.clip_norm) {
             (f64::from(self.clip_norm) / norm) as f32
         } else {
             1.0
         };
-        for slot in self.slots.iter_mut().filter(|s| s.role != Role::Buffer) {
-            let Some(gradient) = gradients.get(slot.var.as_tensor()) else {
-                continue;
-            };
-            let (rate, decay) = match slot.role {
-                Role::Bias => (rate * self.bias_factor, self.weight_decay * self.bias_decay),
-                Role::Norm => (rate, 0.0),
-                Role::Weight | Role::Buffer => (rate, self.weight_decay),
-            };
+        for (slot, gradient) in self.slots.iter_mut().zip(&gradients.slots) {
+            let Some(gradient) = gradient else { continue };
+            let Group { rate: factor, decay, .. } = slot.group;
+            let rate = rate * factor;
             let momentum = match slot.velocity.take() {
                 Some(v) => v,
                 None => slot.var.zeros_like()?,
@@ -111,7 +172,12 @@ impl Optimizer {
             match self.method {
                 Method::Sgd => {
                     velocity(&momentum, gradient, weights, (self.momentum, scale, decay))?;
-                    blend(weights, &momentum, 1.0, -rate)?;
+                    if self.nesterov {
+                        blend(weights, gradient, 1.0 - rate * decay, -rate * scale)?;
+                        blend(weights, &momentum, 1.0, -rate * self.momentum)?;
+                    } else {
+                        blend(weights, &momentum, 1.0, -rate)?;
+                    }
                 }
                 Method::AdamW => {
                     let square = match slot.square.take() {
@@ -130,12 +196,68 @@ impl Optimizer {
             for slot in &mut self.slots {
                 match &slot.average {
                     Some(average) => blend(average, slot.var.as_tensor(), keep, 1.0 - keep)?,
-                    None => slot.average = Some(slot.var.as_tensor().copy()?.detach()),
+                    None => slot.average = Some(copied(slot.var.as_tensor())?),
                 }
             }
         }
         self.params.touch();
-        Ok(Update { gradient_norm: norm })
+        Ok(())
+    }
+
+    /// Copies weights and state.
+    ///
+    /// # Errors
+    /// A device without room for the copy.
+    pub fn snapshot(&self) -> Result<OptimizerState> {
+        let slots = self.slots.iter().map(|slot| {
+            let own = [&slot.velocity, &slot.square, &slot.average];
+            let [velocity, square, average] = own.map(|tensor| tensor.as_ref().map(copied).transpose());
+            Ok((copied(slot.var.as_tensor())?, [velocity?, square?, average?]))
+        });
+        Ok(OptimizerState { slots: slots.collect::<Result<_>>()? })
+    }
+
+    /// Puts back what [`Self::snapshot`] copied.
+    ///
+    /// # Errors
+    /// A state of another network.
+    pub fn put_back(&mut self, state: OptimizerState) -> Result<()> {
+        if state.slots.len() != self.slots.len() {
+            candle_core::bail!("a state of {} parameters for a network of {}", state.slots.len(), self.slots.len());
+        }
+        for (slot, (weight, [velocity, square, average])) in self.slots.iter_mut().zip(state.slots) {
+            slot.var.set(&weight)?;
+            (slot.velocity, slot.square, slot.average) = (velocity, square, average);
+        }
+        self.params.touch();
+        Ok(())
+    }
+
+    /// Puts the averaged weights into the network, where there are any, and gives what was there.
+    ///
+    /// # Errors
+    /// A device without room for the copy.
+    pub fn enter_average(&mut self) -> Result<Vec<Tensor>> {
+        let own = self.slots.iter().map(|slot| copied(slot.var.as_tensor())).collect::<Result<Vec<_>>>()?;
+        for slot in &self.slots {
+            if let Some(average) = &slot.average {
+                slot.var.set(average)?;
+            }
+        }
+        self.params.touch();
+        Ok(own)
+    }
+
+    /// Undoes [`Self::enter_average`].
+    ///
+    /// # Errors
+    /// Weights of another network.
+    pub fn leave_average(&mut self, own: &[Tensor]) -> Result<()> {
+        for (slot, weight) in self.slots.iter().zip(own) {
+            slot.var.set(weight)?;
+        }
+        self.params.touch();
+        Ok(())
     }
 
     /// Every tensor of the optimiser's state under a prefix of its own, for a checkpoint.
@@ -190,6 +312,20 @@ impl Optimizer {
         });
         slots.collect()
     }
+
+    /// The first parameter or running statistic that holds a number that is none.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read back.
+    pub fn poisoned(&self) -> Result<Option<&str>> {
+        for slot in &self.slots {
+            // A running variance may be large, but a sum of squares of finite f32 is finite in f64.
+            if !squared_norm(slot.var.as_tensor())?.is_finite() {
+                return Ok(Some(&slot.name));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// AdamW's decay of the squared gradients.
@@ -204,34 +340,105 @@ pub const AVERAGE: &str = "optimizer.average/";
 mod tests {
     use super::*;
     use crate::detect::Arch;
-    use crate::nn::Init;
+    use crate::nn::{Init, Role};
+    use crate::ops::gradients::backward;
     use candle_core::Device;
 
-    #[test]
-    fn two_steps_follow_the_formula_by_hand_and_norms_do_not_decay() -> Result<()> {
-        let params = Params::new(&Device::Cpu, 0);
-        let w = params.root().param("w", &[1], Init::Constant(1.0), Role::Weight)?;
-        let n = params.root().param("n", &[1], Init::Constant(1.0), Role::Norm)?;
-        let config = TrainConfig {
+    fn plain() -> TrainConfig {
+        TrainConfig {
             method: Method::Sgd,
             weight_decay: 0.5,
             ema: 0.0,
             clip_norm: 0.0,
             ..TrainConfig::new(Arch::SsdNano)
-        };
-        let mut optimizer = Optimizer::new(&params, &config);
+        }
+    }
+
+    /// A weight and a norm's scale, both 1, and the loss 2w + 3n.
+    fn network() -> Result<(Params, Var, Var)> {
+        let params = Params::new(&Device::Cpu, 0);
+        let w = params.root().param("w", &[1], Init::Constant(1.0), Role::Weight)?;
+        let n = params.root().param("n", &[1], Init::Constant(1.0), Role::Norm)?;
+        Ok((params, w, n))
+    }
+
+    fn gradients(optimizer: &Optimizer, w: &Var, n: &Var) -> Result<Gradients> {
+        let loss = ((w.as_tensor() * 2.0)? + (n.as_tensor() * 3.0)?)?.sum_all()?;
+        Ok(optimizer.collect(&mut backward(&loss)?))
+    }
+
+    fn value(var: &Var) -> Result<f32> {
+        Ok(var.to_vec1::<f32>()?[0])
+    }
+
+    #[test]
+    fn two_steps_follow_the_formula_by_hand_and_norms_do_not_decay() -> Result<()> {
+        let (params, w, n) = network()?;
+        let mut optimizer = Optimizer::new(&params, &plain());
         for iteration in 0..2 {
-            // d(2w + 3n) = (2, 3)
-            let loss = ((w.as_tensor() * 2.0)? + (n.as_tensor() * 3.0)?)?.sum_all()?;
-            let gradients = loss.backward()?;
-            let norm = optimizer.gradient_norm(&gradients)?;
+            let gradients = gradients(&optimizer, &w, &n)?;
+            let norm = gradients.norm()?;
             assert!((norm - 13f64.sqrt()).abs() < 1e-6);
             optimizer.update(&gradients, 0.1, norm, iteration)?;
         }
         // v1 = 2.5, w1 = 0.75; v2 = 0.9·2.5 + 2 + 0.375 = 4.625, w2 = 0.2875
-        assert!((w.to_vec1::<f32>()?[0] - 0.2875).abs() < 1e-6);
+        assert!((value(&w)? - 0.2875).abs() < 1e-6);
         // v1 = 3, n1 = 0.7; v2 = 5.7, n2 = 0.13
-        assert!((n.to_vec1::<f32>()?[0] - 0.13).abs() < 1e-6);
+        assert!((value(&n)? - 0.13).abs() < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn nesterov_looks_ahead() -> Result<()> {
+        let (params, w, n) = network()?;
+        let mut optimizer = Optimizer::new(&params, &TrainConfig { nesterov: true, ..plain() });
+        for iteration in 0..2 {
+            let gradients = gradients(&optimizer, &w, &n)?;
+            optimizer.update(&gradients, 0.1, gradients.norm()?, iteration)?;
+        }
+        // g' = 2.5, v1 = 2.5, w1 = 1 − 0.1·(2.5 + 2.25) = 0.525
+        // g' = 2.2625, v2 = 4.5125, w2 = 0.525 − 0.1·(2.2625 + 4.06125) = −0.107375
+        assert!((value(&w)? + 0.107_375).abs() < 1e-6, "{}", value(&w)?);
+        Ok(())
+    }
+
+    #[test]
+    fn frozen_parameters_stay_and_do_not_enter_the_norm() -> Result<()> {
+        let (params, w, n) = network()?;
+        let mut optimizer = Optimizer::new(&params, &TrainConfig { frozen_prefixes: vec!["w".into()], ..plain() });
+        let gradients = gradients(&optimizer, &w, &n)?;
+        assert!((gradients.norm()? - 3.0).abs() < 1e-6);
+        optimizer.update(&gradients, 0.1, 3.0, 0)?;
+        assert_eq!((value(&w)?, optimizer.trains_anything()), (1.0, true));
+        assert!((value(&n)? - 0.7).abs() < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn summed_gradients_are_the_sum_and_a_state_comes_back_bit_for_bit() -> Result<()> {
+        let (params, w, n) = network()?;
+        let config = TrainConfig { ema: 0.5, ..TrainConfig::new(Arch::SsdNano) };
+        let mut optimizer = Optimizer::new(&params, &config);
+        let mut sum = Gradients::default();
+        for _ in 0..3 {
+            sum.add(gradients(&optimizer, &w, &n)?)?;
+        }
+        assert!((sum.norm()? - 3.0 * 13f64.sqrt()).abs() < 1e-6);
+        let all = |optimizer: &Optimizer| -> Result<_> { Ok((params.values()?, optimizer.state()?)) };
+        optimizer.update(&sum, 0.1, sum.norm()?, 0)?;
+        let (kept, before) = (optimizer.snapshot()?, all(&optimizer)?);
+        assert_eq!(kept.bytes(), 2 * 4 * 4);
+        optimizer.update(&sum, 0.1, sum.norm()?, 1)?;
+        let after = all(&optimizer)?;
+        assert_ne!(after, before);
+        let own = optimizer.enter_average()?;
+        assert_ne!(params.values()?, after.0);
+        optimizer.leave_average(&own)?;
+        assert_eq!(all(&optimizer)?, after);
+        optimizer.put_back(kept)?;
+        assert_eq!(all(&optimizer)?, before);
+        params.set("n", &[f32::NAN])?;
+        assert_eq!(optimizer.poisoned()?, Some("n"));
         Ok(())
     }
 }

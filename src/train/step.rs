@@ -1,10 +1,17 @@
-//! The one training step: forward → assign → sample → loss → backward → update.
+//! The one training step as named phases: augment → forward → assign → sample → loss → backward → update.
+//!
+//! [`step`] runs them all. A [`StepInProgress`] stops after any of them, shows what is there so far, goes on or is
+//! dropped; the arithmetic is the same, and nothing in the network changes before the update.
 
 use super::TrainError;
-use super::optimizer::Optimizer;
+use super::incident::Scene;
+use super::layers::{LayerReport, explain, weights_before};
+use super::optimizer::{Gradients, Optimizer};
+use super::validation::Validation;
 use crate::data::loader::Batch;
-use crate::detect::Detector;
+use crate::detect::{Detector, Losses, Outputs};
 use crate::nn::{Mode, Pass};
+use crate::ops::gradients::backward;
 use crate::trace::{FeatureMap, StageTime, Trace};
 use candle_core::Tensor;
 use serde::Serialize;
@@ -28,13 +35,320 @@ pub struct StepReport {
     /// One trace an image when the probe was on.
     #[serde(skip)]
     pub traces: Vec<Trace>,
+    /// Every trained parameter, when the probe was on.
+    pub layers: Vec<LayerReport>,
+    /// The validation that followed the iteration, if one did.
+    pub validation: Option<Validation>,
 }
 
-/// One iteration on `batch`. `pass` decides whether a probe watches; it is the same arithmetic either way.
+/// A named stop of one iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Augmented and preprocessed images are on the device.
+    Augment,
+    /// Head outputs and feature maps are there.
+    Forward,
+    /// Every anchor has its target.
+    Assign,
+    /// Those that enter the loss are chosen.
+    Sample,
+    /// The parts of the loss are summed.
+    Loss,
+    /// Every parameter has its gradient.
+    Backward,
+    /// The weights have moved.
+    Update,
+}
+
+impl Phase {
+    pub const ALL: [Self; 7] =
+        [Self::Augment, Self::Forward, Self::Assign, Self::Sample, Self::Loss, Self::Backward, Self::Update];
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Augment => "augment",
+            Self::Forward => "forward",
+            Self::Assign => "assign",
+            Self::Sample => "sample",
+            Self::Loss => "loss",
+            Self::Backward => "backward",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// An iteration that has not ended. It owns its batches and intermediate results and borrows nothing.
+pub struct StepInProgress {
+    batches: Vec<Batch>,
+    /// The batch that the phases work on; all but one batch only where gradients are accumulated.
+    current: usize,
+    mode: Mode,
+    probe: bool,
+    rate: f32,
+    /// From 0.
+    iteration: u64,
+    next: Phase,
+    /// One for each batch begun.
+    passes: Vec<Pass>,
+    images: Option<Tensor>,
+    outputs: Option<Outputs>,
+    losses: Option<Losses>,
+    total: Option<Tensor>,
+    gradients: Gradients,
+    parts: Vec<(String, f32)>,
+    loss: f32,
+    gradient_norm: f64,
+    layers: Vec<LayerReport>,
+    ended: bool,
+}
+
+/// How an iteration is run.
+#[derive(Clone, Copy, Debug)]
+pub struct StepSettings {
+    /// [`Mode::Train`], or [`Mode::Frozen`] for frozen batch norms.
+    pub mode: Mode,
+    /// Fills traces and layers; the arithmetic is the same either way.
+    pub probe: bool,
+    pub rate: f32,
+    /// From 0.
+    pub iteration: u64,
+}
+
+impl StepInProgress {
+    /// Begins an iteration whose gradient is the mean over `batches`.
+    pub fn new(batches: Vec<Batch>, settings: StepSettings) -> Self {
+        let StepSettings { mode, probe, rate, iteration } = settings;
+        Self {
+            batches,
+            current: 0,
+            mode,
+            probe,
+            rate,
+            iteration,
+            next: Phase::Augment,
+            passes: Vec::new(),
+            images: None,
+            outputs: None,
+            losses: None,
+            total: None,
+            gradients: Gradients::default(),
+            parts: Vec::new(),
+            loss: 0.0,
+            gradient_norm: 0.0,
+            layers: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// The phase that [`Self::advance`] runs next; none after the update.
+    pub fn next_phase(&self) -> Option<Phase> {
+        (!self.ended).then_some(self.next)
+    }
+
+    /// The batch that the next phase works on, and how many there are.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.current, self.batches.len())
+    }
+
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+
+    /// The mean loss over all batches, once it is known.
+    pub fn loss(&self) -> Option<f32> {
+        let known = self.next > Phase::Loss || self.ended;
+        (known && self.current + 1 == self.batches.len()).then_some(self.loss)
+    }
+
+    pub fn parts(&self) -> &[(String, f32)] {
+        &self.parts
+    }
+
+    /// Runs the next phase and says which it was.
+    ///
+    /// Targets, sampling and losses come out of one call of the detector, which [`Phase::Assign`] makes: targets need
+    /// no gradient and take little time. The two phases after it uncover what was computed.
+    ///
+    /// # Errors
+    /// A failing operation, an interruption, or an [`TrainError::Incident`]: then nothing is updated, and the step is
+    /// to be dropped.
+    pub fn advance(&mut self, detector: &dyn Detector, optimizer: &mut Optimizer) -> Result<Phase, TrainError> {
+        let ended = || TrainError::Settings("the iteration has ended".into());
+        if self.ended {
+            return Err(ended());
+        }
+        let phase = self.next;
+        let batch = self.batches.get(self.current).ok_or_else(ended)?;
+        match phase {
+            Phase::Augment => {
+                let scene = self.scene(detector, optimizer).ok_or_else(ended)?;
+                if let Some(incident) = scene.unusable_box() {
+                    return Err(TrainError::Incident(Box::new(incident)));
+                }
+                let device = detector.params().device();
+                self.images = Some(Tensor::from_slice(&batch.images, &batch.shape, device)?);
+                let pass = match self.mode {
+                    Mode::Train => training_pass(batch, self.probe),
+                    mode if self.probe => Pass::probed(mode, batch.indices.len()),
+                    mode => Pass::new(mode),
+                };
+                record_inputs(batch, &pass);
+                self.passes.push(pass);
+                self.next = Phase::Forward;
+            }
+            Phase::Forward => {
+                let (pass, images) = (self.passes.last().ok_or_else(ended)?, self.images.take().ok_or_else(ended)?);
+                self.outputs = Some(pass.stage("forward", || detector.forward(&images, pass))?);
+                self.next = Phase::Assign;
+            }
+            Phase::Assign => {
+                let (pass, outputs) = (self.passes.last().ok_or_else(ended)?, self.outputs.take().ok_or_else(ended)?);
+                self.losses = Some(pass.stage("loss", || detector.losses(&outputs, &batch.objects, pass))?);
+                self.next = Phase::Sample;
+            }
+            Phase::Sample => self.next = Phase::Loss,
+            Phase::Loss => {
+                let losses = self.losses.take().ok_or_else(ended)?;
+                self.sum(&losses, detector, optimizer)?;
+                self.next = Phase::Backward;
+            }
+            Phase::Backward => {
+                let (pass, total) = (self.passes.last().ok_or_else(ended)?, self.total.take().ok_or_else(ended)?);
+                let mut store = pass.stage("backward", || backward(&total))?;
+                self.gradients.add(optimizer.collect(&mut store))?;
+                if self.current + 1 < self.batches.len() {
+                    self.current += 1;
+                    self.next = Phase::Augment;
+                } else {
+                    let norm = pass.stage("gradient norm", || self.gradients.norm())?;
+                    if !norm.is_finite() {
+                        let scene = self.scene(detector, optimizer).ok_or_else(ended)?;
+                        let incident = scene.bad_gradient(norm, &self.gradients, &self.parts)?;
+                        return Err(TrainError::Incident(Box::new(incident)));
+                    }
+                    self.gradient_norm = norm;
+                    self.next = Phase::Update;
+                }
+            }
+            Phase::Update => {
+                let pass = self.passes.last().ok_or_else(ended)?;
+                let before = if self.probe { Some(weights_before(optimizer, &self.gradients)?) } else { None };
+                pass.stage("update", || {
+                    optimizer.update(&self.gradients, self.rate, self.gradient_norm, self.iteration)
+                })?;
+                // Statistics of accumulated batches all start from the same value: the last batch's remain.
+                for pass in &self.passes {
+                    pass.commit()?;
+                }
+                if let Some(before) = before {
+                    self.layers = explain(optimizer, &self.gradients, &before)?;
+                }
+                self.gradients = Gradients::default();
+                self.ended = true;
+            }
+        }
+        Ok(phase)
+    }
+
+    /// Adds the parts of one batch; an incident where their sum is no number.
+    fn sum(&mut self, losses: &Losses, detector: &dyn Detector, optimizer: &Optimizer) -> Result<(), TrainError> {
+        let count = self.batches.len();
+        let mut own = Vec::with_capacity(losses.parts.len());
+        for (name, value) in &losses.parts {
+            own.push((name.clone(), value.to_vec0::<f32>()?));
+        }
+        let total = losses.total()?;
+        let loss = total.to_vec0::<f32>()?;
+        if !loss.is_finite() {
+            let scene = self.scene(detector, optimizer);
+            let scene = scene.ok_or_else(|| TrainError::Settings("the iteration has ended".into()))?;
+            return Err(TrainError::Incident(Box::new(scene.bad_loss(loss, &own)?)));
+        }
+        if count == 1 {
+            (self.total, self.loss, self.parts) = (Some(total), loss, own);
+            return Ok(());
+        }
+        let share = 1.0 / count as f64;
+        self.total = Some(total.affine(share, 0.0)?);
+        self.loss += loss * share as f32;
+        for (name, value) in own {
+            let value = value * share as f32;
+            match self.parts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.parts.push((name, value)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where an incident of the current batch would be looked for.
+    pub(super) fn scene<'a>(&'a self, detector: &'a dyn Detector, optimizer: &'a Optimizer) -> Option<Scene<'a>> {
+        let batch = self.batches.get(self.current)?;
+        Some(Scene { detector, optimizer, batch, mode: self.mode, iteration: self.iteration })
+    }
+
+    /// What is known so far: traces hold no more than the phases that have run.
+    pub fn partial(&self) -> StepReport {
+        let mut traces = Vec::new();
+        for (index, pass) in self.passes.iter().enumerate() {
+            let images = self.batches.get(index).map_or(0, |batch| batch.indices.len());
+            for image in 0..images {
+                pass.trace(image, |trace| traces.push(trace.clone()));
+            }
+            if index == self.current && !self.ended {
+                let first = traces.len().saturating_sub(images);
+                for trace in traces.iter_mut().skip(first) {
+                    self.cover(trace);
+                }
+            }
+        }
+        StepReport { traces, ..self.report() }
+    }
+
+    /// Takes out of a trace what the phases still to come will show.
+    fn cover(&self, trace: &mut Trace) {
+        if self.next <= Phase::Assign {
+            trace.assignment = None;
+        }
+        if self.next <= Phase::Sample {
+            trace.sampling.clear();
+        }
+        if self.next <= Phase::Loss {
+            trace.losses.clear();
+        }
+    }
+
+    fn report(&self) -> StepReport {
+        StepReport {
+            iteration: self.iteration + 1,
+            learning_rate: self.rate,
+            loss: self.loss,
+            parts: self.parts.clone(),
+            gradient_norm: self.gradient_norm,
+            seconds: 0.0,
+            data_seconds: self.batches.iter().map(|batch| batch.wait_seconds).sum(),
+            timings: self.passes.iter().flat_map(Pass::timings).collect(),
+            images: self.batches.iter().flat_map(|batch| batch.names.iter().cloned()).collect(),
+            traces: Vec::new(),
+            layers: self.layers.clone(),
+            validation: None,
+        }
+    }
+
+    /// The report of an iteration that has ended, and its batches.
+    pub fn finish(self) -> (StepReport, Vec<Batch>) {
+        let report = self.report();
+        let traces = self.passes.into_iter().flat_map(Pass::into_traces).collect();
+        (StepReport { traces, ..report }, self.batches)
+    }
+}
+
+/// One iteration on `batch`, all phases in a row, in the mode and under the probe of `pass`.
 ///
 /// # Errors
-/// A failing operation, or a loss or gradient that is no number: then nothing is updated and the error names the
-/// images and boxes of the batch.
+/// See [`StepInProgress::advance`].
 pub fn step(
     detector: &dyn Detector,
     optimizer: &mut Optimizer,
@@ -43,39 +357,12 @@ pub fn step(
     iteration: u64,
     pass: Pass,
 ) -> Result<StepReport, TrainError> {
-    let images = Tensor::from_slice(&batch.images, &batch.shape, detector.params().device())?;
-    record_inputs(batch, &pass);
-    let outputs = pass.stage("forward", || detector.forward(&images, &pass))?;
-    let losses = pass.stage("loss", || detector.losses(&outputs, &batch.objects, &pass))?;
-    let mut parts = Vec::with_capacity(losses.parts.len());
-    for (name, value) in &losses.parts {
-        parts.push((name.clone(), value.to_vec0::<f32>()?));
+    let settings = StepSettings { mode: pass.mode, probe: pass.is_probed(), rate, iteration };
+    let mut step = StepInProgress::new(vec![batch.clone()], settings);
+    while step.next_phase().is_some() {
+        step.advance(detector, optimizer)?;
     }
-    let total = losses.total()?;
-    let loss = total.to_vec0::<f32>()?;
-    if !loss.is_finite() {
-        return Err(not_finite("loss", loss, &parts, batch));
-    }
-    let gradients = pass.stage("backward", || total.backward())?;
-    let norm = pass.stage("gradient norm", || optimizer.gradient_norm(&gradients))?;
-    if !norm.is_finite() {
-        return Err(not_finite("gradient norm", norm as f32, &parts, batch));
-    }
-    let update = pass.stage("update", || optimizer.update(&gradients, rate, norm, iteration))?;
-    pass.commit()?;
-    let timings = pass.timings();
-    Ok(StepReport {
-        iteration: iteration + 1,
-        learning_rate: rate,
-        loss,
-        parts,
-        gradient_norm: update.gradient_norm,
-        seconds: 0.0,
-        data_seconds: batch.wait_seconds,
-        timings,
-        images: batch.names.clone(),
-        traces: pass.into_traces(),
-    })
+    Ok(step.finish().0)
 }
 
 /// A pass for one training step over `batch`.
@@ -88,7 +375,7 @@ fn record_inputs(batch: &Batch, pass: &Pass) {
         return;
     }
     let [_, channels, height, width] = batch.shape;
-    for (index, data) in batch.images.chunks_exact(channels * height * width).enumerate() {
+    for (index, data) in batch.images.chunks_exact((channels * height * width).max(1)).enumerate() {
         let objects = batch.objects.get(index).cloned().unwrap_or_default();
         let data = data.to_vec();
         pass.trace(index, |t| {
@@ -96,21 +383,4 @@ fn record_inputs(batch: &Batch, pass: &Pass) {
             t.objects = objects;
         });
     }
-}
-
-fn not_finite(what: &str, value: f32, parts: &[(String, f32)], batch: &Batch) -> TrainError {
-    let parts: Vec<String> = parts.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let images: Vec<String> = batch
-        .names
-        .iter()
-        .zip(&batch.objects)
-        .map(|(name, objects)| {
-            let boxes: Vec<String> = objects
-                .iter()
-                .map(|o| format!("[{:.1} {:.1} {:.1} {:.1}]", o.bbox.x0, o.bbox.y0, o.bbox.x1, o.bbox.y1))
-                .collect();
-            format!("{name}: boxes {}", if boxes.is_empty() { "none".into() } else { boxes.join(" ") })
-        })
-        .collect();
-    TrainError::NotFinite { what: what.into(), value, parts: parts.join(", "), images: images.join("; ") }
 }

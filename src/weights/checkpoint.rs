@@ -1,6 +1,7 @@
 //! An opened checkpoint: its tensors by name, and their numbers on request.
 
 use super::error::WeightsError;
+use super::keymap::{self, Layout};
 use super::source::Source;
 use super::tensor::{Blob, Dtype, StoredTensor};
 use crate::random::mix;
@@ -55,13 +56,15 @@ pub struct Checkpoint {
     positions: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
     path: Option<PathBuf>,
+    layout: Option<Layout>,
 }
 
 impl Checkpoint {
     pub(super) fn new(format: Format, source: Source, contents: Contents, path: Option<&Path>) -> Self {
         let Contents { tensors, buffers, metadata } = contents;
         let positions = positions(&tensors);
-        Checkpoint { format, source, buffers, tensors, positions, metadata, path: path.map(Path::to_path_buf) }
+        let path = path.map(Path::to_path_buf);
+        Checkpoint { format, source, buffers, tensors, positions, metadata, path, layout: None }
     }
 
     /// All tensors in the order of the file.
@@ -85,9 +88,19 @@ impl Checkpoint {
         self.path.as_deref()
     }
 
+    /// Whose names it came with, once [`Self::translate`] has recognised and replaced them.
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout
+    }
+
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
-        self.positions.get(name).and_then(|&position| self.tensors.get(position))
+        self.position(name).and_then(|position| self.tensors.get(position))
+    }
+
+    /// Where in [`Self::tensors`] the tensor of that name stands. A tensor may have several names.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.positions.get(name).copied()
     }
 
     /// The numbers of `tensor` row-major as `f32`; wider types are rounded to the nearest, `true` is 1.
@@ -120,19 +133,66 @@ impl Checkpoint {
         Ok(self.packed(tensor)?.into_owned())
     }
 
-    /// Gives every tensor the name `f` answers; without an answer, or where an earlier tensor has taken that name, it
-    /// keeps its own.
-    pub fn rename(&mut self, f: impl Fn(&str) -> Option<String>) {
+    /// Recognises whose names these are and gives every tensor its native ones ([`keymap::native_names`]). Copies that
+    /// the reference saves of one and the same module are left out.
+    pub fn translate(&mut self) -> Option<Layout> {
+        let layout = {
+            let names: Vec<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+            keymap::detect_layout(&names)
+        }?;
+        for prefix in keymap::shared_modules(layout) {
+            self.drop_copies(prefix);
+        }
+        self.rename(|name| keymap::native_names(layout, name));
+        self.layout = Some(layout);
+        Some(layout)
+    }
+
+    /// Gives every tensor the first name `f` answers, and lets it be found under the others too; without an answer, or
+    /// where an earlier tensor has taken that name, it keeps its own.
+    fn rename(&mut self, f: impl Fn(&str) -> Vec<String>) {
         let mut taken: HashMap<String, usize> = HashMap::with_capacity(self.tensors.len());
+        let mut further: Vec<(String, usize)> = Vec::new();
         for (position, tensor) in self.tensors.iter_mut().enumerate() {
-            if let Some(name) = f(&tensor.name)
+            let mut names = f(&tensor.name).into_iter();
+            if let Some(name) = names.next()
                 && !taken.contains_key(&name)
             {
                 tensor.name = name;
             }
             taken.entry(tensor.name.clone()).or_insert(position);
+            further.extend(names.map(|name| (name, position)));
+        }
+        for (name, position) in further {
+            taken.entry(name).or_insert(position);
         }
         self.positions = taken;
+    }
+
+    /// Leaves out `{prefix}1.*`, `{prefix}2.*`, … where all of them hold the same values as `{prefix}0.*`.
+    fn drop_copies(&mut self, prefix: &str) {
+        let mut copies = vec![false; self.tensors.len()];
+        for (copy, tensor) in copies.iter_mut().zip(&self.tensors) {
+            let Some((number, leaf)) = tensor.name.strip_prefix(prefix).and_then(|rest| rest.split_once('.')) else {
+                continue;
+            };
+            if number == "0" || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            let first = self.get(&format!("{prefix}0.{leaf}"));
+            let same = first.is_some_and(|first| {
+                let bytes = |tensor: &StoredTensor| self.packed(tensor).ok();
+                first.shape == tensor.shape && first.dtype == tensor.dtype && bytes(first) == bytes(tensor)
+            });
+            // counters of batches may differ, and nothing computes with them
+            if !same && leaf.rsplit('.').next() != Some("num_batches_tracked") {
+                return;
+            }
+            *copy = true;
+        }
+        let mut copies = copies.into_iter();
+        self.tensors.retain(|_| !copies.next().unwrap_or(false));
+        self.positions = positions(&self.tensors);
     }
 
     /// Fingerprint of the file's bytes, 32 hexadecimal digits, the same on every machine. It tells files apart; it is
@@ -215,14 +275,43 @@ mod tests {
     #[test]
     fn renaming_keeps_what_has_no_answer_and_never_hides_a_tensor() {
         let mut renamed = checkpoint(&BYTES);
-        renamed.rename(|name| name.strip_prefix("a.").map(str::to_owned));
+        renamed.rename(|name| name.strip_prefix("a.").map(str::to_owned).into_iter().collect());
         assert_eq!(renamed.get("weight").unwrap().elements(), 2);
         assert!(renamed.get("a.weight").is_none());
         assert!(renamed.get("b.weight").is_some());
         // both would become `same`: the first does
-        renamed.rename(|_| Some("same".to_owned()));
+        renamed.rename(|_| vec!["same".to_owned()]);
         assert_eq!(renamed.get("same").unwrap().dtype, Dtype::U8);
         assert_eq!(renamed.get("b.weight").unwrap().dtype, Dtype::U64);
+    }
+
+    #[test]
+    fn further_names_lead_to_the_same_tensor() {
+        let mut renamed = checkpoint(&BYTES);
+        renamed.rename(|name| vec![format!("first.{name}"), format!("second.{name}"), "first.a.weight".to_owned()]);
+        assert_eq!(renamed.tensors().len(), 2);
+        assert_eq!(renamed.position("second.b.weight"), Some(1));
+        assert_eq!(renamed.position("first.b.weight"), Some(1));
+        // a name of its own comes before another tensor's further one
+        assert_eq!(renamed.position("first.a.weight"), Some(0));
+    }
+
+    #[test]
+    fn copies_of_a_shared_module_are_left_out_and_others_are_not() {
+        let region = |start: usize| Region { blob: Blob::File, start, end: start + 2, big_endian: false };
+        for (third, left) in [([1u8, 2], 2), ([1, 3], 4)] {
+            let bytes: Vec<u8> = [[1, 2], [1, 2], third, [9, 9]].concat();
+            let names = ["leach.0.w", "leach.1.w", "leach.2.w", "leaching.1.w"];
+            let tensors = names.iter().enumerate().map(|(index, name)| {
+                StoredTensor::new((*name).into(), Dtype::U8, vec![2], None, 0, region(2 * index)).unwrap()
+            });
+            let contents = Contents { tensors: tensors.collect(), ..Contents::default() };
+            let mut checkpoint = Checkpoint::new(Format::Safetensors, Source::from(bytes), contents, None);
+            checkpoint.drop_copies("leach.");
+            assert_eq!(checkpoint.tensors().len(), left);
+            assert_eq!(checkpoint.get("leach.1.w").is_some(), left == 4);
+            assert!(checkpoint.get("leach.0.w").is_some() && checkpoint.get("leaching.1.w").is_some());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::tensor::StoredTensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Keys under which training scripts keep the state dict, the one to prefer first.
-const CONTAINERS: [&str; 9] = [
+const CONTAINERS: [&str; 10] = [
     "state_dict",
     "model",
     "model_state_dict",
@@ -18,6 +18,8 @@ const CONTAINERS: [&str; 9] = [
     "weights",
     "state_dict_ema",
     "model_ema",
+    // Detectron and Caffe2
+    "blobs",
 ];
 
 /// Keys beside weights that hold tensors of the training, not of the network.

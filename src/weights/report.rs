@@ -2,8 +2,10 @@
 
 use super::checkpoint::Checkpoint;
 use serde::Serialize;
-use std::collections::HashSet;
 use std::fmt;
+
+/// Share of a backbone's numbers without which a detector is not worth asking.
+pub const ENOUGH_OF_A_BACKBONE: f64 = 0.95;
 
 /// Entries of each list that are printed for people.
 const SHOWN: usize = 20;
@@ -27,6 +29,9 @@ pub struct LoadReport {
     pub unexpected: Vec<(String, Vec<usize>)>,
     /// Name, shape in the network and shape in the checkpoint, where they differ.
     pub mismatched: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// Those of `mismatched` that keep the values they were built with because the caller asked for that: a head of
+    /// another number of classes.
+    pub reinitialised: Vec<String>,
     /// Loaded elements ÷ elements of the network, 0 to 1; 0 for a network without parameters.
     pub coverage: f64,
     /// Elements of each entry of `loaded`.
@@ -41,12 +46,16 @@ pub fn compare(expected: &[Expected], checkpoint: &Checkpoint) -> LoadReport {
         missing: Vec::new(),
         unexpected: Vec::new(),
         mismatched: Vec::new(),
+        reinitialised: Vec::new(),
         coverage: 0.0,
         loaded_elements: Vec::new(),
     };
-    let mut known: HashSet<&str> = HashSet::with_capacity(expected.len());
+    let mut used = vec![false; checkpoint.tensors().len()];
     for parameter in expected.iter().filter(|parameter| !is_counter(&parameter.name)) {
-        known.insert(parameter.name.as_str());
+        let position = checkpoint.position(&parameter.name);
+        if let Some(used) = position.and_then(|position| used.get_mut(position)) {
+            *used = true;
+        }
         match checkpoint.get(&parameter.name) {
             Some(stored) if stored.shape == parameter.shape => {
                 report.loaded.push(parameter.name.clone());
@@ -58,8 +67,8 @@ pub fn compare(expected: &[Expected], checkpoint: &Checkpoint) -> LoadReport {
             None => report.missing.push(parameter.clone()),
         }
     }
-    for stored in checkpoint.tensors() {
-        if !known.contains(stored.name.as_str()) && !is_counter(&stored.name) {
+    for (stored, used) in checkpoint.tensors().iter().zip(used) {
+        if !used && !is_counter(&stored.name) {
             report.unexpected.push((stored.name.clone(), stored.shape.clone()));
         }
     }
@@ -77,6 +86,26 @@ impl LoadReport {
     /// alone fills it. 0 where there are none.
     pub fn backbone_coverage(&self, prefix: &str) -> f64 {
         self.covered(prefix)
+    }
+
+    /// Lets parameters of another shape outside of `backbone` keep the values they were built with.
+    pub fn reinitialise(&mut self, backbone: &str) {
+        let head = self.mismatched.iter().map(|(name, ..)| name).filter(|name| !name.starts_with(backbone));
+        self.reinitialised = head.cloned().collect();
+    }
+
+    /// Whether a detector with these weights is worth asking: all is filled, or what is not (and was not given up by
+    /// [`Self::reinitialise`]) lies in the backbone, at least [`ENOUGH_OF_A_BACKBONE`] of which is.
+    pub fn suffices(&self, backbone: Option<&str>) -> bool {
+        let mismatched = self.mismatched.iter().map(|(name, ..)| name);
+        let unfilled = self.missing.iter().map(|entry| &entry.name).chain(mismatched);
+        let mut unfilled = unfilled.filter(|name| !self.reinitialised.contains(name)).peekable();
+        if unfilled.peek().is_none() {
+            return true;
+        }
+        backbone.is_some_and(|backbone| {
+            unfilled.all(|name| name.starts_with(backbone)) && self.covered(backbone) >= ENOUGH_OF_A_BACKBONE
+        })
     }
 
     fn covered(&self, prefix: &str) -> f64 {
@@ -122,7 +151,8 @@ impl fmt::Display for LoadReport {
             .mismatched
             .iter()
             .map(|(name, expected, found)| format!("{name}: the network has {expected:?}, the file {found:?}"));
-        list(f, "of another shape", mismatched)
+        list(f, "of another shape", mismatched)?;
+        list(f, "left as built, as asked", self.reinitialised.iter().cloned())
     }
 }
 
@@ -189,6 +219,26 @@ mod tests {
         assert!((report.backbone_coverage("backbone.") - 6.0 / 8.0).abs() < 1e-12);
         assert_eq!(report.backbone_coverage("neck."), 0.0);
         assert!(!report.is_complete());
+    }
+
+    #[test]
+    fn a_backbone_may_lack_a_little_and_a_head_nothing() {
+        let network = expected(&[("backbone.w", &[97]), ("backbone.b", &[3]), ("head.w", &[10])]);
+        let whole: &[(&str, &[usize])] = &[("backbone.w", &[97]), ("backbone.b", &[3]), ("head.w", &[10])];
+        let report = |entries: &[(&str, &[usize])]| compare(&network, &checkpoint(entries));
+        let backbone = Some("backbone.");
+        assert!(report(whole).suffices(backbone) && report(whole).suffices(None));
+        let little = report(&[whole[0], whole[2]]);
+        assert!(little.suffices(backbone) && !little.suffices(None));
+        assert!(!report(&[whole[1], whole[2]]).suffices(backbone));
+        assert!(!report(&whole[..2]).suffices(backbone));
+        // a head of another shape only where that was asked for
+        let mut other = report(&[whole[0], whole[1], ("head.w", &[20])]);
+        assert!(!other.suffices(backbone));
+        other.reinitialise("backbone.");
+        assert_eq!(other.reinitialised, ["head.w"]);
+        assert!(other.suffices(backbone) && other.suffices(None) && !other.is_complete());
+        assert!(other.to_string().contains("as asked:\n  head.w"), "{other}");
     }
 
     #[test]

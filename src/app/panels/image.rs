@@ -1,16 +1,18 @@
 //! Image panel: the picture with ground truth, predictions, anchors and heat maps over it.
 
 use crate::app::action::{Action, Layer};
-use crate::app::bridge::paint_scene;
-use crate::app::scene::{Choice, Prepared, missed};
+use crate::app::panels::canvas::{Canvas, Frame};
+use crate::app::panels::{score_slider, why};
+use crate::app::scene::{Choice, Prepared};
 use crate::app::settings::Settings;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Shown;
-use crate::geometry::BBox;
-use crate::render::{View, Viewport};
-use egui::{Align2, Color32, CursorIcon, FontId, Pos2, Rect, RichText, Sense, Slider, Ui, vec2};
+use crate::render::Scene;
+use egui::{Align2, Color32, CursorIcon, FontId, Rect, RichText, Stroke, StrokeKind, Ui, vec2};
 use std::sync::Arc;
+
+pub use crate::app::panels::canvas::Wish;
 
 /// The image panel's buffers.
 const VIEW_ID: u64 = 1;
@@ -18,29 +20,29 @@ const VIEW_ID: u64 = 1;
 /// Scratch of the panel.
 #[derive(Debug, Default)]
 pub struct ImagePanel {
-    view: Option<View>,
-    /// The picture that the view was fitted to.
-    fitted: Option<(usize, u32, u32)>,
+    pub canvas: Canvas,
     prepared: Option<(u64, Prepared)>,
     heat: Option<String>,
     pub isolated: Option<u32>,
     pub selected: Option<usize>,
     hovered: Option<usize>,
-    wishes: Vec<Wish>,
+    /// What the open menu is about.
+    asked: Option<Asked>,
 }
 
-/// Changes of the view asked for by keys, done when the panel's size is known.
+/// What was right-clicked.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wish {
-    Fit,
-    Actual,
-    Selection,
-    Zoom(f32),
+enum Asked {
+    /// Why this detection?
+    Box(usize),
+    /// Why was this object missed?
+    Object(usize),
 }
 
 impl ImagePanel {
-    pub fn wish(&mut self, wish: Wish) {
-        self.wishes.push(wish);
+    /// Chooses the feature map that is laid over the picture.
+    pub fn lay_over(&mut self, map: String) {
+        self.heat = Some(map);
     }
 
     /// The scene as it is on screen, for an export.
@@ -54,84 +56,94 @@ impl ImagePanel {
             ui.centered_and_justified(|ui| ui.label("Drop an image, a folder, a data set or weights here."));
             return;
         };
-        self.toolbar(ui, &shown, settings, actions);
-        let (rect, response) =
-            ui.allocate_exact_size(ui.available_size().max(vec2(16.0, 16.0)), Sense::click_and_drag());
-        let scale = ui.ctx().pixels_per_point();
-        let viewport =
-            Viewport::new(rect.min.x * scale, rect.min.y * scale, rect.width() * scale, rect.height() * scale);
-        let size = [shown.picture.width as f32, shown.picture.height as f32];
-        let key = (shown.index, shown.picture.width, shown.picture.height);
-        let mut view = match self.view {
-            Some(view) if self.fitted == Some(key) => View { viewport, ..view },
-            _ => {
-                self.selected = None;
-                View::fit(size, viewport)
-            }
+        self.toolbar(ui, &shown, state, settings, actions);
+        let selection = match (self.selected.and_then(|s| shown.detections.get(s)), state.object) {
+            (Some(detection), _) => Some(detection.bbox),
+            (None, Some(object)) => shown.objects.get(object).map(|o| o.bbox),
+            (None, None) => None,
         };
-        self.fitted = Some(key);
-        for wish in std::mem::take(&mut self.wishes) {
-            match wish {
-                Wish::Fit => view = View::fit(size, viewport),
-                Wish::Actual => view.set_zoom(1.0),
-                Wish::Zoom(factor) => view.zoom_at(viewport.center(), factor),
-                Wish::Selection => {
-                    if let Some(d) = self.selected.and_then(|s| shown.detections.get(s)) {
-                        view.look_at([d.bbox.x0, d.bbox.y0, d.bbox.x1, d.bbox.y1]);
-                    }
-                }
-            }
+        let frame = self.canvas.frame(ui, &shown, selection);
+        if frame.fresh {
+            self.selected = None;
+            self.asked = None;
         }
-        if response.dragged() {
-            let by = response.drag_delta() * scale;
-            view.pan([by.x, by.y]);
-        }
-        let pointer = response.hover_pos();
-        if let Some(pointer) = pointer {
-            let (scroll, pinch) = ui.input(|i| (i.smooth_scroll_delta.y, i.zoom_delta()));
-            let factor = (scroll * 0.005).exp() * pinch;
-            if (factor - 1.0).abs() > 1e-4 {
-                view.zoom_at([pointer.x * scale, pointer.y * scale], factor);
-            }
-        }
-        self.view = Some(view);
-
-        let at = pointer.map(|p| view.image_from_screen([p.x * scale, p.y * scale]));
-        let under: Vec<usize> = at.map(|[x, y]| self.boxes_at(&shown, settings, x, y)).unwrap_or_default();
+        let missed = self.prepared(&shown, state.shown_version).missed(settings.score);
+        let under: Vec<usize> = frame.at.map(|[x, y]| self.boxes_at(&shown, settings, x, y)).unwrap_or_default();
+        let lost = frame.at.and_then(|at| self.missed_at(&shown, settings, &missed, at));
         self.hovered = under.first().copied();
-        if response.clicked() {
+        if frame.response.clicked() {
             // A second click on the same place goes to the next box below.
             let next = match self.selected.and_then(|s| under.iter().position(|u| *u == s)) {
                 Some(position) => under.get(position + 1).or(under.first()),
                 None => under.first(),
             };
             actions.push(Action::Select(next.copied()));
+            actions.push(Action::SelectObject(if next.is_none() { lost } else { None }));
+        }
+        if frame.response.secondary_clicked() {
+            self.asked = self.asked_at(&shown, &under, lost);
         }
         let choice = self.choice(settings);
         let scene = self.prepared(&shown, state.shown_version).scene(&shown, &choice);
-        let painter = ui.painter_at(rect);
-        painter.rect_filled(rect, 0.0, ui.visuals().extreme_bg_color);
-        painter.add(paint_scene(rect, VIEW_ID, scene, view));
-        if settings.shows(Layer::Labels) {
-            self.labels(&painter, &shown, settings, &view, rect, scale);
+        let painter = frame.paint(ui, VIEW_ID, scene);
+        if let Some(object) = state.object.and_then(|o| shown.objects.get(o)) {
+            let stroke = Stroke::new(3.0, Color32::WHITE);
+            painter.rect_stroke(frame.bounds(object.bbox), 0.0, stroke, StrokeKind::Outside);
         }
-        if let Some([x, y]) = at {
-            pixel_readout(&painter, &shown, &view, rect, x, y);
-            ui.ctx().set_cursor_icon(if self.hovered.is_some() {
+        if settings.shows(Layer::Labels) {
+            self.labels(&painter, &shown, settings, &frame);
+        }
+        if let Some(at) = frame.at {
+            pixel_readout(&painter, &shown, &frame, at);
+            ui.ctx().set_cursor_icon(if self.hovered.or(lost).is_some() {
                 CursorIcon::PointingHand
             } else {
                 CursorIcon::Default
             });
         }
-        let response = match self.hovered {
-            Some(index) => response.on_hover_ui_at_pointer(|ui| describe(ui, &shown, index, false)),
-            None => response,
+        let response = match (self.hovered, lost) {
+            (Some(index), _) => frame.response.on_hover_ui_at_pointer(|ui| why::box_card(ui, &shown, index, false)),
+            (None, Some(_)) => frame.response.on_hover_text_at_pointer("Missed: right-click to see why"),
+            (None, None) => frame.response,
         };
-        let told = self.selected.or(self.hovered);
-        response.context_menu(|ui| match told {
-            Some(index) => describe(ui, &shown, index, true),
-            None => _ = ui.label("Right-click a box to see why it is there"),
+        let asked = self.asked;
+        response.context_menu(|ui| match asked {
+            Some(Asked::Box(index)) => why::box_card(ui, &shown, index, true),
+            Some(Asked::Object(object)) => why::missed_card(ui, &shown, object, settings.score),
+            None => {
+                _ = ui.label("Right-click a box to see why it is there, or a missed object to see why it was missed")
+            }
         });
+    }
+
+    /// The picture alone, for the views of other panels; `None` while there is none.
+    pub fn backdrop(&mut self, state: &State) -> Option<Scene> {
+        let shown = state.shown.clone()?;
+        Some(self.prepared(&shown, state.shown_version).picture())
+    }
+
+    /// The smallest thing under the pointer: a visible box, or an object that was missed.
+    fn asked_at(&self, shown: &Shown, under: &[usize], lost: Option<usize>) -> Option<Asked> {
+        let found = under.first().and_then(|&b| Some((b, shown.detections.get(b)?.bbox.area())));
+        let lost = lost.and_then(|o| Some((o, shown.objects.get(o)?.bbox.area())));
+        match (found, lost) {
+            (Some((index, area)), Some((object, other))) => {
+                Some(if other < area { Asked::Object(object) } else { Asked::Box(index) })
+            }
+            (Some((index, _)), None) => Some(Asked::Box(index)),
+            (None, Some((object, _))) => Some(Asked::Object(object)),
+            (None, None) => None,
+        }
+    }
+
+    /// The smallest missed object that contains a point, where ground truth is on.
+    fn missed_at(&self, shown: &Shown, settings: &Settings, missed: &[usize], [x, y]: [f32; 2]) -> Option<usize> {
+        if !settings.shows(Layer::Truth) {
+            return None;
+        }
+        let here = missed.iter().filter_map(|&index| Some((index, shown.objects.get(index)?)));
+        let here = here.filter(|(_, o)| o.bbox.contains(x, y) && self.isolated.is_none_or(|class| class == o.class));
+        here.min_by(|a, b| a.1.bbox.area().total_cmp(&b.1.bbox.area())).map(|(index, _)| index)
     }
 
     fn choice(&self, settings: &Settings) -> Choice {
@@ -156,7 +168,15 @@ impl ImagePanel {
         &mut slot.1
     }
 
-    fn toolbar(&mut self, ui: &mut Ui, shown: &Arc<Shown>, settings: &Settings, actions: &mut Vec<Action>) {
+    fn toolbar(
+        &mut self,
+        ui: &mut Ui,
+        shown: &Arc<Shown>,
+        state: &State,
+        settings: &Settings,
+        actions: &mut Vec<Action>,
+    ) {
+        let missed = self.prepared(shown, state.shown_version).missed(settings.score);
         ui.horizontal_wrapped(|ui| {
             if ui.button("Back").on_hover_text("Previous image: Left or A").clicked() {
                 actions.push(Action::Previous);
@@ -165,7 +185,7 @@ impl ImagePanel {
                 actions.push(Action::Next);
             }
             let mut score = settings.score;
-            let slider = ui.add(Slider::new(&mut score, 0.0..=1.0).fixed_decimals(2).text("score"));
+            let slider = ui.add(score_slider(&mut score));
             if slider.on_hover_text("Boxes below this score are hidden; nothing is run again").changed() {
                 actions.push(Action::Score(score));
             }
@@ -206,15 +226,22 @@ impl ImagePanel {
             let mut text = format!("{}: {visible} boxes", shown.name);
             if !shown.detected {
                 text = format!("{}: not detected yet", shown.name);
-            } else if !shown.objects.is_empty() && shown.object_classes == shown.detection_classes {
-                text.push_str(&format!(
-                    ", {} of {} objects missed",
-                    missed(shown, settings.score),
-                    shown.objects.len()
-                ));
             }
             let total: f64 = shown.timings.iter().map(|t| t.seconds).sum();
-            let label = ui.label(text);
+            ui.label(text).on_hover_text("At the score above");
+            if !missed.is_empty() {
+                let asked = shown.objects.iter().filter(|o| !o.crowd).count();
+                let text = format!("{} of {asked} objects missed", missed.len());
+                let menu = ui.menu_button(text, |ui| why::missed_list(ui, shown, &missed, settings.score));
+                if let Some(object) = menu.inner.flatten() {
+                    actions.push(Action::Select(None));
+                    actions.push(Action::SelectObject(Some(object)));
+                    actions.push(Action::ZoomSelection);
+                }
+                menu.response.on_hover_text(format!("Why? An object counts as found from IoU {} on", why::FOUND));
+            } else if shown.detected && !shown.objects.is_empty() && shown.object_classes == shown.detection_classes {
+                ui.weak("no object missed");
+            }
             if shown.detected {
                 ui.weak(format!("{:.0} ms", total * 1e3)).on_hover_ui(|ui| {
                     for time in &shown.timings {
@@ -222,7 +249,6 @@ impl ImagePanel {
                     }
                 });
             }
-            label.on_hover_text("At the score above; an object counts as found from IoU 0.5 on");
         });
     }
 
@@ -247,16 +273,15 @@ impl ImagePanel {
     }
 
     /// Labels in screen space; where two would overlap the lower-scored one is shortened to a mark.
-    fn labels(&self, painter: &egui::Painter, shown: &Shown, settings: &Settings, view: &View, rect: Rect, scale: f32) {
+    fn labels(&self, painter: &egui::Painter, shown: &Shown, settings: &Settings, frame: &Frame) {
         let font = FontId::proportional(12.0);
         let mut taken: Vec<Rect> = Vec::new();
         for (index, d) in shown.detections.iter().enumerate() {
             if !self.is_visible(shown, settings, index) {
                 continue;
             }
-            let [x, y] = view.screen_from_image([d.bbox.x0, d.bbox.y0]);
-            let corner = Pos2::new(x / scale, y / scale);
-            if !rect.expand(60.0).contains(corner) {
+            let corner = frame.point(d.bbox.x0, d.bbox.y0);
+            if !frame.rect.expand(60.0).contains(corner) {
                 continue;
             }
             let name = shown.detection_classes.get(d.class as usize).map_or("?", String::as_str);
@@ -277,59 +302,15 @@ impl ImagePanel {
 }
 
 /// Position, colour and zoom under the pointer.
-fn pixel_readout(painter: &egui::Painter, shown: &Shown, view: &View, rect: Rect, x: f32, y: f32) {
+fn pixel_readout(painter: &egui::Painter, shown: &Shown, frame: &Frame, [x, y]: [f32; 2]) {
     let inside = x >= 0.0 && y >= 0.0 && x < shown.picture.width as f32 && y < shown.picture.height as f32;
-    let mut text = format!("{:.0} %", view.zoom * 100.0);
+    let mut text = format!("{:.0} %", frame.view.zoom * 100.0);
     if inside {
         let [r, g, b] = shown.picture.pixel(x as u32, y as u32);
         text = format!("x {x:.1}  y {y:.1}   RGB {r} {g} {b}   {text}");
     }
     let galley = painter.layout_no_wrap(text, FontId::monospace(11.0), Color32::WHITE);
-    let area = Align2::LEFT_BOTTOM.anchor_size(rect.left_bottom(), galley.size() + vec2(8.0, 4.0));
+    let area = Align2::LEFT_BOTTOM.anchor_size(frame.rect.left_bottom(), galley.size() + vec2(8.0, 4.0));
     painter.rect_filled(area, 0.0, Color32::from_black_alpha(160));
     painter.galley(area.min + vec2(4.0, 2.0), galley, Color32::WHITE);
-}
-
-/// What is known of one detection; `why` adds where it came from and whom it removed.
-fn describe(ui: &mut Ui, shown: &Shown, index: usize, why: bool) {
-    let Some(d) = shown.detections.get(index) else { return };
-    let name = shown.detection_classes.get(d.class as usize).map_or("?", String::as_str);
-    ui.label(RichText::new(format!("{name}  {:.3}", d.score)).strong().color(theme::class_color(d.class)));
-    let size =
-        |b: BBox| format!("[{:.1} {:.1} {:.1} {:.1}]  {:.0}×{:.0} px", b.x0, b.y0, b.x1, b.y1, b.width(), b.height());
-    ui.label(size(d.bbox));
-    let Some(trace) = &shown.trace else { return };
-    let Some(anchor) = d.anchor else { return };
-    let level = trace.anchors.level_of(anchor as usize);
-    let map = level.and_then(|l| trace.anchors.levels.get(l));
-    if let (Some(level), Some(map)) = (level, map) {
-        ui.label(format!("anchor {anchor}, level {level} ({}×{}, stride {:.0})", map.columns, map.rows, map.stride));
-    }
-    if !why {
-        return;
-    }
-    ui.separator();
-    ui.label(RichText::new("Why this box?").strong());
-    if let Some(bbox) = trace.anchors.boxes.get(anchor as usize) {
-        ui.label(format!("It was predicted from the anchor {} of the network's input.", size(*bbox)));
-    }
-    if let Some(suppression) = &trace.suppression {
-        let own = suppression.candidates.iter().position(|c| c.anchor == Some(anchor) && c.class == d.class);
-        let removed: Vec<_> = suppression.removals.iter().filter(|r| own == Some(r.by as usize)).collect();
-        ui.label(format!(
-            "Of {} candidates above {:.3}, it removed {} with IoU above {:.2}:",
-            suppression.candidates.len(),
-            suppression.score_threshold,
-            removed.len(),
-            suppression.iou_threshold
-        ));
-        for removal in removed.iter().take(8) {
-            if let Some(candidate) = suppression.candidates.get(removal.removed as usize) {
-                ui.label(format!("  score {:.3} at IoU {:.2}", candidate.score, removal.iou));
-            }
-        }
-        if removed.len() > 8 {
-            ui.weak(format!("  and {} more", removed.len() - 8));
-        }
-    }
 }

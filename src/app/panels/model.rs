@@ -1,17 +1,27 @@
-//! Model panel: architecture, weights and their load report, preprocessing, and the limits of detection.
+//! Model panel: architecture, device, weights and their load report, preprocessing, and the limits of detection.
 
 use crate::app::action::{Action, Dialog};
+use crate::app::dialogs::is_weights_path;
 use crate::app::state::State;
-use crate::app::theme;
 use crate::detect::{Arch, Config};
 use crate::engine::command::ModelChoice;
-use egui::{Grid, RichText, ScrollArea, Slider, Ui};
+use crate::engine::compare::{SLOT_NAMES, SlotSource};
+use crate::engine::devices::DeviceInfo;
+use crate::engine::event::ModelSummary;
+use crate::weights::LoadReport;
+use egui::{Button, Grid, RichText, ScrollArea, Slider, Ui};
+use std::path::{Path, PathBuf};
+
+/// Names of a list of the load report that are shown.
+const NAMED: usize = 200;
 
 /// Scratch of the panel.
 #[derive(Debug, Default)]
 pub struct ModelPanel {
     /// Settings being dragged, sent when let go.
     edited: Option<Config>,
+    /// A network without embedded weights gets random ones.
+    random: bool,
 }
 
 impl ModelPanel {
@@ -22,65 +32,55 @@ impl ModelPanel {
                 .selected_text(current.map_or("choose a model", Arch::name))
                 .show_ui(ui, |ui| {
                     for arch in Arch::ALL {
-                        let note = if arch.embedded_weights().is_some() { "" } else { " (needs weights)" };
+                        let note = match (arch.embedded_weights(), self.random) {
+                            (Some(_), _) => "",
+                            (None, true) => " (random weights)",
+                            (None, false) => " (needs weights…)",
+                        };
                         if ui.selectable_label(current == Some(arch), format!("{arch}{note}")).clicked() {
-                            actions.push(Action::LoadModel {
-                                choice: ModelChoice::Named(arch.name().into()),
-                                weights: None,
-                                allow_partial: false,
-                            });
+                            actions.push(self.load(arch));
                         }
                     }
                 })
                 .response
-                .on_hover_text("The network; embedded weights are loaded where there are any");
+                .on_hover_text(
+                    "The network; embedded weights are loaded where there are any, else a file is asked for",
+                );
+            ui.checkbox(&mut self.random, "random weights")
+                .on_hover_text("For a network without embedded weights: look at it, or train it, from nothing");
             if ui.button("Load weights…").clicked() {
                 actions.push(Action::OpenDialog(Dialog::Weights));
             }
-            if ui.add_enabled(state.model.is_some(), egui::Button::new("Save…")).clicked() {
+            if ui.add_enabled(state.model.is_some(), Button::new("Save…")).clicked() {
                 actions.push(Action::OpenDialog(Dialog::SaveWeights));
             }
         });
+        devices(ui, state, actions);
         let Some(model) = &state.model else {
             ui.label("No model is loaded.");
             return;
         };
+        resets(ui, model, actions);
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-            let (height, width) = model.config.input();
-            Grid::new("model facts").num_columns(2).show(ui, |ui| {
-                let mut row = |name: &str, value: String| {
-                    ui.weak(name);
-                    ui.label(value);
-                    ui.end_row();
-                };
-                row("Weights", model.weights.clone());
-                row("Input", format!("{width}×{height}"));
-                row("Classes", model.config.classes().len().to_string());
-                row("Parameters", format!("{:.3} M", model.parameters as f64 / 1e6));
-                row("Device", model.device.clone());
-                row("Preprocessing", model.config.preprocess().describe());
-                if let Some(report) = &model.report {
-                    row("Loaded", format!("{} tensors, {:.1} %", report.loaded.len(), report.coverage * 100.0));
-                }
-            });
+            facts(ui, model, actions);
             if let Some(report) = &model.report {
-                let troubles = [
-                    ("missing", report.missing.iter().map(|e| e.name.clone()).collect::<Vec<_>>()),
-                    ("unexpected", report.unexpected.iter().map(|(name, _)| name.clone()).collect()),
-                    ("of another shape", report.mismatched.iter().map(|(name, ..)| name.clone()).collect()),
-                ];
-                for (kind, names) in troubles.into_iter().filter(|(_, names)| !names.is_empty()) {
-                    let title = RichText::new(format!("{} {kind}", names.len())).color(theme::ERROR);
-                    ui.collapsing(title, |ui| {
-                        for name in names.iter().take(200) {
-                            ui.monospace(name);
-                        }
-                    });
-                }
+                troubles(ui, report);
             }
             ui.separator();
             self.limits(ui, &model.config, actions);
         });
+    }
+
+    /// Loads `arch`, or asks for the file of its weights.
+    fn load(&self, arch: Arch) -> Action {
+        if arch.embedded_weights().is_none() && !self.random {
+            return Action::OpenDialog(Dialog::WeightsOf(arch));
+        }
+        Action::LoadModel {
+            choice: ModelChoice::Named(arch.name().into()),
+            weights: None,
+            allow_partial: arch.embedded_weights().is_none(),
+        }
     }
 
     /// The limits between head and result: they need no other weights.
@@ -93,7 +93,7 @@ impl ModelPanel {
                 let response = ui.add(slider).on_hover_text(help);
                 done |= response.drag_stopped() || (response.changed() && !response.dragged());
             };
-            let help = "The lower-scored of two boxes of one class goes when their IoU is above this";
+            let help = "NMS: the lower-scored of two boxes of one class goes when their IoU is above this";
             slider(ui, Slider::new(limits.nms_threshold, 0.0..=1.0).text("NMS IoU"), help);
             let help = "Candidates at or below this score never reach suppression";
             slider(ui, Slider::new(limits.score_threshold, 0.001..=0.5).logarithmic(true).text("score floor"), help);
@@ -107,5 +107,180 @@ impl ModelPanel {
         if done || !ui.ctx().egui_is_using_pointer() {
             self.edited = None;
         }
+    }
+}
+
+/// The devices there are, and a choice among them.
+fn devices(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
+    let Some((devices, current)) = &state.devices else { return };
+    ui.horizontal_wrapped(|ui| {
+        ui.label("Device");
+        let chosen = egui::ComboBox::from_id_salt("device").selected_text(current.as_str()).show_ui(ui, |ui| {
+            for device in devices.iter() {
+                let name = device.choice.to_string();
+                if ui.selectable_label(name == *current, described(device)).clicked() && name != *current {
+                    actions.push(Action::UseDevice(device.choice));
+                }
+            }
+        });
+        chosen.response.on_hover_text("Where networks run; the loaded model moves along, a training run does not");
+        if let Some(device) = devices.iter().find(|device| device.choice.to_string() == *current) {
+            ui.weak(described(device));
+        }
+    });
+}
+
+fn described(device: &DeviceInfo) -> String {
+    let memory = device.memory.map(|bytes| format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)));
+    format!("{}: {}{}", device.choice, device.name, memory.unwrap_or_default())
+}
+
+/// Back to how the model was published or loaded, and copies of it to compare with.
+fn resets(ui: &mut Ui, model: &ModelSummary, actions: &mut Vec<Action>) {
+    ui.horizontal_wrapped(|ui| {
+        let fresh = with_first_limits(&model.config);
+        let limits = ui.add_enabled(fresh != model.config, Button::new("Reset limits"));
+        if limits.on_hover_text("The thresholds of the published network; can be undone").clicked() {
+            actions.push(Action::Configure(Box::new(fresh)));
+        }
+        let source = source(model);
+        let reload = ui.add_enabled(source.is_some(), Button::new("Reload weights"));
+        let reload = reload.on_hover_text("As they were when they were loaded");
+        if reload.on_disabled_hover_text("These weights are in no file: save them first").clicked()
+            && let Some((choice, weights)) = source
+        {
+            actions.push(Action::LoadModel { choice, weights, allow_partial: false });
+        }
+        let menu = ui.menu_button("Copy to a slot", |ui| {
+            for (slot, name) in SLOT_NAMES.iter().enumerate() {
+                if ui.button(format!("Slot {name}")).clicked() {
+                    actions.push(Action::SetSlot { slot, source: SlotSource::Loaded });
+                }
+            }
+        });
+        menu.response.on_hover_text("For the Compare panel: the model as it is now");
+    });
+}
+
+/// The settings with the limits that the published network has.
+fn with_first_limits(config: &Config) -> Config {
+    let mut first = Config::new(config.arch(), config.classes());
+    let mut reset = config.clone();
+    {
+        let (from, to) = (first.limits_mut(), reset.limits_mut());
+        *to.score_threshold = *from.score_threshold;
+        *to.top_k = *from.top_k;
+        *to.nms_threshold = *from.nms_threshold;
+        *to.max_detections = *from.max_detections;
+    }
+    reset
+}
+
+/// Where the weights can be loaded from again; nowhere for those that were trained and not saved, or drawn at random.
+fn source(model: &ModelSummary) -> Option<(ModelChoice, Option<PathBuf>)> {
+    let path = Path::new(&model.weights);
+    if model.weights == "embedded" {
+        Some((ModelChoice::Named(model.config.arch().name().into()), None))
+    } else {
+        is_weights_path(path).then(|| (ModelChoice::FromWeights, Some(path.to_path_buf())))
+    }
+}
+
+fn facts(ui: &mut Ui, model: &ModelSummary, actions: &mut Vec<Action>) {
+    let (height, width) = model.config.input();
+    Grid::new("model facts").num_columns(2).show(ui, |ui| {
+        let row = |ui: &mut Ui, name: &str, value: String| {
+            ui.weak(name);
+            ui.label(value);
+            ui.end_row();
+        };
+        row(ui, "Weights", model.weights.clone());
+        row(ui, "Input", format!("{width}×{height}"));
+        row(ui, "Classes", model.config.classes().len().to_string());
+        row(ui, "Parameters", format!("{:.3} M", model.parameters as f64 / 1e6));
+        ui.weak("Operations").on_hover_text("Of one forward pass, a multiply–add counting two");
+        if model.flops > 0.0 {
+            ui.label(format!("{:.2} GFLOPs", model.flops / 1e9));
+        } else if ui.button("Count").on_hover_text("Runs the network once").clicked() {
+            actions.push(Action::CountFlops);
+        }
+        ui.end_row();
+        row(ui, "Preprocessing", model.config.preprocess().describe());
+        row(ui, "Reads", model.layouts.join(", "));
+        if let Some(report) = &model.report {
+            row(ui, "Loaded", format!("{} tensors, {:.1} %", report.loaded.len(), report.coverage * 100.0));
+        }
+    });
+}
+
+/// What of the file and of the network did not come together.
+fn troubles(ui: &mut Ui, report: &LoadReport) {
+    let shape = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
+    let missing = report.missing.iter().map(|entry| format!("{}  {}", entry.name, shape(&entry.shape)));
+    let unexpected = report.unexpected.iter().map(|(name, found)| format!("{name}  {}", shape(found)));
+    let mismatched = report
+        .mismatched
+        .iter()
+        .map(|(name, wanted, found)| format!("{name}  {} in the network, {} in the file", shape(wanted), shape(found)));
+    let lists: [(&str, Vec<String>); 3] = [
+        ("missing in the file", missing.collect()),
+        ("unexpected in the file", unexpected.collect()),
+        ("of another shape", mismatched.collect()),
+    ];
+    for (kind, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
+        let title = RichText::new(format!("{} {kind}", names.len())).color(ui.visuals().error_fg_color);
+        ui.collapsing(title, |ui| {
+            for name in names.iter().take(NAMED) {
+                ui.monospace(name);
+            }
+            if names.len() > NAMED {
+                ui.weak(format!("{} more; `boxwright weights` lists them all", names.len() - NAMED));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(weights: &str) -> ModelSummary {
+        ModelSummary {
+            config: Config::new(Arch::SsdNano, &["a".to_string()]),
+            weights: weights.into(),
+            report: None,
+            parameters: 1,
+            device: "cpu".into(),
+            layouts: Vec::new(),
+            flops: 0.0,
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_read_again_is_reloaded() {
+        assert_eq!(source(&summary("embedded")), Some((ModelChoice::Named("ssd-nano".into()), None)));
+        let file = PathBuf::from("runs/a/weights/best.safetensors");
+        assert_eq!(source(&summary("runs/a/weights/best.safetensors")), Some((ModelChoice::FromWeights, Some(file))));
+        assert_eq!(source(&summary("trained 7 iterations, not saved")), None);
+        assert_eq!(source(&summary("random")), None);
+    }
+
+    #[test]
+    fn limits_go_back_to_the_published_ones_and_nothing_else_changes() {
+        let published = Config::new(Arch::RetinanetNano, &["a".to_string(), "b".to_string()]);
+        let mut changed = published.clone();
+        *changed.limits_mut().nms_threshold = 0.123;
+        *changed.limits_mut().top_k = 3;
+        assert_ne!(changed, published);
+        assert_eq!(with_first_limits(&changed), published);
+    }
+
+    #[test]
+    fn a_network_without_weights_asks_for_a_file_unless_random_ones_will_do() {
+        let mut panel = ModelPanel::default();
+        assert_eq!(panel.load(Arch::Ssd300), Action::OpenDialog(Dialog::WeightsOf(Arch::Ssd300)));
+        panel.random = true;
+        assert!(matches!(panel.load(Arch::Ssd300), Action::LoadModel { allow_partial: true, .. }));
+        assert!(matches!(panel.load(Arch::SsdNano), Action::LoadModel { allow_partial: false, .. }));
     }
 }

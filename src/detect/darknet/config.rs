@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 /// Darknet's letterbox grey.
 const GREY: f32 = 127.5;
 
+fn default_norm_epsilon() -> f32 {
+    1e-5
+}
+
 /// Everything that defines a cfg's network but its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DarknetConfig {
@@ -24,6 +28,9 @@ pub struct DarknetConfig {
     /// IoU above which the lower-scored box of a class is suppressed.
     pub nms_threshold: f32,
     pub max_detections: usize,
+    /// Added to the variance of batch norms: 1e-5 as on the GPUs that trained the published weights; OpenCV adds 1e-6.
+    #[serde(default = "default_norm_epsilon")]
+    pub norm_epsilon: f32,
     /// What the first two numbers of a prediction mean.
     pub offsets: Offsets,
     /// Class names; as many as the detection layers have.
@@ -87,6 +94,7 @@ impl DarknetConfig {
             top_k: 1000,
             nms_threshold: 0.45,
             max_detections: 100,
+            norm_epsilon: default_norm_epsilon(),
             offsets: Offsets::Logistic,
             classes: classes.to_vec(),
             objective: Objective::DARKNET,

@@ -24,7 +24,6 @@ pub use objective::{Assigner, Coordinates, Normalizer, Objective, Objectness, Of
 use super::suppress::Limits;
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::imaging::preprocess::Preprocess;
 use crate::nn::{Params, Pass};
 use candle_core::{Device, Result, Tensor};
 use head::{Head, Level};
@@ -74,7 +73,7 @@ impl Darknet {
         }
         let head = Head { levels, classes, offsets: config.offsets };
         let params = Params::new(device, seed);
-        let network = Network::new(&params, &plan, &head)?;
+        let network = Network::new(&params, &plan, &head, config.norm_epsilon)?;
         Ok(Self { config: Config::Darknet(config.clone()), darknet: config.clone(), params, network, head })
     }
 }
@@ -86,14 +85,6 @@ impl Detector for Darknet {
 
     fn params(&self) -> &Params {
         &self.params
-    }
-
-    fn preprocess(&self) -> &Preprocess {
-        &self.darknet.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.darknet.classes
     }
 
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {

@@ -14,8 +14,6 @@ use candle_core::{Result, Tensor};
 
 /// Slope of darknet's leaky rectifier.
 const LEAKY: f32 = 0.1;
-/// ε under the root of batch normalisation, as on the GPUs that trained the published weights.
-const EPSILON: f32 = 1e-5;
 
 /// A convolution with or without batch normalisation.
 #[derive(Debug)]
@@ -104,15 +102,16 @@ fn grown(x: &Tensor, dim: usize, before: usize, after: usize) -> Result<Tensor> 
 }
 
 impl Network {
-    /// Builds the planned layers. `head` says how the convolutions before detection layers start.
-    pub fn new(params: &Params, plan: &Plan, head: &Head) -> Result<Self> {
+    /// Builds the planned layers. `head` says how the convolutions before detection layers start, `epsilon` is added to
+    /// the variance of batch norms.
+    pub fn new(params: &Params, plan: &Plan, head: &Head, epsilon: f32) -> Result<Self> {
         let mut nodes = Vec::with_capacity(plan.layers.len());
         for (index, placed) in plan.layers.iter().enumerate() {
             let detects = match plan.layers.get(index + 1) {
                 Some(Placed { layer: Layer::Yolo(yolo), .. }) => Some(yolo),
                 _ => None,
             };
-            nodes.push(node(params, index, placed, detects, head)?);
+            nodes.push(node(params, index, placed, detects, head, epsilon)?);
         }
         let mut last_reader = vec![None; nodes.len()];
         for (reader, node) in nodes.iter().enumerate() {
@@ -157,10 +156,17 @@ impl Network {
 }
 
 /// Builds one layer; `detects` is the detection layer that follows it at once.
-fn node(params: &Params, index: usize, placed: &Placed, detects: Option<&Yolo>, head: &Head) -> Result<Node> {
+fn node(
+    params: &Params,
+    index: usize,
+    placed: &Placed,
+    detects: Option<&Yolo>,
+    head: &Head,
+    epsilon: f32,
+) -> Result<Node> {
     Ok(match &placed.layer {
         Layer::Convolutional(convolution) => {
-            convolution_node(params, index, convolution, placed.input.channels, detects, head)?
+            convolution_node(params, index, convolution, placed.input.channels, detects, head, epsilon)?
         }
         Layer::MaxPool { size, stride, padding } => Node::MaxPool { size: *size, stride: *stride, padding: *padding },
         Layer::AveragePool => Node::AveragePool,
@@ -181,6 +187,7 @@ fn convolution_node(
     channels: usize,
     detects: Option<&Yolo>,
     head: &Head,
+    epsilon: f32,
 ) -> Result<Node> {
     let scope = params.root().enter("module_list").enter(index);
     let (activation, after) = fused(convolution.activation);
@@ -193,7 +200,7 @@ fn convolution_node(
     let filter = if convolution.batch_normalize {
         let norm = scope.enter("BatchNorm2d");
         let conv = ConvNorm::new(&scope.enter("Conv2d"), &norm, shape, spec, Init::Kaiming)?;
-        Filter::Normed(Box::new(conv.epsilon(EPSILON)))
+        Filter::Normed(Box::new(conv.epsilon(epsilon)))
     } else {
         let init = if detects.is_some() { Init::Normal(0.01) } else { Init::Kaiming };
         let conv = Conv::new(&scope.enter("Conv2d"), shape, spec, init)?;
@@ -303,7 +310,7 @@ mod tests {
         let level = Level { output: "yolo0.raw".into(), priors: vec![[4.0, 5.0]], mask: vec![0], scale_xy: 1.0 };
         let head = Head { levels: vec![level], classes: 1, offsets: Offsets::Logistic };
         let params = Params::new(&Device::Cpu, 1);
-        Ok((Network::new(&params, &plan, &head)?, params))
+        Ok((Network::new(&params, &plan, &head, 1e-5)?, params))
     }
 
     /// What the convolution before the detection layer, set to copy channel 0, makes of counting images.

@@ -1,7 +1,7 @@
 //! FCOS's settings: torchvision's published network and a narrow one for two CPU cores.
 
 use crate::detect::Arch;
-use crate::detect::retinanet::{ClassLayout, TowerConfig, grid, imagenet};
+use crate::detect::retinanet::{ClassLayout, TowerConfig, backbone_maps, grid, imagenet, published_level};
 use crate::geometry::anchors::{AnchorOrder, AnchorSpec};
 use crate::imaging::preprocess::{Fit, Preprocess};
 use crate::nn::backbone::resnet::{Depth, Norm, ResNetConfig, StrideStyle};
@@ -45,10 +45,13 @@ pub struct FcosConfig {
     pub arch: Arch,
     /// Height and width of the input for a picture of 4:3, pixels.
     pub input: (usize, usize),
+    /// Number of the backbone's finest map in the pyramid: C3 at stride 8 as published, or C2 at stride 4.
+    #[serde(default = "published_level")]
+    pub finest_level: usize,
     pub class_layout: ClassLayout,
     /// Where in its cell a point lies, in strides: 0 for the top left corner (torchvision), 0.5 for the middle (mmdet).
     pub center: f32,
-    /// Points as far apart as ⌊input / map⌋ (torchvision) instead of 8, 16, 32, 64, 128 pixels.
+    /// Points as far apart as ⌊input / map⌋ (torchvision) instead of 8, 16, 32, 64, 128 pixels (half that from C2 on).
     pub integer_strides: bool,
     /// A point is positive within this many strides of an object's centre, on both axes; 0 takes the whole box.
     pub center_radius: f32,
@@ -92,6 +95,7 @@ impl FcosConfig {
         Self {
             arch: Arch::FcosR50,
             input: (800, 1088),
+            finest_level: published_level(),
             class_layout: ClassLayout::UnusedFirst,
             center: 0.0,
             integer_strides: true,
@@ -126,35 +130,37 @@ impl FcosConfig {
         }
     }
 
-    /// The same topology, narrow and with trained batch norm, at 256×192 px: trains in minutes on two CPU cores. The
-    /// ranges of the levels are a quarter of the published ones, and points lie in the middle of their cells.
+    /// The same parts, narrow and with trained batch norm, at 256×192 px: trains in minutes on two CPU cores. Objects are
+    /// small there, so the pyramid begins at stride 4; a level's objects are up to six strides long, and points lie in
+    /// the middle of their cells.
     pub fn nano(classes: &[String]) -> Self {
         Self {
             arch: Arch::FcosNano,
             input: (192, 256),
+            finest_level: 2,
             class_layout: ClassLayout::Contiguous,
             center: 0.5,
             integer_strides: false,
-            range_limits: vec![16.0, 32.0, 64.0, 128.0],
+            range_limits: vec![12.0, 24.0, 48.0, 96.0],
             inclusive_ranges: true,
-            towers: TowerConfig { convs: 2, groups: 16, bias: false },
+            towers: TowerConfig { convs: 2, groups: 8, bias: false },
             backbone: ResNetConfig {
                 depth: Depth::R18,
-                width: 24,
+                width: 12,
                 style: StrideStyle::Pytorch,
                 norm: Norm::Trained,
                 epsilon: 1e-5,
                 frozen_stages: 0,
             },
-            neck: FpnConfig { channels: 64, extra: ExtraLevels::P6P7FromP5, relu_before_p7: true },
+            neck: FpnConfig { channels: 40, extra: ExtraLevels::MaxPool, relu_before_p7: true },
             preprocess: imagenet(Fit::Stretch { width: 256, height: 192 }),
             ..Self::r50(classes)
         }
     }
 
-    /// Levels of the pyramid: P3 to P5 and the coarser ones.
+    /// Levels of the pyramid: from the finest to P5, and the coarser ones.
     pub fn levels(&self) -> usize {
-        3 + self.neck.extra.count()
+        backbone_maps(self.finest_level) + self.neck.extra.count()
     }
 
     /// Logits of one point.
@@ -163,9 +169,9 @@ impl FcosConfig {
     }
 
     /// The points in the order of the head's rows, for an input (height, width) and maps of (rows, columns), finest
-    /// first: each as the square of 8, 16, 32, … pixels around it, which is its level's unit of length.
+    /// first: each as the square of its stride (8, 16, 32, … pixels) around it, which is its level's unit of length.
     pub fn points_on(&self, input: (usize, usize), maps: &[(usize, usize)]) -> Anchors {
-        let sides = std::iter::successors(Some(8.0f32), |side| Some(side * 2.0));
+        let sides = std::iter::successors(Some((self.finest_level as f32).exp2()), |side| Some(side * 2.0));
         let spec = AnchorSpec {
             sizes: sides.take(maps.len()).map(|side| vec![side]).collect(),
             aspect_ratios: vec![1.0],
@@ -173,7 +179,7 @@ impl FcosConfig {
             rounded: false,
             center: self.center,
         };
-        grid(&spec, self.integer_strides, input, maps)
+        grid(&spec, self.finest_level, self.integer_strides, input, maps)
     }
 
     /// Shortest and longest distance, in pixels, from a point to the farthest side of a box that is this level's.
@@ -189,6 +195,18 @@ impl FcosConfig {
             DistanceCode::StrideRelu => side,
             DistanceCode::PixelExp => 1.0,
         }
+    }
+}
+
+/// The narrow network on P3 to P7 with a quarter of the published ranges, for tests that count by hand.
+#[cfg(test)]
+pub(super) fn from_p3(classes: &[String]) -> FcosConfig {
+    let nano = FcosConfig::nano(classes);
+    FcosConfig {
+        finest_level: 3,
+        range_limits: vec![16.0, 32.0, 64.0, 128.0],
+        neck: FpnConfig { extra: ExtraLevels::P6P7FromP5, ..nano.neck },
+        ..nano
     }
 }
 
@@ -209,8 +227,8 @@ mod tests {
         let p6 = &points.boxes[points.levels[3].start + 18];
         assert_eq!((p6.center(), p6.width()), ((62.0, 61.0), 64.0));
         let nano = FcosConfig::nano(&[]);
-        let points = nano.points_on((192, 256), &[(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)]);
-        assert_eq!(points.boxes[0].center(), (4.0, 4.0));
+        let points = nano.points_on((192, 256), &[(48, 64), (24, 32), (12, 16), (6, 8), (3, 4)]);
+        assert_eq!((points.boxes[0].center(), points.boxes[0].width()), ((2.0, 2.0), 4.0));
         assert_eq!(points.levels.iter().map(|l| l.per_cell).collect::<Vec<_>>(), [1; 5]);
     }
 

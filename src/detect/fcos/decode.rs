@@ -86,7 +86,7 @@ fn decode(point: BBox, [left, top, right, bottom]: [f32; 4], unit: f32) -> BBox 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::fcos::DistanceCode;
+    use crate::detect::fcos::{DistanceCode, from_p3};
     use crate::detect::retinanet::ClassLayout;
     use crate::nn::Mode;
     use candle_core::{Device, Tensor};
@@ -96,7 +96,7 @@ mod tests {
 
     fn config(score: ScoreRule) -> FcosConfig {
         let classes = vec!["a".to_string(), "b".to_string()];
-        FcosConfig { score, ..FcosConfig::nano(&classes) }
+        FcosConfig { score, ..from_p3(&classes) }
     }
 
     /// Head outputs for 32×32: logits of −9 but for these (row, column, value), distances of 1, centre-ness of `ness`

@@ -199,6 +199,7 @@ fn assignment(points: &Anchors, target: &[i32], objects: &[Object]) -> Assignmen
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::fcos::from_p3;
     use crate::nn::Mode;
     use candle_core::{DType, Var};
 
@@ -304,7 +305,7 @@ mod tests {
     #[test]
     fn the_parts_by_hand() -> Result<()> {
         // the one point of P3 at (12, 12), in the middle of its object, a distance of 1 stride all around: a perfect box
-        let config = FcosConfig { center_radius: 0.5, ..FcosConfig::nano(&classes()) };
+        let config = FcosConfig { center_radius: 0.5, ..from_p3(&classes()) };
         let (outputs, points, distances) = outputs(&config, 2, 1.0)?;
         let objects = vec![vec![object(4.0, 4.0, 20.0, 20.0, 1)], vec![]];
         let pass = Pass::probed(Mode::Train, 2);
@@ -332,7 +333,7 @@ mod tests {
         // squares of 32 px and 16 px around one point: IoU ¼, and the hull is the larger
         for (box_loss, expected) in [(BoxLoss::Giou, 0.75), (BoxLoss::Iou, 4f32.ln())] {
             for centerness_weighted in [false, true] {
-                let nano = FcosConfig::nano(&classes());
+                let nano = from_p3(&classes());
                 let config = FcosConfig { center_radius: 0.5, box_loss, centerness_weighted, ..nano };
                 let (outputs, points, _) = outputs(&config, 1, 2.0)?;
                 let found = values(&losses(&config, &points, &outputs, &objects, &Pass::new(Mode::Train))?)?;
@@ -345,7 +346,7 @@ mod tests {
     #[test]
     fn without_objects_the_losses_are_finite() -> Result<()> {
         for centerness_weighted in [false, true] {
-            let config = FcosConfig { centerness_weighted, ..FcosConfig::nano(&classes()) };
+            let config = FcosConfig { centerness_weighted, ..from_p3(&classes()) };
             let (outputs, points, distances) = outputs(&config, 1, f32::INFINITY)?;
             let losses = losses(&config, &points, &outputs, &[vec![]], &Pass::new(Mode::Train))?;
             let found = values(&losses)?;

@@ -8,12 +8,13 @@ mod config;
 mod decode;
 mod loss;
 
+#[cfg(test)]
+use config::from_p3;
 pub use config::{BoxLoss, DistanceCode, FcosConfig, ScoreRule};
 
-use super::retinanet::{HEAD_INIT, Tower, prior_bias, pyramid, rows, sizes};
+use super::retinanet::{HEAD_INIT, Tower, finest_maps, prior_bias, pyramid, rows, sizes};
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::imaging::preprocess::Preprocess;
 use crate::nn::backbone::resnet::ResNet;
 use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Conv, Init, Mode, Params, Pass, Role, Scope};
@@ -47,7 +48,7 @@ impl Fcos {
         if config.range_limits.len() + 1 != levels {
             candle_core::bail!(
                 "FCOS with {levels} levels needs {} range limits between them, not {:?}",
-                levels - 1,
+                levels.saturating_sub(1),
                 config.range_limits
             );
         }
@@ -58,8 +59,8 @@ impl Fcos {
         let (backbone, neck) = {
             let scope = params.root().enter("backbone");
             let backbone = ResNet::new(&scope.enter("body"), &config.backbone)?;
-            let [_, c3, c4, c5] = config.backbone.channels();
-            (backbone, Fpn::new(&scope.enter("fpn"), &[c3, c4, c5], &config.neck)?)
+            let channels = finest_maps(&config.backbone.channels(), config.finest_level)?.to_vec();
+            (backbone, Fpn::new(&scope.enter("fpn"), &channels, &config.neck)?)
         };
         let head = params.root().enter("head");
         let (classification, regression) = (head.enter("classification_head"), head.enter("regression_head"));
@@ -132,14 +133,6 @@ impl Detector for Fcos {
         &self.params
     }
 
-    fn preprocess(&self) -> &Preprocess {
-        &self.fcos.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.fcos.classes
-    }
-
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
         let (count, _, height, width) = images.dims4()?;
         let mut tensors = pyramid(&self.backbone, &self.neck, images, pass)?;
@@ -175,7 +168,7 @@ impl Detector for Fcos {
     }
 
     fn layouts(&self) -> &'static [&'static str] {
-        &["torchvision"]
+        &["torchvision", "mmdet"]
     }
 }
 
@@ -190,7 +183,7 @@ mod tests {
 
     fn tiny() -> FcosConfig {
         let classes = vec!["a".to_string(), "b".to_string()];
-        let nano = FcosConfig::nano(&classes);
+        let nano = from_p3(&classes);
         FcosConfig {
             towers: TowerConfig { convs: 1, groups: 4, bias: true },
             backbone: ResNetConfig { width: 8, ..nano.backbone },
@@ -284,6 +277,7 @@ mod tests {
         let refused = |config: FcosConfig| Fcos::new(&config, &Device::Cpu, 0).is_err();
         assert!(refused(FcosConfig { classes: Vec::new(), ..tiny() }));
         assert!(refused(FcosConfig { range_limits: vec![16.0], ..tiny() }));
+        assert!(refused(FcosConfig { finest_level: 1, ..tiny() }));
         assert!(!refused(tiny()));
     }
 }

@@ -1,10 +1,9 @@
-//! M2Det's units: convolution with batch norm and ReLU, and batch norm alone.
+//! M2Det's unit: convolution with batch norm and ReLU.
 
 use crate::nn::conv::ConvShape;
-use crate::nn::{ConvNorm, Init, Mode, Pass, Role, Scope};
+use crate::nn::{ConvNorm, Init, Mode, Pass, Scope};
 use crate::ops::conv::{Activation, ConvSpec};
-use crate::ops::norm::{batch_norm, batch_norm_train};
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor};
 
 /// Share of a new batch in the running statistics of every [`BasicConv`].
 pub(super) const MOMENTUM: f32 = 0.01;
@@ -45,59 +44,6 @@ impl BasicConv {
     }
 }
 
-/// Batch norm of a map. Keys: `weight`, `bias`, `running_mean`, `running_var`.
-#[derive(Debug)]
-pub(super) struct MapNorm {
-    gamma: Var,
-    beta: Var,
-    running_mean: Var,
-    running_var: Var,
-}
-
-const EPSILON: f32 = 1e-5;
-/// PyTorch's default, which the reference leaves in force here.
-const MAP_MOMENTUM: f32 = 0.1;
-
-impl MapNorm {
-    pub(super) fn new(scope: &Scope, channels: usize) -> Result<Self> {
-        let vector = |name: &str, value: f32, role: Role| scope.param(name, &[channels], Init::Constant(value), role);
-        Ok(Self {
-            gamma: vector("weight", 1.0, Role::Norm)?,
-            beta: vector("bias", 0.0, Role::Norm)?,
-            running_mean: vector("running_mean", 0.0, Role::Buffer)?,
-            running_var: vector("running_var", 1.0, Role::Buffer)?,
-        })
-    }
-
-    /// `[N, C, H, W]` → the same shape. In training the running statistics follow the batch.
-    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let values_per_channel = x.elem_count() / x.dim(1)?.max(1);
-        match pass.mode {
-            Mode::Train if values_per_channel > 1 => {
-                let (y, mean, var) = batch_norm_train(x, self.gamma.as_tensor(), self.beta.as_tensor(), EPSILON)?;
-                pass.defer(&self.running_mean, moved(&self.running_mean, &mean)?);
-                pass.defer(&self.running_var, moved(&self.running_var, &var)?);
-                Ok(y)
-            }
-            Mode::Train | Mode::Frozen => self.by_running(x, self.gamma.as_tensor(), self.beta.as_tensor()),
-            Mode::Infer => self.by_running(x, &self.gamma.detach(), &self.beta.detach()),
-        }
-    }
-
-    fn by_running(&self, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
-        batch_norm(x, gamma, beta, &self.running_mean.detach(), &self.running_var.detach(), EPSILON)
-    }
-}
-
-/// The running statistic after seeing `batch`.
-fn moved(running: &Var, batch: &[f32]) -> Result<Tensor> {
-    let mut values: Vec<f32> = running.to_vec1()?;
-    for (value, &seen) in values.iter_mut().zip(batch) {
-        *value += MAP_MOMENTUM * (seen - *value);
-    }
-    Tensor::from_vec(values, running.shape(), running.device())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,10 +55,9 @@ mod tests {
     }
 
     #[test]
-    fn statistics_move_by_a_hundredth_and_a_tenth() -> Result<()> {
+    fn statistics_move_by_a_hundredth() -> Result<()> {
         let params = Params::new(&Device::Cpu, 0);
         let basic = BasicConv::new(&params.root().enter("a"), (1, 1, 1), ConvSpec::new())?;
-        let norm = MapNorm::new(&params.root().enter("Norm"), 1)?;
         params.set("a.conv.weight", &[1.0])?;
         // mean 2, unbiased variance 2
         let x = Tensor::from_slice(&[1.0_f32, 3.0], (1, 1, 1, 2), &Device::Cpu)?;
@@ -120,15 +65,9 @@ mod tests {
         let y = values(&basic.forward(&x, &pass)?)?;
         // (3 − 2) / √(1 + ε) and its negative, which the ReLU cuts
         assert!(y[0] == 0.0 && (y[1] - 1.0).abs() < 1e-4, "{y:?}");
-        norm.forward(&x, &pass)?;
         pass.commit()?;
         let stored = params.values()?;
-        for (name, expected) in [
-            ("a.bn.running_mean", 0.02),
-            ("a.bn.running_var", 1.01),
-            ("Norm.running_mean", 0.2),
-            ("Norm.running_var", 1.1),
-        ] {
+        for (name, expected) in [("a.bn.running_mean", 0.02), ("a.bn.running_var", 1.01)] {
             let found: f32 = stored[name].1[0];
             assert!((found - expected).abs() < 1e-6, "{name}: {found}");
         }
@@ -139,14 +78,12 @@ mod tests {
     fn a_single_value_takes_the_running_statistics_and_leaves_them() -> Result<()> {
         let params = Params::new(&Device::Cpu, 0);
         let basic = BasicConv::new(&params.root().enter("a"), (1, 1, 3), ConvSpec::new())?;
-        let norm = MapNorm::new(&params.root().enter("Norm"), 1)?;
         params.set("a.conv.weight", &[1.0; 9])?;
         let x = Tensor::from_slice(&[0.5_f32; 9], (1, 1, 3, 3), &Device::Cpu)?;
         let pass = Pass::new(Mode::Train);
         let y = basic.forward(&x, &pass)?;
-        let z = norm.forward(&y, &pass)?;
         pass.commit()?;
-        assert!((values(&y)?[0] - 4.5).abs() < 1e-3 && (values(&z)?[0] - 4.5).abs() < 1e-3);
+        assert!((values(&y)?[0] - 4.5).abs() < 1e-3);
         assert_eq!(params.values()?["a.bn.running_mean"].1, [0.0]);
         assert!(pass.flops() > 0.0);
         Ok(())

@@ -1,9 +1,10 @@
-//! M2Det's settings: the published VGG networks at four sizes and a narrow one for two CPU cores.
+//! M2Det's settings: the published VGG and ResNet networks and a narrow one for two CPU cores.
 
 use crate::detect::Arch;
 use crate::geometry::nms::Decay;
 use crate::geometry::priors::{PriorClip, PriorSpec};
 use crate::imaging::preprocess::{ChannelOrder, Fit, Preprocess};
+use crate::nn::backbone::resnet::{Depth, Norm, ResNetConfig, StrideStyle};
 use crate::nn::backbone::vgg::Widths;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub struct M2detConfig {
     pub input: (usize, usize),
     /// Batch norm in the backbone too (the published networks have it everywhere else).
     pub batch_norm: bool,
+    /// No pool before conv4: VGG's maps at half their strides, for small pictures of small objects.
+    #[serde(default)]
+    pub dense: bool,
     /// Thinned U-shape modules, one after another.
     pub levels: usize,
     /// Maps of each module, and of the pyramid.
@@ -63,6 +67,8 @@ pub struct M2detConfig {
     /// How Soft-NMS lowers scores.
     pub soft_decay: Decay,
     pub widths: Widths,
+    /// A ResNet in place of VGG-16, whose widths then mean nothing.
+    pub resnet: Option<ResNetConfig>,
     pub priors: PriorSpec,
     pub preprocess: Preprocess,
 }
@@ -74,6 +80,7 @@ impl M2detConfig {
             arch: Arch::M2det320,
             input: (320, 320),
             batch_norm: false,
+            dense: false,
             levels: 8,
             scales: 6,
             planes: 256,
@@ -99,6 +106,7 @@ impl M2detConfig {
             classes: classes.to_vec(),
             soft_decay: Decay::Linear,
             widths: Widths::VGG16,
+            resnet: None,
             priors: patterned(320, &[8.0, 16.0, 32.0, 64.0, 107.0, 320.0], [0.08, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]),
             preprocess: stretch(320),
         }
@@ -140,25 +148,37 @@ impl M2detConfig {
         }
     }
 
-    /// The same topology with four modules of five scales, narrow and with batch norm throughout, at 240 px: trains in
-    /// minutes on two CPU cores.
+    /// M2Det320 with ResNet-101. The reference feeds it BGR without a deviation too, although its backbone starts from
+    /// torchvision's weights.
+    pub fn m2det320_r101(classes: &[String]) -> Self {
+        Self { arch: Arch::M2det320R101, resnet: Some(resnet101()), ..Self::m2det320(classes) }
+    }
+
+    /// M2Det512 with ResNet-101.
+    pub fn m2det512_r101(classes: &[String]) -> Self {
+        Self { arch: Arch::M2det512R101, resnet: Some(resnet101()), ..Self::m2det512(classes) }
+    }
+
+    /// The same topology with three modules, narrow and with batch norm throughout, at 240 px: trains in minutes on two CPU
+    /// cores. Objects are small there, so the finest map has stride 4 and priors of two to three strides.
     pub fn nano(classes: &[String]) -> Self {
         Self {
             arch: Arch::M2detNano,
             input: (240, 240),
             batch_norm: true,
-            levels: 4,
-            scales: 5,
-            planes: 48,
-            shallow: 32,
-            deep: 64,
-            widths: Widths { stages: [8, 16, 40, 64, 64], fc: 128 },
+            dense: true,
+            levels: 3,
+            scales: 6,
+            planes: 24,
+            shallow: 24,
+            deep: 40,
+            widths: Widths { stages: [8, 16, 24, 32, 48], fc: 96 },
             priors: PriorSpec {
                 image: (240.0, 240.0),
-                steps: vec![8.0, 16.0, 30.0, 60.0, 120.0],
-                min_sizes: vec![10.0, 26.0, 56.0, 104.0, 164.0],
-                max_sizes: vec![26.0, 56.0, 104.0, 164.0, 240.0],
-                aspect_ratios: vec![vec![2.0]; 5],
+                steps: vec![4.0, 8.0, 16.0, 30.0, 60.0, 120.0],
+                min_sizes: vec![11.0, 24.0, 48.0, 90.0, 140.0, 190.0],
+                max_sizes: vec![24.0, 48.0, 90.0, 140.0, 190.0, 250.0],
+                aspect_ratios: vec![vec![2.0]; 6],
                 clip: PriorClip::CornerAndSize,
             },
             preprocess: stretch(240),
@@ -189,6 +209,18 @@ impl M2detConfig {
             }
         }
         name.to_string()
+    }
+}
+
+/// torchvision's ResNet-101, batch norm trained along.
+fn resnet101() -> ResNetConfig {
+    ResNetConfig {
+        depth: Depth::R101,
+        width: 64,
+        style: StrideStyle::Pytorch,
+        norm: Norm::Trained,
+        epsilon: 1e-5,
+        frozen_stages: 0,
     }
 }
 
@@ -233,8 +265,8 @@ mod tests {
             assert_eq!(ssd_priors(&config.priors, &maps.map(|m| (m, m))).len(), count);
         }
         let nano = M2detConfig::nano(&classes);
-        // 4 · (30² + 15² + 8² + 4² + 2²)
-        assert_eq!(ssd_priors(&nano.priors, &[30, 15, 8, 4, 2].map(|m| (m, m))).len(), 4836);
+        // 4 · (60² + 30² + 15² + 8² + 4² + 2²)
+        assert_eq!(ssd_priors(&nano.priors, &[60, 30, 15, 8, 4, 2].map(|m| (m, m))).len(), 19_236);
     }
 
     #[test]

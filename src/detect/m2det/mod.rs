@@ -1,7 +1,7 @@
 //! M2Det: a single-shot detector on a multi-level feature pyramid.
 //!
 //! Zhao et al., "M2Det: A Single-Shot Object Detector based on Multi-Level Feature Pyramid Network" (AAAI 2019),
-//! <https://arxiv.org/abs/1811.04533>. VGG-16 → base feature (FFMv1) → U-shape modules in a row (TUM, FFMv2) →
+//! <https://arxiv.org/abs/1811.04533>. VGG-16 or ResNet-101 → base feature (FFMv1) → U-shape modules in a row (TUM, FFMv2) →
 //! aggregation by scale (SFAM) → multibox heads. Names, layers and settings follow qijiezhao/M2Det, so its checkpoints
 //! load by name; what the paper has and its weights lack is a setting. Background is class 0 of the head.
 
@@ -12,6 +12,7 @@ mod ffm;
 mod loss;
 mod sfam;
 mod soft;
+mod trunk;
 mod tum;
 
 pub use config::M2detConfig;
@@ -21,13 +22,12 @@ use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::priors::{PriorSpec, ssd_priors};
 use crate::geometry::{BBox, Detection, Object};
-use crate::imaging::preprocess::Preprocess;
-use crate::nn::backbone::vgg_reduced::{Tail, Taps, VggReduced};
+use crate::nn::neck::map_norm::MapNorm;
 use crate::nn::{Init, Params, Pass};
-use basic::MapNorm;
 use candle_core::{Device, Result, Tensor};
 use ffm::{BaseFusion, Leach, fuse};
 use sfam::{Attention, aggregate};
+use trunk::Trunk;
 use tum::Tum;
 
 /// SSD's variances without a limit on the sides.
@@ -39,7 +39,7 @@ pub struct M2det {
     config: Config,
     m2det: M2detConfig,
     params: Params,
-    backbone: VggReduced,
+    backbone: Trunk,
     fusion: BaseFusion,
     leach: Leach,
     modules: Vec<Tum>,
@@ -80,9 +80,9 @@ impl M2det {
             let input = if level == 0 { leached } else { leached + config.planes };
             modules.push(Tum::new(&scope, input, config.planes, config.scales, config.smooth)?);
         }
-        let widths = config.widths;
-        let backbone = VggReduced::new(&root.enter("base"), widths, Tail::Stride16, config.batch_norm)?;
-        let fusion = BaseFusion::new(&root, (widths.stages[3], config.shallow), (widths.fc, config.deep))?;
+        let backbone = Trunk::new(&root, config)?;
+        let (shallow, deep) = Trunk::channels(config);
+        let fusion = BaseFusion::new(&root, (shallow, config.shallow), (deep, config.deep))?;
         let base = config.shallow + config.deep;
         let leach = Leach::new(&root, (base, leached), config.levels, config.separate_leach)?;
         let channels = config.levels * config.planes;
@@ -102,8 +102,8 @@ impl M2det {
         Ok(Self { config: tagged, m2det, params, backbone, fusion, leach, modules, attention, norm, head })
     }
 
-    fn pyramid(&self, taps: &Taps, pass: &Pass) -> Result<Pyramid> {
-        let base = self.fusion.forward(&taps.conv4_3, &taps.fc7, pass)?;
+    fn pyramid(&self, (shallow, deep): &(Tensor, Tensor), pass: &Pass) -> Result<Pyramid> {
+        let base = self.fusion.forward(shallow, deep, pass)?;
         let leached = self.leach.forward(&base, pass)?;
         let mut modules: Vec<Vec<Tensor>> = Vec::with_capacity(self.modules.len());
         for (module, leached) in self.modules.iter().zip(&leached) {
@@ -152,20 +152,11 @@ impl Detector for M2det {
         &self.params
     }
 
-    fn preprocess(&self) -> &Preprocess {
-        &self.m2det.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.m2det.classes
-    }
-
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
         let (count, _, height, width) = images.dims4()?;
-        let taps = pass.stage("backbone", || self.backbone.forward(images, pass))?;
-        let pyramid = pass.stage("neck", || self.pyramid(&taps, pass))?;
+        let maps = pass.stage("backbone", || self.backbone.forward(images, pass))?;
+        let pyramid = pass.stage("neck", || self.pyramid(&maps, pass))?;
         let (boxes, logits) = pass.stage("head", || self.head.forward(&pyramid.sources, pass))?;
-        pass.tap("fc7", 1, &taps.fc7)?;
         pass.tap("base", 0, &pyramid.base)?;
         let mut tensors: Vec<(String, Tensor)> = vec![("loc".into(), boxes), ("conf_logits".into(), logits)];
         let mut maps = Vec::new();
@@ -222,6 +213,7 @@ mod tests {
     fn tiny() -> M2detConfig {
         M2detConfig {
             input: (64, 64),
+            dense: false,
             levels: 2,
             scales: 3,
             planes: 4,

@@ -77,8 +77,8 @@ mod tests {
         BoxHead::new(&scope, &config, None, true)?;
         BoxHead::new(&scope, &config, Some(2), false)?;
         let shape = |name: &str| params.get(name).map(|p| p.var.dims().to_vec());
-        assert_eq!(shape("roi_heads.box_head.fc6.weight"), Some(vec![64, 64 * 49]));
-        assert_eq!(shape("roi_heads.box_predictor.bbox_pred.weight"), Some(vec![12, 64]));
+        assert_eq!(shape("roi_heads.box_head.fc6.weight"), Some(vec![48, 40 * 49]));
+        assert_eq!(shape("roi_heads.box_predictor.bbox_pred.weight"), Some(vec![12, 48]));
         assert_eq!(shape("roi_heads.box_predictor.2.cls_score.bias"), Some(vec![3]));
         assert_eq!(shape("roi_heads.box_predictor.2.bbox_pred.bias"), None);
         Ok(())
@@ -89,7 +89,7 @@ mod tests {
         let config = RcnnConfig::cascade_nano(&["a".to_string()]);
         let params = Params::new(&Device::Cpu, 1);
         let head = BoxHead::new(&params.root(), &config, Some(0), true)?;
-        let features = Tensor::rand(0f32, 1.0, (3, 64, 7, 7), &Device::Cpu)?;
+        let features = Tensor::rand(0f32, 1.0, (3, 40, 7, 7), &Device::Cpu)?;
         let pass = Pass::new(Mode::Infer);
         let ordered = head.forward(&Pooled { features: features.clone(), rows: vec![0, 1, 2] }, &pass)?;
         let turned = head.forward(&Pooled { features, rows: vec![2, 0, 1] }, &pass)?;

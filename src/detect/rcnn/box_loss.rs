@@ -45,7 +45,7 @@ pub(super) fn losses(
     answers: &Answers,
     pass: &Pass,
 ) -> Result<Vec<(String, Tensor)>> {
-    let weight = config.stages.get(stage).map_or(1.0, |stage| stage.loss_weight);
+    let weight = config.stage(stage).loss_weight;
     let coder = config.coder(stage);
     let mut labels = Vec::new();
     let mut positives = Vec::new();

@@ -6,7 +6,7 @@
 use super::Rcnn;
 use super::config::Flow;
 use super::proposals::Proposals;
-use super::refine::{Reading, best_overlaps, stage_record};
+use super::refine::{Look, NO_PARENT, Reading, best_overlaps};
 use super::regions::{Roi, pool};
 use super::sample::{Candidates, Sampled, advance, sample};
 use super::{box_loss, mask_loss};
@@ -101,8 +101,8 @@ fn refine(
         }
         pass.trace(image, |t| {
             let own: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
-            let parent = of_image.parent.clone();
-            t.proposals.push(stage_record(config, (stage, stage), &boxes, scores, &own, parent));
+            let (inputs, outputs, parent) = (of_image.boxes.as_slice(), boxes.as_slice(), of_image.parent.clone());
+            Look { place: (stage, stage), inputs, outputs, scores, parent }.record(config, &own, t);
         });
         refined.push(boxes);
     }
@@ -115,18 +115,20 @@ fn record_proposals(network: &Rcnn, proposals: &[Proposals], objects: &[Vec<Obje
         pass.trace(image, |t| {
             let own: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
             t.proposals = vec![proposal_record(network, proposals, &own)];
+            t.localisation.clear();
         });
     }
 }
 
-/// The RPN's proposals as the first stage.
+/// The proposals as the first stage: the RPN's, or those from outside, which no anchor made.
 pub(super) fn proposal_record(network: &Rcnn, proposals: &Proposals, objects: &[BBox]) -> ProposalStage {
+    let outside = proposals.anchors.contains(&NO_PARENT);
     ProposalStage {
-        name: "RPN".into(),
+        name: if outside { "given" } else { "RPN" }.into(),
         boxes: proposals.boxes.clone(),
         scores: proposals.scores.clone(),
         iou: best_overlaps(&proposals.boxes, objects),
-        threshold: Some(network.rcnn.rpn.anchor_positive),
-        parent: proposals.anchors.clone(),
+        threshold: (!outside).then_some(network.rcnn.rpn.anchor_positive),
+        parent: if outside { Vec::new() } else { proposals.anchors.clone() },
     }
 }

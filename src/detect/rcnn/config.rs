@@ -40,14 +40,31 @@ pub enum LevelRule {
     BeforeLogarithm,
 }
 
-/// What the heads after the first work on.
+/// How many heads there are, and which boxes each of them works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flow {
-    /// The boxes that the head before regressed (Cascade R-CNN).
+    /// The first stage's head alone, once (Fast, Faster and Mask R-CNN).
+    Single,
+    /// The first stage's head alone; when detecting it looks `refinements` times, each time at the boxes that it
+    /// regressed before (iterative box regression, the first baseline of the Cascade R-CNN paper).
+    Iterative,
+    /// A head for each stage, on the boxes that the head before regressed (Cascade R-CNN).
     Cascade,
-    /// The proposals again: classifiers of several thresholds side by side, the first head's boxes (the integral loss).
+    /// A classifier for each of `integral_thresholds` on the proposals, their probabilities averaged, with the first
+    /// one's boxes; otherwise all follow the first stage (the integral loss, the paper's second baseline).
     Integral,
+}
+
+/// Where the RoIs of training come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoiSource {
+    /// The RPN.
+    Rpn,
+    /// The objects, moved and stretched at random, and boxes anywhere: what a head can learn whatever the RPN finds
+    /// (Fast R-CNN). The RPN learns beside it.
+    JitteredObjects,
 }
 
 /// How the scores of several heads become one.
@@ -166,10 +183,14 @@ pub struct RcnnConfig {
     /// Later stages assign and sample anew, with the objects among the RoIs (mmdet); otherwise they keep all RoIs of
     /// the first (detectron2).
     pub resample: bool,
-    /// Regressions in a row when detecting. Beyond the number of heads the last one is used again (iterative box
-    /// regression).
+    /// Looks of the one head when boxes are refined iteratively.
     pub refinements: usize,
+    /// How the heads' scores become one; the classifiers of the integral loss are averaged whatever stands here.
     pub score_merge: ScoreMerge,
+    /// IoU from which a RoI is positive, for each classifier of the integral loss.
+    pub integral_thresholds: Vec<f32>,
+    /// Divide box codes by each stage's deviations; otherwise they are learnt as they are.
+    pub normalize_deltas: bool,
     /// Factor on the gradient from the heads to the pyramid (detectron2's Cascade: ⅓).
     pub pooled_gradient: f32,
     /// Width of the heads' two fully connected layers.
@@ -190,6 +211,11 @@ pub struct RcnnConfig {
     pub roi_positive_share: f32,
     /// Objects join the proposals when training.
     pub objects_as_rois: bool,
+    pub roi_source: RoiSource,
+    /// RoIs of an image that come from jittered objects.
+    pub jittered_rois: usize,
+    /// How far a jittered object moves and by how much its sides change, as a share of them.
+    pub jitter: f32,
     /// Where the smooth L1 of the RoIs turns from quadratic to linear; 0 is L1.
     pub roi_smooth_l1_beta: f32,
     /// Class names, background excluded.
@@ -200,9 +226,15 @@ pub struct RcnnConfig {
     /// None for a detector of boxes alone.
     pub mask: Option<MaskConfig>,
     pub preprocess: Preprocess,
-    /// One for Faster and Mask R-CNN, three for a cascade.
+    /// The stages of a cascade. Every other flow knows the first alone.
     pub stages: Vec<StageConfig>,
 }
+
+/// Most RoIs that are made from the objects of an image.
+const MAX_JITTERED: usize = 100_000;
+
+/// The first stage of every detector (torchvision's weights 10, 10, 5, 5).
+const FIRST: StageConfig = StageConfig { positive_iou: 0.5, std: BoxCoder::SSD.std, loss_weight: 1.0 };
 
 impl RcnnConfig {
     /// Columns of the classifier.
@@ -244,20 +276,47 @@ impl RcnnConfig {
         if self.class_agnostic { 0 } else { self.column(class) }
     }
 
-    /// The box code of a stage, with the limit on growth that all references share.
+    /// Heads of the network.
+    pub fn heads(&self) -> usize {
+        match self.flow {
+            Flow::Single | Flow::Iterative => 1,
+            Flow::Cascade => self.stages.len(),
+            Flow::Integral => self.integral_thresholds.len(),
+        }
+    }
+
+    /// Threshold, deviations and weight of the head `stage`.
+    pub fn stage(&self, stage: usize) -> StageConfig {
+        let first = self.stages.first().copied().unwrap_or(FIRST);
+        match self.flow {
+            Flow::Single | Flow::Iterative => first,
+            Flow::Cascade => self.stages.get(stage).copied().unwrap_or(first),
+            Flow::Integral => {
+                let positive_iou = self.integral_thresholds.get(stage).copied().unwrap_or(first.positive_iou);
+                StageConfig { positive_iou, ..first }
+            }
+        }
+    }
+
+    /// The box code of the head `stage`, with the limit on growth that all references share.
     pub fn coder(&self, stage: usize) -> BoxCoder {
-        let std = self.stages.get(stage).map_or(BoxCoder::SSD.std, |stage| stage.std);
+        let std = if self.normalize_deltas { self.stage(stage).std } else { BoxCoder::RETINA.std };
         BoxCoder { std, ..BoxCoder::RETINA }
     }
 
-    /// The head that makes regression `step`, both from 0.
-    pub fn head_of(&self, step: usize) -> usize {
-        step.min(self.stages.len().saturating_sub(1))
+    /// Looks at RoIs in a row when detecting.
+    pub fn steps(&self) -> usize {
+        if self.flow == Flow::Iterative { self.refinements } else { self.heads() }
     }
 
-    /// Whether there are several stages, whose numbers are then part of the names of parameters and losses.
+    /// The head that makes look `step`, both from 0.
+    pub fn head_of(&self, step: usize) -> usize {
+        step.min(self.heads().saturating_sub(1))
+    }
+
+    /// Whether there are several heads, whose numbers are then part of the names of parameters and losses.
     pub fn is_cascade(&self) -> bool {
-        self.stages.len() > 1
+        self.heads() > 1
     }
 
     /// Why these settings make no network.
@@ -284,8 +343,15 @@ impl RcnnConfig {
         if !(1..=levels).contains(&self.roi_levels) {
             candle_core::bail!("RoIs can read 1 to {levels} levels, not {}", self.roi_levels);
         }
-        if self.stages.is_empty() || self.refinements == 0 {
-            candle_core::bail!("at least one stage and one refinement are needed");
+        if self.stages.is_empty() || self.heads() == 0 || self.steps() == 0 {
+            candle_core::bail!("at least one stage, one head and one refinement are needed");
+        }
+        if !self.jitter.is_finite() || self.jitter < 0.0 || self.jittered_rois > MAX_JITTERED {
+            candle_core::bail!(
+                "jittered objects need a finite share and at most {MAX_JITTERED} RoIs, not {} and {}",
+                self.jitter,
+                self.jittered_rois
+            );
         }
         let sides = [self.pooled, self.head_width, self.classes.len(), self.mask.map_or(1, |mask| mask.mask_pooled)];
         if sides.contains(&0) || self.mask.is_some_and(|mask| mask.mask_width == 0) {
@@ -314,6 +380,10 @@ mod tests {
         assert!(faster.check().is_ok());
         assert!(RcnnConfig { stages: Vec::new(), ..faster.clone() }.check().is_err());
         assert!(RcnnConfig { roi_levels: 6, ..faster.clone() }.check().is_err());
+        assert!(RcnnConfig { flow: Flow::Iterative, refinements: 0, ..faster.clone() }.check().is_err());
+        let thresholdless = RcnnConfig { flow: Flow::Integral, integral_thresholds: Vec::new(), ..faster.clone() };
+        assert!(thresholdless.check().is_err());
+        assert!(RcnnConfig { jitter: f32::NAN, ..faster.clone() }.check().is_err());
         assert!(RcnnConfig { canonical_size: 0.0, ..faster.clone() }.check().is_err());
         let short = RpnConfig { strides: vec![4.0; 4], ..faster.rpn.clone() };
         assert!(RcnnConfig { rpn: short, ..faster }.check().is_err());
@@ -332,11 +402,22 @@ mod tests {
     }
 
     #[test]
-    fn later_stages_have_finer_codes_and_the_last_head_repeats() {
+    fn later_stages_have_finer_codes_and_each_baseline_is_one_field_away() {
         let cascade = RcnnConfig::cascade(&names(1));
         assert_eq!(cascade.coder(1).std, [0.05, 0.05, 0.1, 0.1]);
         assert_eq!(cascade.coder(0).max_log, BoxCoder::SSD.max_log);
         assert_eq!([0, 1, 2, 5].map(|step| cascade.head_of(step)), [0, 1, 2, 2]);
         assert!(cascade.is_cascade() && !RcnnConfig::faster(&names(1)).is_cascade());
+        let of = |flow: Flow| {
+            let config = RcnnConfig { flow, ..cascade.clone() };
+            let last = config.stage(config.heads() - 1);
+            (config.heads(), config.steps(), config.head_of(2), last.positive_iou, config.coder(1).std[0])
+        };
+        assert_eq!(of(Flow::Single), (1, 1, 0, 0.5, 0.1));
+        assert_eq!(of(Flow::Iterative), (1, 3, 0, 0.5, 0.1));
+        assert_eq!(of(Flow::Cascade), (3, 3, 2, 0.7, 0.05));
+        assert_eq!(of(Flow::Integral), (6, 6, 2, 0.75, 0.1));
+        let plain = RcnnConfig { normalize_deltas: false, ..cascade };
+        assert_eq!(plain.coder(2).std, [1.0; 4]);
     }
 }

@@ -5,13 +5,12 @@ use super::box_head::Answers;
 use super::cascade::proposal_record;
 use super::config::{Flow, ScoreMerge};
 use super::proposals::Proposals;
-use super::refine::{Reading, stage_record};
+use super::refine::{Look, Reading};
 use super::regions::{Pooled, Roi, pool};
 use crate::detect::suppress::{Candidates, Limits, suppress};
 use crate::geometry::{BBox, Detection};
 use crate::nn::Pass;
 use crate::ops::activation::softmax_last;
-use crate::trace::ProposalStage;
 use candle_core::{Result, Tensor};
 
 /// One head's look at its RoIs, those of all images in turn.
@@ -44,9 +43,8 @@ pub(super) fn steps(
     if rois.is_empty() {
         return Ok(steps);
     }
-    let count = if config.flow == Flow::Integral { network.heads.len() } else { config.refinements };
     let mut pooled: Option<Pooled> = None;
-    for step in 0..count {
+    for step in 0..config.steps() {
         let stage = config.head_of(step);
         let Some(head) = network.heads.get(stage) else {
             candle_core::bail!("there is no head {stage}");
@@ -67,7 +65,7 @@ pub(super) fn steps(
             scores.push(score);
         }
         let next: Vec<Roi> = rois.iter().zip(&refined).map(|(&(image, _), &bbox)| (image, bbox)).collect();
-        let looked_at = if config.flow == Flow::Cascade { std::mem::replace(&mut rois, next) } else { rois.clone() };
+        let looked_at = if config.flow == Flow::Integral { rois.clone() } else { std::mem::replace(&mut rois, next) };
         steps.push(Step { stage, rois: looked_at, answers, reading, refined, scores });
     }
     Ok(steps)
@@ -79,7 +77,8 @@ fn merged(network: &Rcnn, levels: &[Tensor], steps: &[Step], pass: &Pass) -> Res
     let Some(last) = steps.last() else {
         return Ok(Vec::new());
     };
-    match config.score_merge {
+    let merge = if config.flow == Flow::Integral { ScoreMerge::Probabilities } else { config.score_merge };
+    match merge {
         ScoreMerge::LastHead => Ok(last.reading.probabilities.clone()),
         ScoreMerge::Probabilities => Ok(mean(steps.iter().map(|step| step.reading.probabilities.as_slice()))),
         ScoreMerge::Logits => {
@@ -191,21 +190,24 @@ fn record(network: &Rcnn, proposals: &[Proposals], steps: &[Step], pass: &Pass) 
         start = rows.end;
         pass.trace(image, |t| {
             let objects: Vec<BBox> = t.objects.iter().map(|o| o.bbox).collect();
-            let mut stages: Vec<ProposalStage> = vec![proposal_record(network, of_image, &objects)];
+            let mut stages = std::mem::replace(&mut t.proposals, vec![proposal_record(network, of_image, &objects)]);
+            let mut heads = std::mem::take(&mut t.localisation);
             for (number, step) in steps.iter().enumerate() {
-                let (Some(boxes), Some(scores)) = (step.refined.get(rows.clone()), step.scores.get(rows.clone()))
+                let (Some(rois), Some(outputs), Some(scores)) =
+                    (step.rois.get(rows.clone()), step.refined.get(rows.clone()), step.scores.get(rows.clone()))
                 else {
                     continue;
                 };
-                let parent = (0..boxes.len() as u32).collect();
-                let place = (number, step.stage);
-                stages.push(stage_record(&network.rcnn, place, boxes, scores.to_vec(), &objects, parent));
+                let inputs: Vec<BBox> = rois.iter().map(|roi| roi.1).collect();
+                let parent = (0..outputs.len() as u32).collect();
+                let (place, scores) = ((number, step.stage), scores.to_vec());
+                Look { place, inputs: &inputs, outputs, scores, parent }.record(&network.rcnn, &objects, t);
             }
-            for left in &mut t.proposals {
-                left.name = format!("training {}", left.name);
+            for name in stages.iter_mut().map(|s| &mut s.name).chain(heads.iter_mut().map(|head| &mut head.stage)) {
+                *name = format!("training {name}");
             }
-            stages.append(&mut t.proposals);
-            t.proposals = stages;
+            t.proposals.append(&mut stages);
+            t.localisation.append(&mut heads);
         });
     }
 }

@@ -113,7 +113,7 @@ mod tests {
         for name in ["mask_head.0.0.weight", "mask_head.1.0.bias", "mask_predictor.conv5_mask.weight"] {
             assert!(params.get(&format!("roi_heads.{name}")).is_some(), "{name}");
         }
-        let features = Tensor::rand(0f32, 1.0, (2, 64, 14, 14), &Device::Cpu)?;
+        let features = Tensor::rand(0f32, 1.0, (2, 40, 14, 14), &Device::Cpu)?;
         let pooled = Pooled { features, rows: vec![1, 0] };
         let masks = head.forward(&pooled, &Pass::new(Mode::Infer))?;
         // background first: three channels for two classes

@@ -55,7 +55,7 @@ pub(super) fn loss(
     let count = positives.len();
     let chosen = select_rows(&logits, &order)?;
     let entropy = bce_with_logits(&chosen, &Tensor::from_vec(targets, (count, side * side), like.device())?)?;
-    let weight = config.stages.get(stage).map_or(1.0, |stage| stage.loss_weight);
+    let weight = config.stage(stage).loss_weight;
     let normalizer = (count * side * side) as f32;
     let values = read_when(pass.is_probed(), &entropy)?;
     let part = weighted_sum(&entropy, vec![weight / normalizer; count * side * side])?;
@@ -186,7 +186,7 @@ mod tests {
         let head = MaskHead::new(&params.root(), &config, &mask, None)?;
         let mut levels = Vec::new();
         for side in [16usize, 8, 4, 2] {
-            levels.push(Tensor::ones((1, 64, side, side), DType::F32, &Device::Cpu)?);
+            levels.push(Tensor::ones((1, 40, side, side), DType::F32, &Device::Cpu)?);
         }
         let objects = [vec![Object { mask: Some(left_half()), ..Object::default() }]];
         let run = |target: i32, pass: &Pass| {

@@ -9,6 +9,7 @@ mod box_loss;
 mod cascade;
 mod config;
 mod decode;
+mod given;
 mod mask_decode;
 mod mask_head;
 mod mask_loss;
@@ -25,15 +26,15 @@ mod sample;
 mod stage_outputs;
 
 pub use config::{
-    Background, Flow, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RpnConfig, ScoreMerge,
+    Background, Flow, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RoiSource, RpnConfig, ScoreMerge,
     StageConfig,
 };
+pub use given::GivenProposals;
 pub use names::native_name;
 pub use paste::{Patch, mask_in_picture};
 
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::imaging::preprocess::Preprocess;
 use crate::nn::backbone::resnet::ResNet;
 use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Params, Pass};
@@ -83,15 +84,15 @@ impl Rcnn {
         let neck = Fpn::new(&trunk.enter("fpn"), &config.backbone.channels(), &config.neck)?;
         let rpn = RpnHead::new(&root.enter("rpn").enter("head"), config.neck.channels, &config.rpn)?;
         let scope = root.enter("roi_heads");
-        let mut heads = Vec::with_capacity(config.stages.len());
-        for stage in 0..config.stages.len() {
+        let mut heads = Vec::with_capacity(config.heads());
+        for stage in 0..config.heads() {
             let number = config.is_cascade().then_some(stage);
             heads.push(BoxHead::new(&scope, config, number, regresses(config, stage))?);
         }
         let mut masks = Vec::new();
         if let Some(mask) = &config.mask {
             if mask.mask_per_stage && config.is_cascade() {
-                for stage in 0..config.stages.len() {
+                for stage in 0..config.heads() {
                     masks.push(MaskHead::new(&scope, config, mask, Some(stage))?);
                 }
             } else {
@@ -151,11 +152,16 @@ impl Rcnn {
 
     /// Proposals and what the box heads say about them.
     fn look(&self, outputs: &Outputs, pass: &Pass) -> Result<Found> {
-        let (logits, deltas) = rpn::answers(outputs)?;
         let sizes = self.sizes(outputs)?;
-        let anchors = rpn::anchors(&self.rcnn.rpn, outputs);
-        let limits = Limits::detecting(&self.rcnn.rpn);
-        let proposals = self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?;
+        let proposals = match given::given(outputs, &sizes)? {
+            Some(given) => given,
+            None => {
+                let (logits, deltas) = rpn::answers(outputs)?;
+                let anchors = rpn::anchors(&self.rcnn.rpn, outputs);
+                let limits = Limits::detecting(&self.rcnn.rpn);
+                self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?
+            }
+        };
         let levels = self.levels(outputs)?;
         let steps = decode::steps(self, &levels, &proposals, &sizes, pass)?;
         Ok(Found { levels, sizes, proposals, steps })
@@ -183,14 +189,6 @@ impl Detector for Rcnn {
 
     fn params(&self) -> &Params {
         &self.params
-    }
-
-    fn preprocess(&self) -> &Preprocess {
-        &self.rcnn.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.rcnn.classes
     }
 
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
@@ -226,11 +224,28 @@ impl Detector for Rcnn {
         let (logits, deltas) = rpn::answers(outputs)?;
         let sizes = self.sizes(outputs)?;
         let config = &self.rcnn.rpn;
-        let anchors = rpn::anchors(config, outputs);
         let mut rng = self.generator(&logits, objects)?;
-        let mut parts = rpn_loss::losses(config, &anchors, (&logits, &deltas), objects, &sizes, &mut rng, pass)?;
-        let limits = Limits::training(config);
-        let proposals = self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?;
+        let (mut parts, proposals) = match given::given(outputs, &sizes)? {
+            Some(given) => (Vec::new(), given),
+            None => {
+                let anchors = rpn::anchors(config, outputs);
+                let parts = rpn_loss::losses(config, &anchors, (&logits, &deltas), objects, &sizes, &mut rng, pass)?;
+                let proposals = match self.rcnn.roi_source {
+                    RoiSource::Rpn => {
+                        let limits = Limits::training(config);
+                        self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?
+                    }
+                    RoiSource::JitteredObjects => {
+                        let rule = (self.rcnn.jittered_rois, self.rcnn.jitter);
+                        let of_image = |(objects, &size): (&Vec<Object>, &(f32, f32))| {
+                            given::jittered(objects, rule, size, &mut rng)
+                        };
+                        objects.iter().zip(&sizes).map(of_image).collect()
+                    }
+                };
+                (parts, proposals)
+            }
+        };
         let levels = self.levels(outputs)?;
         parts.extend(cascade::losses(self, &levels, &proposals, objects, &sizes, &mut rng, pass)?);
         Ok(Losses { parts })
@@ -247,7 +262,7 @@ impl Detector for Rcnn {
     }
 
     fn layouts(&self) -> &'static [&'static str] {
-        &["torchvision"]
+        &["torchvision", "mmdet", "detectron2"]
     }
 }
 
@@ -293,7 +308,8 @@ mod tests {
             tiny(RcnnConfig { mask: mask.mask, class_agnostic: false, resample: false, ..cascade.clone() }),
             tiny(RcnnConfig { flow: Flow::Integral, score_merge: ScoreMerge::Probabilities, ..cascade.clone() }),
             tiny(RcnnConfig { score_merge: ScoreMerge::LastRois, pooled_gradient: 0.5, ..cascade }),
-            tiny(RcnnConfig { refinements: 3, pooling: Pooling::Max, ..faster }),
+            tiny(RcnnConfig { flow: Flow::Iterative, pooling: Pooling::Max, ..faster.clone() }),
+            tiny(RcnnConfig { normalize_deltas: false, roi_source: RoiSource::JitteredObjects, ..faster }),
         ]
     }
 
@@ -325,12 +341,12 @@ mod tests {
         let outputs = network.forward(&pictures(2)?, &pass)?;
         assert_eq!(outputs.get("fpn.0")?.dims(), [2, 8, 16, 24]);
         assert_eq!(outputs.get("fpn.pool")?.dims(), [2, 8, 1, 2]);
-        assert_eq!(outputs.get("rpn_head.logits1")?.dims(), [2, 3, 8, 12]);
-        assert_eq!(outputs.get("rpn_head.deltas4")?.dims(), [2, 12, 1, 2]);
+        assert_eq!(outputs.get("rpn_head.logits1")?.dims(), [2, 6, 8, 12]);
+        assert_eq!(outputs.get("rpn_head.deltas4")?.dims(), [2, 24, 1, 2]);
         assert_eq!(network.sizes(&outputs)?, [(64.0, 96.0); 2]);
-        // 3 · (384 + 96 + 24 + 6 + 2)
+        // 6 · (384 + 96 + 24 + 6 + 2)
         let traces = pass.into_traces();
-        assert_eq!((traces[1].anchors.boxes.len(), traces[1].anchors.levels.len()), (1536, 5));
+        assert_eq!((traces[1].anchors.boxes.len(), traces[1].anchors.levels.len()), (3072, 5));
         assert!(traces[0].maps.iter().any(|map| map.name == "fpn.pool" && map.level == 4));
         for name in
             ["backbone.body.layer1.0.conv1.weight", "backbone.fpn.inner_blocks.3.0.bias", "rpn.head.conv.0.0.weight"]
@@ -380,7 +396,9 @@ mod tests {
             ["loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"]
         );
         let cascade = parts(RcnnConfig { flow: Flow::Integral, ..RcnnConfig::cascade_nano(&names()) })?;
-        assert_eq!(cascade[2..], ["s0.loss_classifier", "s0.loss_box_reg", "s1.loss_classifier", "s2.loss_classifier"]);
+        // six classifiers, of which the first one regresses
+        assert_eq!(cascade[2..5], ["s0.loss_classifier", "s0.loss_box_reg", "s1.loss_classifier"]);
+        assert_eq!((cascade.len(), cascade[8].as_str()), (9, "s5.loss_classifier"));
         Ok(())
     }
 

@@ -33,12 +33,12 @@ pub(super) struct Proposals {
     pub(super) boxes: Vec<BBox>,
     /// Probability of an object.
     pub(super) scores: Vec<f32>,
-    /// The anchor that each came from.
+    /// The anchor that each came from; [`NO_PARENT`](super::refine::NO_PARENT) for one from outside.
     pub(super) anchors: Vec<u32>,
 }
 
 impl Proposals {
-    fn push(&mut self, bbox: BBox, score: f32, anchor: u32) {
+    pub(super) fn push(&mut self, bbox: BBox, score: f32, anchor: u32) {
         self.boxes.push(bbox);
         self.scores.push(score);
         self.anchors.push(anchor);

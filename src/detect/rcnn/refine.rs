@@ -5,7 +5,7 @@ use super::config::RcnnConfig;
 use crate::geometry::BBox;
 use crate::geometry::iou::pairwise_iou;
 use crate::ops::activation::softmax_last;
-use crate::trace::ProposalStage;
+use crate::trace::{Localisation, ProposalStage, Trace};
 use candle_core::Result;
 
 /// The index of the stage before for a RoI that was no proposal but an object.
@@ -78,22 +78,34 @@ pub(super) fn best_overlaps(boxes: &[BBox], objects: &[BBox]) -> Vec<f32> {
     table.chunks_exact(objects.len()).map(|row| row.iter().copied().fold(0.0, f32::max)).collect()
 }
 
-/// The record of the boxes after regression `step` by the head `stage`, both from 0.
-pub(super) fn stage_record(
-    config: &RcnnConfig,
-    (step, stage): (usize, usize),
-    boxes: &[BBox],
-    scores: Vec<f32>,
-    objects: &[BBox],
-    parent: Vec<u32>,
-) -> ProposalStage {
-    ProposalStage {
-        name: format!("stage {}", step + 1),
-        boxes: boxes.to_vec(),
-        scores,
-        iou: best_overlaps(boxes, objects),
-        threshold: config.stages.get(stage).map(|stage| stage.positive_iou),
-        parent,
+/// The boxes that one look at RoIs leads to.
+pub(super) struct Look<'a> {
+    /// Number of the look and of the head that makes it, both from 0.
+    pub(super) place: (usize, usize),
+    pub(super) inputs: &'a [BBox],
+    pub(super) outputs: &'a [BBox],
+    /// Probability of the likeliest class.
+    pub(super) scores: Vec<f32>,
+    /// Index of each RoI in the stage before.
+    pub(super) parent: Vec<u32>,
+}
+
+impl Look<'_> {
+    /// Adds the look to the stages of a trace, and beside `objects` what the head did to each box.
+    pub(super) fn record(self, config: &RcnnConfig, objects: &[BBox], trace: &mut Trace) {
+        let (step, stage) = self.place;
+        let threshold = config.stage(stage).positive_iou;
+        let name = format!("stage {}", step + 1);
+        let rule = (threshold, config.coder(stage).std);
+        trace.localisation.extend(Localisation::new(&name, rule, self.inputs, self.outputs, objects));
+        trace.proposals.push(ProposalStage {
+            name,
+            boxes: self.outputs.to_vec(),
+            scores: self.scores,
+            iou: best_overlaps(self.outputs, objects),
+            threshold: Some(threshold),
+            parent: self.parent,
+        });
     }
 }
 

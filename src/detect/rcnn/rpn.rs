@@ -117,8 +117,8 @@ mod tests {
         }
         let map = |h: usize, w: usize| Tensor::ones((2, 8, h, w), DType::F32, &Device::Cpu);
         let answers = head.forward(&[map(5, 7)?, map(1, 1)?], &Pass::new(Mode::Infer))?;
-        assert_eq!((answers[0].0.dims(), answers[0].1.dims()), (&[2, 3, 5, 7][..], &[2, 12, 5, 7][..]));
-        assert_eq!(answers[1].0.dims(), [2, 3, 1, 1]);
+        assert_eq!((answers[0].0.dims(), answers[0].1.dims()), (&[2, 6, 5, 7][..], &[2, 24, 5, 7][..]));
+        assert_eq!(answers[1].0.dims(), [2, 6, 1, 1]);
         Ok(())
     }
 
@@ -143,11 +143,12 @@ mod tests {
         let maps = vec![(48, 64), (24, 32), (12, 16), (6, 8), (3, 4)];
         let outputs = Outputs { tensors: Vec::new(), maps, input: (192, 256) };
         let found = anchors(&config, &outputs);
-        // 3 · (3072 + 768 + 192 + 48 + 12)
-        assert_eq!(found.boxes.len(), 12_276);
+        // 6 · (3072 + 768 + 192 + 48 + 12)
+        assert_eq!(found.boxes.len(), 24_552);
         assert_eq!(found.levels.iter().map(|l| l.stride as usize).collect::<Vec<_>>(), [4, 8, 16, 32, 64]);
-        assert_eq!((found.levels[4].start, found.levels[4].len), (12_240, 36));
-        assert_eq!(found.boxes[1].width(), 12.0);
+        assert_eq!((found.levels[4].start, found.levels[4].len), (24_480, 72));
+        // the third is the smaller square
+        assert_eq!(found.boxes[2].width(), 10.0);
         // 200 rows over 13 cells: 15 by division, 64 by the table
         let odd = Outputs {
             tensors: Vec::new(),

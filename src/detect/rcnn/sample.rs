@@ -54,7 +54,7 @@ pub(super) fn sample(
     if drawn && config.objects_as_rois {
         boxes.extend(own.iter().filter(|bbox| bbox.is_proper()));
     }
-    let threshold = config.stages.get(stage).map_or(0.5, |stage| stage.positive_iou);
+    let threshold = config.stage(stage).positive_iou;
     let matches = match_anchors(&boxes, &own, threshold, threshold, Force::None);
     let (most, share) = if drawn { (config.roi_samples, config.roi_positive_share) } else { (usize::MAX, 1.0) };
     let (positives, negatives) = sample_balanced(&matches.target, most, share, rng);

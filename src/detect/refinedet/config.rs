@@ -1,9 +1,10 @@
-//! RefineDet's settings: the published 320 and 512 networks and a narrow one for two CPU cores.
+//! RefineDet's settings: the published 320 and 512 networks on VGG-16 and ResNet-101 and a narrow one for two CPU cores.
 
 use crate::detect::Arch;
 use crate::detect::multiscale::{Extent, Keep, MultiScale};
 use crate::geometry::priors::{PriorClip, PriorSpec};
 use crate::imaging::preprocess::{ChannelOrder, Fit, Preprocess};
+use crate::nn::backbone::resnet::{Depth, Norm, ResNetConfig, StrideStyle};
 use crate::nn::backbone::vgg::Widths;
 use serde::{Deserialize, Serialize};
 
@@ -31,10 +32,13 @@ pub struct Extra {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefinedetConfig {
     pub arch: Arch,
-    /// Height and width of the input, pixels: multiples of 64.
+    /// Height and width of the input, pixels: multiples of 64, or of 32 for a dense network.
     pub input: (usize, usize),
     /// Batch norm after every convolution but the heads' (the published networks have none).
     pub batch_norm: bool,
+    /// No pool before conv4: VGG's maps at half their strides, for small pictures of small objects.
+    #[serde(default)]
+    pub dense: bool,
     /// Channels of the transfer connection blocks, and so of the second stage's maps.
     pub connection: usize,
     /// IoU from which a prior, or a refined anchor, is positive; below it is background.
@@ -61,12 +65,11 @@ pub struct RefinedetConfig {
     pub classes: Vec<String>,
     pub extra: Extra,
     pub widths: Widths,
+    /// A ResNet in place of VGG-16, whose widths and extra layer then mean nothing.
+    pub resnet: Option<ResNetConfig>,
     pub priors: PriorSpec,
     pub preprocess: Preprocess,
 }
-
-/// Pixels of the input for each cell of the coarsest map.
-pub(super) const COARSEST_STRIDE: usize = 64;
 
 impl RefinedetConfig {
     /// RefineDet320 after the paper and its Caffe code: 6375 anchors.
@@ -75,6 +78,7 @@ impl RefinedetConfig {
             arch: Arch::Refinedet320,
             input: (320, 320),
             batch_norm: false,
+            dense: false,
             connection: 256,
             positive_threshold: 0.5,
             negative_ratio: 3.0,
@@ -90,6 +94,7 @@ impl RefinedetConfig {
             classes: classes.to_vec(),
             extra: Extra { reduce: 256, output: 512 },
             widths: Widths::VGG16,
+            resnet: None,
             priors: Self::prior_spec(320, &[32.0, 64.0, 128.0, 256.0]),
             preprocess: Self::stretch(320),
         }
@@ -106,16 +111,48 @@ impl RefinedetConfig {
         }
     }
 
-    /// The same topology, narrow and with batch norm, at 256 px: trains in minutes on two CPU cores.
+    /// RefineDet320 with ResNet-101, as in the Caffe code: C3 to C5 and one more block instead of VGG's maps, no L2
+    /// norm, batch norm in the connection blocks, and a block before each head.
+    pub fn refinedet320_r101(classes: &[String]) -> Self {
+        Self { arch: Arch::Refinedet320R101, ..Self::refinedet320(classes).residual() }
+    }
+
+    /// RefineDet512 with ResNet-101.
+    pub fn refinedet512_r101(classes: &[String]) -> Self {
+        Self { arch: Arch::Refinedet512R101, ..Self::refinedet512(classes).residual() }
+    }
+
+    /// The same on ResNet-101, whose original weights expect BGR.
+    fn residual(self) -> Self {
+        let resnet = ResNetConfig {
+            depth: Depth::R101,
+            width: 64,
+            style: StrideStyle::Caffe,
+            norm: Norm::Trained,
+            epsilon: 1e-5,
+            frozen_stages: 0,
+        };
+        let preprocess =
+            Preprocess { order: ChannelOrder::Bgr, mean: [104.0, 117.0, 123.0], ..self.preprocess.clone() };
+        Self { batch_norm: true, resnet: Some(resnet), preprocess, ..self }
+    }
+
+    /// The same topology, narrow and with batch norm, at 256 px: trains in minutes on two CPU cores. Objects are small
+    /// there, so the finest map has stride 4; the fourth prior of a cell is a larger square.
     pub fn nano(classes: &[String]) -> Self {
         Self {
             arch: Arch::RefinedetNano,
             input: (256, 256),
             batch_norm: true,
-            connection: 48,
-            extra: Extra { reduce: 48, output: 96 },
-            widths: Widths { stages: [8, 16, 40, 64, 96], fc: 128 },
-            priors: Self::prior_spec(256, &[16.0, 36.0, 76.0, 160.0]),
+            dense: true,
+            connection: 32,
+            extra: Extra { reduce: 32, output: 64 },
+            widths: Widths { stages: [8, 16, 24, 32, 64], fc: 112 },
+            priors: PriorSpec {
+                steps: vec![4.0, 8.0, 16.0, 32.0],
+                max_sizes: vec![24.0, 50.0, 112.0, 250.0],
+                ..Self::prior_spec(256, &[11.0, 24.0, 50.0, 112.0])
+            },
             preprocess: Self::stretch(256),
             ..Self::refinedet320(classes)
         }
@@ -133,12 +170,12 @@ impl RefinedetConfig {
     }
 
     /// The tests of the reference's multi-scale evaluation (its "+" results) for this input size; `coco` adds the ones
-    /// that it runs on COCO only. Inputs are rounded to the multiples of 64 that the network takes.
+    /// that it runs on COCO only. Inputs are rounded to the multiples of 64 (or 32) that the network takes.
     pub fn multi_scales(&self, coco: bool) -> Vec<MultiScale> {
-        let base = self.input.1 as f32;
+        let (base, stride) = (self.input.1 as f32, self.coarsest_stride());
         let side = |factor: f32| {
-            let cells = (factor * base / COARSEST_STRIDE as f32).round() as usize;
-            cells.max(1) * COARSEST_STRIDE
+            let cells = (factor * base / stride as f32).round() as usize;
+            cells.max(1) * stride
         };
         let square = |factor: f32, keep: Keep| MultiScale::square(side(factor), keep);
         let oblong = |ratio: f32| MultiScale {
@@ -200,6 +237,11 @@ impl RefinedetConfig {
         }
     }
 
+    /// Pixels of the input for each cell of the coarsest map.
+    pub fn coarsest_stride(&self) -> usize {
+        if self.dense { 32 } else { 64 }
+    }
+
     /// Classes of the second stage: background first.
     pub fn logits(&self) -> usize {
         self.classes.len() + 1
@@ -215,13 +257,14 @@ mod tests {
     fn anchor_counts_are_the_papers() {
         let classes = ["a".to_string()];
         let count = |config: RefinedetConfig| {
-            let maps: Vec<(usize, usize)> = [8, 16, 32, 64].map(|s| (config.input.0 / s, config.input.1 / s)).to_vec();
+            let steps = config.priors.steps.iter().map(|&step| step as usize);
+            let maps: Vec<(usize, usize)> = steps.map(|s| (config.input.0 / s, config.input.1 / s)).collect();
             ssd_priors(&config.priors, &maps).len()
         };
         assert_eq!(count(RefinedetConfig::refinedet320(&classes)), 6375);
         assert_eq!(count(RefinedetConfig::refinedet512(&classes)), 16320);
-        // 3 · (32² + 16² + 8² + 4²)
-        assert_eq!(count(RefinedetConfig::nano(&classes)), 4080);
+        // 4 · (64² + 32² + 16² + 8²)
+        assert_eq!(count(RefinedetConfig::nano(&classes)), 21_760);
     }
 
     #[test]
@@ -249,7 +292,8 @@ mod tests {
                     Extent::Square(side) => (side, side),
                     Extent::Oblong { long, short } => (long, short),
                 };
-                assert!(short > 0 && long.is_multiple_of(64) && short.is_multiple_of(64), "{scale:?}");
+                let stride = config.coarsest_stride();
+                assert!(short > 0 && long.is_multiple_of(stride) && short.is_multiple_of(stride), "{scale:?}");
             }
         }
         // 320 · (1, 0.6, 0.6, 1.2, 1.4, 1.6, 1.8, 2.2): all whole multiples of 64 already

@@ -2,32 +2,58 @@
 //! added (Zhang et al., "Single-Shot Refinement Neural Network for Object Detection", CVPR 2018, §3.1).
 
 use crate::nn::backbone::vgg::Layer;
+use crate::nn::neck::map_norm::MapNorm;
 use crate::nn::{Conv, ConvNorm, Init, Mode, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::ConvSpec;
 use crate::ops::transposed::conv_transpose2d;
 use candle_core::{Result, Tensor, Var};
 
-/// Transposed convolution 2×2 at stride 2: twice the height and width. Keys: `weight` `[in, out, 2, 2]`, `bias`.
+/// What of a block has batch norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Norms {
+    None,
+    /// The convolutions.
+    Convolutions,
+    /// The convolutions and the transposed one (the residual network's).
+    All,
+}
+
+/// Transposed convolution 2×2 at stride 2: twice the height and width. Keys: `weight` `[in, out, 2, 2]`, and `bias` or
+/// `norm.*`.
 #[derive(Debug)]
 struct Deconv {
     weight: Var,
-    bias: Var,
+    shift: Shift,
+}
+
+/// What follows the products of a transposed convolution.
+#[derive(Debug)]
+enum Shift {
+    Bias(Var),
+    Norm(MapNorm),
 }
 
 const SIDE: usize = 2;
 
 impl Deconv {
-    fn new(scope: &Scope, channels: usize) -> Result<Self> {
+    fn new(scope: &Scope, channels: usize, norm: bool) -> Result<Self> {
         let shape = [channels, channels, SIDE, SIDE];
         let weight = scope.param("weight", &shape, Init::XavierUniform, Role::Weight)?;
-        let bias = scope.param("bias", &[channels], Init::Constant(0.0), Role::Bias)?;
-        Ok(Self { weight, bias })
+        let shift = if norm {
+            Shift::Norm(MapNorm::new(&scope.enter("norm"), channels)?)
+        } else {
+            Shift::Bias(scope.param("bias", &[channels], Init::Constant(0.0), Role::Bias)?)
+        };
+        Ok(Self { weight, shift })
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (weight, bias) = (follow(&self.weight, pass), follow(&self.bias, pass));
-        let y = conv_transpose2d(x, &weight, Some(&bias), SIDE, 0, 0, 1)?;
+        let weight = follow(&self.weight, pass);
+        let y = match &self.shift {
+            Shift::Bias(bias) => conv_transpose2d(x, &weight, Some(&follow(bias, pass)), SIDE, 0, 0, 1)?,
+            Shift::Norm(norm) => norm.forward(&conv_transpose2d(x, &weight, None, SIDE, 0, 0, 1)?, pass)?,
+        };
         // the patches do not overlap: each output is one product per input channel
         pass.count_flops(2.0 * y.elem_count() as f64 * x.dim(1)? as f64);
         Ok(y)
@@ -59,12 +85,14 @@ impl Connection {
         level: usize,
         (input, output): (usize, usize),
         top: bool,
-        norm: bool,
+        norms: Norms,
     ) -> Result<Self> {
+        let norm = norms != Norms::None;
         let spec = ConvSpec::new().padding(1);
         let first = root.enter("tcb0").enter(3 * level);
         let second = root.enter("tcb0").enter(3 * level + 2);
-        let upsample = if top { None } else { Some(Deconv::new(&root.enter("tcb1").enter(level), output)?) };
+        let doubling = root.enter("tcb1").enter(level);
+        let upsample = if top { None } else { Some(Deconv::new(&doubling, output, norms == Norms::All)?) };
         let last = root.enter("tcb2").enter(3 * level + 1);
         let shape = (output, output, 3);
         let lateral = if norm {
@@ -103,8 +131,8 @@ mod tests {
     fn the_level_above_is_doubled_and_added() -> Result<()> {
         let params = Params::new(&Device::Cpu, 2);
         let root = params.root();
-        let top = Connection::new(&root, 1, (3, 4), true, false)?;
-        let below = Connection::new(&root, 0, (2, 4), false, false)?;
+        let top = Connection::new(&root, 1, (3, 4), true, Norms::None)?;
+        let below = Connection::new(&root, 0, (2, 4), false, Norms::None)?;
         let ones = |shape: (usize, usize, usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu);
         let pass = Pass::new(Mode::Infer);
         let coarse = top.forward(&ones((2, 3, 2, 3))?, None, &pass)?;
@@ -123,7 +151,7 @@ mod tests {
     #[test]
     fn a_pass_that_infers_keeps_no_graph_to_the_deconvolution() -> Result<()> {
         let params = Params::new(&Device::Cpu, 2);
-        let deconv = Deconv::new(&params.root(), 1)?;
+        let deconv = Deconv::new(&params.root(), 1, false)?;
         params.set("weight", &[1.0, 2.0, 3.0, 4.0])?;
         params.set("bias", &[0.5])?;
         let x = Tensor::from_slice(&[1.0_f32, 10.0], (1, 1, 1, 2), &Device::Cpu)?;

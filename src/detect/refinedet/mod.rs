@@ -1,6 +1,6 @@
 //! RefineDet: Single-Shot Refinement Neural Network for Object Detection.
 //!
-//! Zhang et al. (CVPR 2018), <https://arxiv.org/abs/1711.06897>. Anchor refinement module (ARM) on four VGG-16 sources →
+//! Zhang et al. (CVPR 2018), <https://arxiv.org/abs/1711.06897>. Anchor refinement module (ARM) on four sources →
 //! transfer connection blocks → object detection module (ODM) on the refined anchors. Names follow
 //! luuuyi/RefineDet.PyTorch, so its checkpoints load as they are; rules follow the paper and its Caffe code where the
 //! two differ, with the other as a setting. Background is class 0 of both heads.
@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod decode;
 mod loss;
+mod trunk;
 
 pub use config::{Extra, ObjectnessFilter, RefinedetConfig};
 
@@ -17,17 +18,12 @@ use super::multibox::{MultiboxHead, anchors, normalised_priors};
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::priors::{PriorSpec, ssd_priors};
 use crate::geometry::{BBox, Detection, Object};
-use crate::imaging::preprocess::Preprocess;
-use crate::nn::backbone::vgg::Layer;
-use crate::nn::backbone::vgg_reduced::{Tail, VggReduced};
-use crate::nn::{Init, Params, Pass, Role, Scope};
-use crate::ops::conv::ConvSpec;
-use crate::ops::norm::{L2Eps, l2_norm};
-use candle_core::{Device, Result, Tensor, Var};
-use config::COARSEST_STRIDE;
-use connection::{Connection, follow};
+use crate::nn::{Init, Params, Pass, Scope};
+use candle_core::{Device, Result, Tensor};
+use connection::{Connection, Norms};
+use trunk::{Adapters, Trunk};
 
-/// conv4_3, conv5_3, fc7 and the extra layer.
+/// Maps of the trunk.
 const SOURCES: usize = 4;
 
 /// The network and its settings.
@@ -36,70 +32,54 @@ pub struct Refinedet {
     config: Config,
     refinedet: RefinedetConfig,
     params: Params,
-    backbone: VggReduced,
-    /// γ of the L2 norms on conv4_3 and conv5_3, starting at 10 and 8.
-    scales: [Var; 2],
-    extras: (Layer, Layer),
+    trunk: Trunk,
+    arm_adapters: Adapters,
     arm: MultiboxHead,
     /// Finest level first.
     connections: Vec<Connection>,
+    odm_adapters: Adapters,
     odm: MultiboxHead,
 }
 
 impl Refinedet {
     /// # Errors
-    /// Settings whose lists do not describe four levels, an input that is no multiple of 64, or a device that cannot
-    /// hold the network.
+    /// Settings whose lists do not describe four levels, an input that is no multiple of the coarsest stride, or a
+    /// device that cannot hold the network.
     pub fn new(config: &RefinedetConfig, device: &Device, seed: u64) -> Result<Self> {
         let levels = config.priors.levels();
         if levels != SOURCES {
             candle_core::bail!("RefineDet has {SOURCES} sources, but the priors describe {levels} levels");
         }
-        check_input(config.input)?;
+        check_input(config.input, config.coarsest_stride())?;
+        if config.dense && config.resnet.is_some() {
+            candle_core::bail!("a dense RefineDet stands on VGG-16, not on a ResNet");
+        }
         let params = Params::new(device, seed);
         let root = params.root();
-        let norm = config.batch_norm;
-        let backbone = VggReduced::new(&root.enter("vgg"), config.widths, Tail::Stride32, norm)?;
-        let gamma = |name: &str, channels: usize, start: f32| -> Result<Var> {
-            root.enter(name).param("weight", &[channels], Init::Constant(start), Role::Norm)
+        let trunk = Trunk::new(&root, config)?;
+        let channels = Trunk::channels(config);
+        let arm_adapters = Adapters::new(&root, "arm_inter", channels, config)?;
+        let arm = head(&root, config, ("arm_loc", "arm_conf"), Adapters::channels(channels, config), 2)?;
+        let norms = match (config.batch_norm, &config.resnet) {
+            (false, _) => Norms::None,
+            (true, None) => Norms::Convolutions,
+            (true, Some(_)) => Norms::All,
         };
-        let channels = [config.widths.stages[3], config.widths.stages[4], config.widths.fc, config.extra.output];
-        let scales = [gamma("conv4_3_L2Norm", channels[0], 10.0)?, gamma("conv5_3_L2Norm", channels[1], 8.0)?];
-        let extra = |name: usize, shape: (usize, usize, usize), spec: ConvSpec| -> Result<Layer> {
-            Layer::new(&root.enter("extras").enter(name), shape, spec, norm, Init::XavierUniform)
-        };
-        let (reduce, output) = (config.extra.reduce, config.extra.output);
-        let extras = (
-            extra(0, (config.widths.fc, reduce, 1), ConvSpec::new())?,
-            extra(1, (reduce, output, 3), ConvSpec::new().stride(2).padding(1))?,
-        );
-        let arm = head(&root, config, ("arm_loc", "arm_conf"), channels, 2)?;
         let mut connections = Vec::with_capacity(SOURCES);
         for (level, &input) in channels.iter().enumerate() {
             let top = level + 1 == SOURCES;
-            connections.push(Connection::new(&root, level, (input, config.connection), top, norm)?);
+            connections.push(Connection::new(&root, level, (input, config.connection), top, norms)?);
         }
-        let odm = head(&root, config, ("odm_loc", "odm_conf"), [config.connection; SOURCES], config.logits())?;
+        let connected = [config.connection; SOURCES];
+        let odm_adapters = Adapters::new(&root, "odm_inter", connected, config)?;
+        let outputs = Adapters::channels(connected, config);
+        let odm = head(&root, config, ("odm_loc", "odm_conf"), outputs, config.logits())?;
         let tagged = Config::Refinedet(config.clone());
         let refinedet = config.clone();
-        Ok(Self { config: tagged, refinedet, params, backbone, scales, extras, arm, connections, odm })
+        Ok(Self { config: tagged, refinedet, params, trunk, arm_adapters, arm, connections, odm_adapters, odm })
     }
 
-    /// The maps that the ARM reads, finest first.
-    fn sources(&self, images: &Tensor, pass: &Pass) -> Result<Vec<Tensor>> {
-        let taps = self.backbone.forward(images, pass)?;
-        let [first, second] = &self.scales;
-        let (reduce, expand) = &self.extras;
-        let coarsest = expand.forward(&reduce.forward(&taps.fc7, pass)?, pass)?;
-        Ok(vec![
-            l2_norm(&taps.conv4_3, &follow(first, pass), L2Eps::Add(1e-10))?,
-            l2_norm(&taps.conv5_3, &follow(second, pass), L2Eps::Add(1e-10))?,
-            taps.fc7,
-            coarsest,
-        ])
-    }
-
-    /// The maps that the ODM reads, finest first; made from the coarsest down.
+    /// The maps of the second stage, finest first; made from the coarsest down.
     fn connected(&self, sources: &[Tensor], pass: &Pass) -> Result<Vec<Tensor>> {
         let mut maps: Vec<Tensor> = Vec::with_capacity(sources.len());
         for (connection, source) in self.connections.iter().zip(sources).rev() {
@@ -131,12 +111,10 @@ fn head(
 }
 
 /// Every map but the coarsest has to be exactly twice the next one.
-fn check_input((height, width): (usize, usize)) -> Result<()> {
-    let fits = |side: usize| side > 0 && side.is_multiple_of(COARSEST_STRIDE);
+fn check_input((height, width): (usize, usize), stride: usize) -> Result<()> {
+    let fits = |side: usize| side > 0 && side.is_multiple_of(stride);
     if !fits(height) || !fits(width) {
-        candle_core::bail!(
-            "RefineDet takes inputs whose sides are multiples of {COARSEST_STRIDE} pixels, not {width}×{height}"
-        );
+        candle_core::bail!("RefineDet takes inputs whose sides are multiples of {stride} pixels, not {width}×{height}");
     }
     Ok(())
 }
@@ -150,21 +128,15 @@ impl Detector for Refinedet {
         &self.params
     }
 
-    fn preprocess(&self) -> &Preprocess {
-        &self.refinedet.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.refinedet.classes
-    }
-
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
         let (count, _, height, width) = images.dims4()?;
-        check_input((height, width))?;
-        let sources = pass.stage("backbone", || self.sources(images, pass))?;
-        let (arm_boxes, arm_logits) = pass.stage("head", || self.arm.forward(&sources, pass))?;
+        check_input((height, width), self.refinedet.coarsest_stride())?;
+        let sources = pass.stage("backbone", || self.trunk.forward(images, pass))?;
+        let (arm_boxes, arm_logits) =
+            pass.stage("head", || self.arm.forward(&self.arm_adapters.forward(&sources, pass)?, pass))?;
         let connected = pass.stage("neck", || self.connected(&sources, pass))?;
-        let (odm_boxes, odm_logits) = pass.stage("head", || self.odm.forward(&connected, pass))?;
+        let (odm_boxes, odm_logits) =
+            pass.stage("head", || self.odm.forward(&self.odm_adapters.forward(&connected, pass)?, pass))?;
         let mut tensors = Vec::new();
         let mut maps = Vec::new();
         for (level, (source, map)) in sources.into_iter().zip(connected).enumerate() {
@@ -210,6 +182,7 @@ mod tests {
     use super::*;
     use crate::detect::names::names_for;
     use crate::nn::Mode;
+    use crate::nn::backbone::resnet::{Depth, ResNetConfig};
     use crate::nn::backbone::vgg::Widths;
     use crate::trace::Rule;
 
@@ -219,7 +192,9 @@ mod tests {
             batch_norm: norm,
             connection: 4,
             extra: Extra { reduce: 4, output: 6 },
+            dense: false,
             widths: Widths { stages: [3, 4, 4, 5, 6], fc: 7 },
+            priors: PriorSpec { min_sizes: vec![16.0, 36.0, 76.0, 160.0], ..RefinedetConfig::refinedet320(&[]).priors },
             ..RefinedetConfig::nano(&["a".to_string(), "b".to_string()])
         }
     }
@@ -312,6 +287,53 @@ mod tests {
         }
         let outputs = detector.forward(&images(1, 128, 64)?, &Pass::new(Mode::Infer))?;
         assert!(detector.losses(&outputs, &[], &Pass::new(Mode::Infer)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_dense_network_takes_multiples_of_32() -> Result<()> {
+        let nano = RefinedetConfig { input: (96, 64), ..RefinedetConfig::nano(&["a".to_string()]) };
+        let detector = Refinedet::new(&nano, &Device::Cpu, 1)?;
+        let outputs = detector.forward(&images(1, 96, 64)?, &Pass::new(Mode::Infer))?;
+        assert_eq!(outputs.maps, [(24, 16), (12, 8), (6, 4), (3, 2)]);
+        assert_eq!(outputs.get("odm_loc")?.dims(), [1, 4 * (384 + 96 + 24 + 6), 4]);
+        let resnet = RefinedetConfig::refinedet320_r101(&["a".to_string()]).resnet;
+        assert!(Refinedet::new(&RefinedetConfig { resnet, ..nano }, &Device::Cpu, 1).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn the_residual_network_normalises_its_connections_and_adapts_its_heads() -> Result<()> {
+        let published = RefinedetConfig::refinedet320_r101(&["a".to_string(), "b".to_string()]);
+        let resnet = published.resnet.map(|resnet| ResNetConfig { depth: Depth::R50, width: 4, ..resnet });
+        let config = RefinedetConfig { input: (128, 64), connection: 4, resnet, ..published };
+        let detector = Refinedet::new(&config, &Device::Cpu, 1)?;
+        let shape = |name: &str| detector.params().get(name).map(|p| p.var.dims().to_vec());
+        for (name, expected) in [
+            ("base.layer4.2.conv3.weight", vec![128, 32, 1, 1]),
+            ("extras.0.downsample.0.weight", vec![32, 128, 1, 1]),
+            ("arm_inter.3.conv1.weight", vec![16, 32, 1, 1]),
+            ("odm_inter.0.conv3.weight", vec![64, 16, 1, 1]),
+            ("arm_conf.0.weight", vec![6, 64, 3, 3]),
+            ("odm_loc.3.weight", vec![12, 64, 3, 3]),
+            ("tcb0.9.norm.running_var", vec![4]),
+            ("tcb1.0.weight", vec![4, 4, 2, 2]),
+            ("tcb1.0.norm.weight", vec![4]),
+        ] {
+            assert_eq!(shape(name), Some(expected), "{name}");
+        }
+        assert!(shape("tcb1.0.bias").is_none() && shape("vgg.0.weight").is_none());
+        let pass = Pass::new(Mode::Train);
+        let outputs = detector.forward(&images(1, 128, 64)?, &pass)?;
+        assert_eq!(outputs.maps, [(16, 8), (8, 4), (4, 2), (2, 1)]);
+        let losses = detector.losses(&outputs, &[vec![object(10.0, 20.0, 30.0, 1)]], &pass)?;
+        let gradients = losses.total()?.backward()?;
+        for name in
+            ["arm_inter.0.conv1.weight", "odm_inter.3.conv2.weight", "tcb1.2.weight", "base.layer3.0.conv1.weight"]
+        {
+            let param = detector.params().get(name).expect("a parameter");
+            assert!(gradients.get(param.var.as_tensor()).is_some(), "{name}");
+        }
         Ok(())
     }
 

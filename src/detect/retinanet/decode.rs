@@ -75,7 +75,7 @@ pub(in crate::detect) fn logit_floor(threshold: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::retinanet::ClassLayout;
+    use crate::detect::retinanet::{ClassLayout, nine_anchors};
     use crate::geometry::BBox;
     use crate::nn::Mode;
     use candle_core::{Device, Tensor};
@@ -86,7 +86,7 @@ mod tests {
 
     fn config(class_layout: ClassLayout) -> RetinanetConfig {
         let classes = vec!["a".to_string(), "b".to_string()];
-        RetinanetConfig { class_layout, ..RetinanetConfig::nano(&classes) }
+        RetinanetConfig { class_layout, ..nine_anchors(&classes) }
     }
 
     /// Head outputs for an input of 16×16: logits of −9 and deltas of 0 but for these (row, column, value).

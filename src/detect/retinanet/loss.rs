@@ -1,21 +1,22 @@
 //! RetinaNet's targets and losses: match anchors by IoU, focal loss on all but the ignored, box loss on the positives.
 
-use super::{ClassLayout, RetinanetConfig};
+use super::{ClassLayout, RegressionLoss, RetinanetConfig};
 use crate::detect::multibox::assignment;
 use crate::detect::{Losses, Outputs};
+use crate::geometry::coder::BoxCoder;
 use crate::geometry::matching::{Force, Matches, match_anchors};
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::{select_rows, top_k};
-use crate::ops::losses::{sigmoid_focal, smooth_l1, weighted_sum};
+use crate::ops::losses::{IouLoss, box_iou_loss, sigmoid_focal, smooth_l1, weighted_sum};
 use crate::trace::{LossPart, Sample};
 use candle_core::{D, Result, Tensor};
 
 /// Background anchors that a trace lists: focal loss counts them all, these most.
 const TRACED_NEGATIVES: usize = 256;
 
-/// Focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, §3) and L1 or smooth-L1 of the deltas,
-/// summed and divided as the configuration says (torchvision's `RetinaNetHead.compute_loss`).
+/// Focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, §3) and L1 or smooth-L1 of the deltas, or
+/// GIoU of the boxes, summed and divided as the configuration says (torchvision's `RetinaNetHead.compute_loss`).
 pub(super) fn losses(
     config: &RetinanetConfig,
     anchors: &[BBox],
@@ -42,8 +43,8 @@ pub(super) fn losses(
     let mut wanted = vec![0.0f32; images * count * columns];
     let mut weights = vec![0.0f32; images * count * columns];
     let mut positive_rows: Vec<u32> = Vec::new();
-    let mut codes: Vec<f32> = Vec::new();
-    let mut code_weights: Vec<f32> = Vec::new();
+    let (mut positive_anchors, mut boxes): (Vec<BBox>, Vec<BBox>) = (Vec::new(), Vec::new());
+    let mut box_weights: Vec<f32> = Vec::new();
     for (image, matches) in targets.iter().enumerate() {
         let share = 1.0 / divisors[image];
         for (anchor, &target) in matches.target.iter().enumerate() {
@@ -56,8 +57,9 @@ pub(super) fn losses(
             };
             wanted[row * columns + logit_of(config.class_layout, object.class, columns)?] = 1.0;
             positive_rows.push(row as u32);
-            codes.extend(coder.encode(anchors[anchor], object.bbox));
-            code_weights.extend([config.box_weight * share; 4]);
+            positive_anchors.push(anchors[anchor]);
+            boxes.push(object.bbox);
+            box_weights.push(config.box_weight * share);
         }
     }
 
@@ -68,11 +70,24 @@ pub(super) fn losses(
     let (regression, distances) = if positive_rows.is_empty() {
         (nothing(deltas)?, Vec::new())
     } else {
-        let target = Tensor::from_vec(codes, (positive_rows.len(), 4), deltas.device())?;
         let predicted = select_rows(&deltas.reshape((rows, 4))?, &positive_rows)?;
-        let distance = smooth_l1(&predicted, &target, config.smooth_l1_beta)?;
+        let distance = match config.regression_loss {
+            RegressionLoss::SmoothL1 => {
+                let codes = positive_anchors.iter().zip(&boxes).flat_map(|(&anchor, &b)| coder.encode(anchor, b));
+                let codes: Vec<f32> = codes.collect();
+                let target = Tensor::from_vec(codes, (positive_rows.len(), 4), deltas.device())?;
+                smooth_l1(&predicted, &target, config.smooth_l1_beta)?
+            }
+            RegressionLoss::Giou => {
+                let decoded = decoded(&predicted, &positive_anchors, &coder)?;
+                // torchvision's ε
+                box_iou_loss(&decoded, &boxes, IouLoss::Giou, 1e-7)?.unsqueeze(1)?
+            }
+        };
         let values = if pass.is_probed() { row_sums(&distance)? } else { Vec::new() };
-        (weighted_sum(&distance, code_weights)?, values)
+        let columns = distance.dim(1)?;
+        let weights = box_weights.iter().flat_map(|&weight| std::iter::repeat_n(weight, columns)).collect();
+        (weighted_sum(&distance, weights)?, values)
     };
 
     if pass.is_probed() {
@@ -96,6 +111,25 @@ pub(super) fn losses(
         }
     }
     Ok(Losses { parts: vec![("classification".into(), classification), ("bbox_regression".into(), regression)] })
+}
+
+/// The corners of the boxes that codes `[M, 4]` mean for their anchors; gradients pass, but not through a side at its
+/// limit.
+fn decoded(codes: &Tensor, anchors: &[BBox], coder: &BoxCoder) -> Result<Tensor> {
+    let pairs = |of: fn([f32; 4]) -> [f32; 2]| -> Result<Tensor> {
+        let values: Vec<f32> = anchors.iter().flat_map(|anchor| of(anchor.to_cxcywh())).collect();
+        Tensor::from_vec(values, (anchors.len(), 2), codes.device())
+    };
+    let (centers, sides) = (pairs(|[cx, cy, _, _]| [cx, cy])?, pairs(|[_, _, w, h]| [w, h])?);
+    let scaled = codes.broadcast_mul(&Tensor::new(&coder.std, codes.device())?)?;
+    let (shift, log) = (scaled.narrow(1, 0, 2)?, scaled.narrow(1, 2, 2)?);
+    let log = match coder.max_log {
+        Some(limit) => log.minimum(limit)?,
+        None => log,
+    };
+    let center = shift.mul(&sides)?.add(&centers)?;
+    let half = log.exp()?.mul(&sides)?.affine(0.5, 0.0)?;
+    Tensor::cat(&[center.sub(&half)?, center.add(&half)?], 1)
 }
 
 /// Positive from one IoU on, background below the other, ignored between; then the low-quality matches.
@@ -156,7 +190,7 @@ pub(in crate::detect) fn samples(target: &[i32], loss: &[f32]) -> Vec<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::retinanet::Normalizer;
+    use crate::detect::retinanet::{Normalizer, nine_anchors};
     use crate::nn::Mode;
     use crate::trace::Rule;
     use candle_core::{Device, Var};
@@ -176,7 +210,7 @@ mod tests {
             coder_std: [1.0; 4],
             smooth_l1_beta: 0.0,
             normalizer: Normalizer::PerImage,
-            ..RetinanetConfig::nano(&classes)
+            ..nine_anchors(&classes)
         }
     }
 
@@ -220,6 +254,41 @@ mod tests {
         let g = gradients.get(logits.as_tensor()).expect("a gradient").to_vec3::<f32>()?;
         assert_eq!(g[0][2], [0.0, 0.0]);
         assert!(g[0][0][1] < 0.0 && g[0][0][0] > 0.0 && g[0][3][1] > 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn the_loss_of_decoded_boxes_by_hand() -> Result<()> {
+        // anchors 0 and 1 are positive for a box that is anchor 0; anchor 0 is moved half its width to the right
+        let mut deltas = [0.0f32; 16];
+        deltas[0] = 0.5;
+        let (outputs, _, deltas) = outputs(1, &deltas)?;
+        let config = RetinanetConfig { regression_loss: RegressionLoss::Giou, ..config() };
+        let losses = losses(&config, &anchors(), &outputs, &[vec![object(1)]], &Pass::new(Mode::Train))?;
+        // 10×10 boxes 5 apart: IoU 50 / 150, and the box around both has 150; 10×9 in 10×10: 0.9
+        let expected = ((1.0 - 1.0 / 3.0) + (1.0 - 0.9)) / 2.0;
+        assert!((values(&losses)?[1] - expected).abs() < 1e-5, "{:?}", values(&losses)?);
+        let gradients = losses.parts[1].1.backward()?;
+        let g = gradients.get(deltas.as_tensor()).expect("a gradient").to_vec3::<f32>()?;
+        // to the left again, and a taller second box; the others learn nothing
+        assert!(g[0][0][0] > 0.0 && g[0][1][3] < 0.0);
+        assert!(g[0][2] == [0.0; 4] && g[0][3] == [0.0; 4]);
+        Ok(())
+    }
+
+    #[test]
+    fn decoding_here_is_the_coders() -> Result<()> {
+        let anchors = [BBox::new(2.0, 4.0, 12.0, 24.0), BBox::new(0.0, 0.0, 8.0, 8.0)];
+        let codes = [[0.3f32, -0.2, 0.5, -0.4], [1.0, 0.0, 9.0, 0.1]];
+        for coder in [BoxCoder::SSD, BoxCoder::RETINA] {
+            let rows = decoded(&Tensor::new(&codes, &Device::Cpu)?, &anchors, &coder)?.to_vec2::<f32>()?;
+            for ((row, &anchor), code) in rows.iter().zip(&anchors).zip(codes) {
+                let b = coder.decode(anchor, code);
+                for (found, expected) in row.iter().zip([b.x0, b.y0, b.x1, b.y1]) {
+                    assert!((found - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{row:?} {b:?}");
+                }
+            }
+        }
         Ok(())
     }
 

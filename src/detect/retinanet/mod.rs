@@ -8,12 +8,13 @@ mod config;
 pub(super) mod decode;
 pub(super) mod loss;
 
-pub use config::{ClassLayout, Normalizer, RetinanetConfig, TowerConfig};
-pub(super) use config::{grid, imagenet};
+#[cfg(test)]
+use config::nine_anchors;
+pub use config::{ClassLayout, Normalizer, RegressionLoss, RetinanetConfig, TowerConfig};
+pub(super) use config::{backbone_maps, grid, imagenet, published_level};
 
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::imaging::preprocess::Preprocess;
 use crate::nn::backbone::resnet::ResNet;
 use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Conv, Init, Mode, Params, Pass, Role, Scope};
@@ -60,8 +61,8 @@ impl Retinanet {
         let (backbone, neck) = {
             let scope = params.root().enter("backbone");
             let backbone = ResNet::new(&scope.enter("body"), &config.backbone)?;
-            let [_, c3, c4, c5] = config.backbone.channels();
-            (backbone, Fpn::new(&scope.enter("fpn"), &[c3, c4, c5], &config.neck)?)
+            let channels = finest_maps(&config.backbone.channels(), config.finest_level)?.to_vec();
+            (backbone, Fpn::new(&scope.enter("fpn"), &channels, &config.neck)?)
         };
         let head = params.root().enter("head");
         let (classification, regression) = (head.enter("classification_head"), head.enter("regression_head"));
@@ -175,10 +176,22 @@ pub(super) fn rows(map: &Tensor, values: usize) -> Result<Tensor> {
     map.permute((0, 2, 3, 1))?.contiguous()?.reshape((images, height * width * channels / values, values))
 }
 
-/// Features of a backbone's C3 to C5 and the neck above them, tapped as `fpn.<name>`.
+/// Of what a backbone has for C2 to C5, that of the maps from number `finest` on.
+///
+/// # Errors
+/// A number that is not one of theirs.
+pub(super) fn finest_maps<T>(stages: &[T], finest: usize) -> Result<&[T]> {
+    match stages.len().checked_sub(backbone_maps(finest)).and_then(|first| stages.get(first..)) {
+        Some(maps) if !maps.is_empty() => Ok(maps),
+        _ => candle_core::bail!("a pyramid can begin at C2 to C5, not at C{finest}"),
+    }
+}
+
+/// Features of a backbone's last maps and the neck above them, tapped as `fpn.<name>`.
 pub(super) fn pyramid(backbone: &ResNet, neck: &Fpn, images: &Tensor, pass: &Pass) -> Result<Vec<(String, Tensor)>> {
     let stages = pass.stage("backbone", || backbone.forward(images, pass))?;
-    let levels = pass.stage("neck", || neck.forward(&stages[1..], pass))?;
+    let used = stages.len().saturating_sub(neck.inputs());
+    let levels = pass.stage("neck", || neck.forward(&stages[used..], pass))?;
     let mut named = Vec::with_capacity(levels.len());
     for (level, (name, map)) in neck.names().into_iter().zip(levels).enumerate() {
         let name = format!("fpn.{name}");
@@ -200,14 +213,6 @@ impl Detector for Retinanet {
 
     fn params(&self) -> &Params {
         &self.params
-    }
-
-    fn preprocess(&self) -> &Preprocess {
-        &self.retinanet.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.retinanet.classes
     }
 
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
@@ -246,7 +251,7 @@ impl Detector for Retinanet {
     }
 
     fn layouts(&self) -> &'static [&'static str] {
-        &["torchvision"]
+        &["torchvision", "mmdet", "detectron2", "yhenon"]
     }
 }
 
@@ -261,7 +266,7 @@ mod tests {
 
     fn tiny() -> RetinanetConfig {
         let classes = vec!["a".to_string(), "b".to_string()];
-        let nano = RetinanetConfig::nano(&classes);
+        let nano = nine_anchors(&classes);
         RetinanetConfig {
             towers: TowerConfig { convs: 1, groups: 4, bias: false },
             backbone: ResNetConfig { width: 8, ..nano.backbone },
@@ -297,6 +302,20 @@ mod tests {
         assert!((mean + 4.595_12).abs() < 0.5, "{mean}");
         assert!((prior_bias(0.01) + 4.595_12).abs() < 1e-5);
         assert!(network.detect(&outputs, &Pass::new(Mode::Infer))?.iter().all(Vec::is_empty));
+        Ok(())
+    }
+
+    #[test]
+    fn a_pyramid_can_begin_at_c2() -> Result<()> {
+        let classes = vec!["a".to_string(), "b".to_string()];
+        let nano = RetinanetConfig::nano(&classes);
+        let config = RetinanetConfig { backbone: ResNetConfig { width: 8, ..nano.backbone }, ..nano };
+        let network = Retinanet::new(&config, &Device::Cpu, 1)?;
+        let outputs = network.forward(&images(1)?, &Pass::new(Mode::Infer))?;
+        assert_eq!(outputs.maps, [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]);
+        assert_eq!(outputs.get("head.cls_logits")?.dims(), [1, 6 * (384 + 96 + 24 + 6 + 2), 2]);
+        assert!(network.params().get("backbone.fpn.inner_blocks.3.0.weight").is_some());
+        assert!(outputs.get("fpn.pool").is_ok());
         Ok(())
     }
 
@@ -355,6 +374,7 @@ mod tests {
     fn settings_that_make_no_network_are_errors() {
         let refused = |config: RetinanetConfig| Retinanet::new(&config, &Device::Cpu, 0).is_err();
         assert!(refused(RetinanetConfig { classes: Vec::new(), ..tiny() }));
+        assert!(refused(RetinanetConfig { finest_level: 6, ..tiny() }));
         assert!(refused(RetinanetConfig { towers: TowerConfig { convs: 1, groups: 3, bias: true }, ..tiny() }));
         let neck = FpnConfig { extra: ExtraLevels::None, ..tiny().neck };
         assert!(refused(RetinanetConfig { neck, ..tiny() }));

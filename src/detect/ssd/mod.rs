@@ -12,7 +12,6 @@ pub use config::{Extra, SsdConfig};
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::priors::ssd_priors;
 use crate::geometry::{BBox, Detection, Object};
-use crate::imaging::preprocess::Preprocess;
 use crate::nn::backbone::vgg::{Layer, Vgg};
 use crate::nn::{Conv, Init, Params, Pass, Role};
 use crate::ops::conv::ConvSpec;
@@ -123,14 +122,6 @@ impl Detector for Ssd {
 
     fn params(&self) -> &Params {
         &self.params
-    }
-
-    fn preprocess(&self) -> &Preprocess {
-        &self.ssd.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.ssd.classes
     }
 
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {

@@ -25,6 +25,10 @@ pub struct Yolov3Config {
     pub blocks: [usize; 5],
     /// What the first two numbers of a prediction mean.
     pub offsets: Offsets,
+    /// Batch norms of the backbone keep their statistics while training (mmdet, for pretrained weights); their scale and
+    /// shift still learn.
+    #[serde(default)]
+    pub still_backbone: bool,
     /// Class names; there is no background.
     pub classes: Vec<String>,
     /// Priors of each level, coarsest first: width and height in input pixels.
@@ -46,6 +50,7 @@ impl Yolov3Config {
             stages: [64, 128, 256, 512, 1024],
             blocks: [1, 2, 8, 8, 4],
             offsets: Offsets::Logistic,
+            still_backbone: false,
             classes: classes.to_vec(),
             anchors: vec![
                 vec![[116.0, 90.0], [156.0, 198.0], [373.0, 326.0]],
@@ -63,12 +68,12 @@ impl Yolov3Config {
         Self {
             arch: Arch::Yolov3Nano,
             stem: 8,
-            stages: [16, 32, 64, 128, 192],
+            stages: [16, 32, 48, 80, 96],
             blocks: [1, 1, 2, 2, 1],
             anchors: vec![
-                vec![[92.0, 88.0], [120.0, 122.0], [160.0, 150.0]],
-                vec![[35.0, 36.0], [50.0, 48.0], [68.0, 70.0]],
-                vec![[10.0, 10.0], [16.0, 17.0], [25.0, 24.0]],
+                vec![[84.0, 84.0], [112.0, 110.0], [145.0, 138.0]],
+                vec![[31.0, 31.0], [45.0, 46.0], [62.0, 62.0]],
+                vec![[9.0, 9.0], [14.0, 14.0], [21.0, 21.0]],
             ],
             objective: Objective { normalizer: Normalizer::Positives, ..Objective::DARKNET },
             preprocess: framed(192, 256, true),

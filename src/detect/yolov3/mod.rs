@@ -4,7 +4,6 @@
 //! `yolov3_d53`; the detection layer and darknet's own targets are those of [`super::darknet`]. Levels are listed
 //! coarsest first.
 
-pub mod anchors;
 mod config;
 mod network;
 
@@ -15,7 +14,6 @@ use super::darknet::{check_input, decode, loss};
 use super::suppress::Limits;
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::imaging::preprocess::Preprocess;
 use crate::nn::{Params, Pass};
 use candle_core::{Device, Result, Tensor};
 use network::Network;
@@ -77,14 +75,6 @@ impl Detector for Yolov3 {
 
     fn params(&self) -> &Params {
         &self.params
-    }
-
-    fn preprocess(&self) -> &Preprocess {
-        &self.yolo.preprocess
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.yolo.classes
     }
 
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
@@ -203,6 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn a_still_backbone_keeps_its_statistics_and_the_neck_does_not() -> Result<()> {
+        let detector = Yolov3::new(&Yolov3Config { still_backbone: true, ..thin() }, &Device::Cpu, 1)?;
+        let pass = Pass::new(Mode::Train);
+        detector.forward(&Tensor::rand(0f32, 1.0, (2, 3, 64, 96), &Device::Cpu)?, &pass)?;
+        pass.commit()?;
+        let values = detector.params().values()?;
+        let moved = |part: &str| {
+            let means = values.iter().filter(|(name, _)| name.starts_with(part) && name.ends_with("running_mean"));
+            means.flat_map(|(_, (_, values))| values).any(|&mean| mean != 0.0)
+        };
+        assert!(!moved("backbone") && moved("neck") && moved("bbox_head"));
+        Ok(())
+    }
+
+    #[test]
     fn a_batch_learns_and_its_traces_are_filled() -> Result<()> {
         let detector = Yolov3::new(&thin(), &Device::Cpu, 1)?;
         let mut random = Random::new(2);
@@ -228,7 +233,7 @@ mod tests {
         assert_eq!((trace.anchors.boxes.len(), trace.anchors.levels.len()), (3 * (6 + 24 + 96), 3));
         assert_eq!(trace.anchors.levels[2].stride, 8.0);
         let assignment = trace.assignment.as_ref().unwrap();
-        // 25×23 in the middle (15.5, 15.5): the 25×24 prior of the finest level, cell (1, 1)
+        // 25×23 in the middle (15.5, 15.5): the 21×21 prior of the finest level, cell (1, 1)
         let positives: Vec<usize> = (0..assignment.target.len()).filter(|&a| assignment.target[a] == 0).collect();
         assert_eq!(positives, [3 * (6 + 24) + (12 + 1) * 3 + 2]);
         assert!(trace.suppression.is_some() && trace.losses.iter().all(|part| part.per_anchor.len() == 378));

@@ -5,7 +5,7 @@
 
 use super::Yolov3Config;
 use crate::detect::darknet::head::Head;
-use crate::nn::{Conv, ConvNorm, Init, Params, Pass, Scope};
+use crate::nn::{Conv, ConvNorm, Init, Mode, Params, Pass, Scope};
 use crate::ops::conv::{Activation, ConvSpec};
 use crate::ops::resize::upsample_nearest;
 use candle_core::{Result, Tensor};
@@ -66,6 +66,7 @@ pub(super) struct Network {
     stem: ConvNorm,
     stages: Vec<Stage>,
     levels: Vec<Level>,
+    still_backbone: bool,
 }
 
 impl Network {
@@ -106,19 +107,22 @@ impl Network {
             levels.push(Level { lateral, convolutions, bridge, prediction });
             above = Some(width);
         }
-        Ok(Self { stem, stages, levels })
+        Ok(Self { stem, stages, levels, still_backbone: config.still_backbone })
     }
 
     /// Images `[N, 3, H, W]`, both sides multiples of 32.
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Maps> {
         let backbone = pass.stage("backbone", || {
-            let mut x = self.stem.forward(images, pass)?;
+            let still = Pass::new(Mode::Frozen);
+            let own = if self.still_backbone && pass.mode == Mode::Train { &still } else { pass };
+            let mut x = self.stem.forward(images, own)?;
             let mut features = Vec::with_capacity(self.stages.len());
             for (index, stage) in self.stages.iter().enumerate() {
-                x = stage.forward(&x, pass)?;
+                x = stage.forward(&x, own)?;
                 pass.tap(&format!("conv_res_block{}", index + 1), index, &x)?;
                 features.push(x.clone());
             }
+            pass.count_flops(still.flops());
             Ok(features.split_off(features.len().saturating_sub(self.levels.len())))
         })?;
         let neck = pass.stage("neck", || {

@@ -90,6 +90,7 @@ impl ResNetConfig {
 #[derive(Debug)]
 pub struct ResNet {
     stem: Layer,
+    pool: Pool,
     stages: Vec<Vec<Block>>,
     frozen_stages: usize,
 }
@@ -98,6 +99,14 @@ impl ResNet {
     /// # Errors
     /// A width of 0, a negative ε, or a device that cannot hold the network.
     pub fn new(scope: &Scope, config: &ResNetConfig) -> Result<Self> {
+        Self::with_strides(scope, config, [1, 2, 2, 2])
+    }
+
+    /// The same with another stride of each stage: M2Det's third stage keeps its size.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_strides(scope: &Scope, config: &ResNetConfig, strides: [usize; 4]) -> Result<Self> {
         if config.width == 0 || config.epsilon.is_nan() || config.epsilon < 0.0 {
             candle_core::bail!(
                 "a ResNet needs a width above 0 and an epsilon of at least 0, not {} and {}",
@@ -113,13 +122,19 @@ impl ResNet {
             let scope = scope.enter(format!("layer{}", stage + 1));
             let mut built = Vec::new();
             for index in 0..blocks {
-                let stride = if index == 0 && stage > 0 { 2 } else { 1 };
+                let stride = if index == 0 { strides[stage] } else { 1 };
                 built.push(Block::new(&scope.enter(index), (input, output), stride, config)?);
                 input = output;
             }
             stages.push(built);
         }
-        Ok(Self { stem, stages, frozen_stages: config.frozen_stages })
+        let pool = Pool::new(3).stride(2).padding(1);
+        Ok(Self { stem, pool, stages, frozen_stages: config.frozen_stages })
+    }
+
+    /// With Caffe's pool behind the stem: no padding, the last window cut at the border.
+    pub fn with_caffe_pool(self) -> Self {
+        Self { pool: Pool::new(3).stride(2).ceil(), ..self }
     }
 
     /// `[N, 3, H, W]` → C2, C3, C4, C5 at strides 4, 8, 16, 32 (sizes rounded up).
@@ -129,7 +144,7 @@ impl ResNet {
         let frozen = if pass.mode == Mode::Train { self.frozen_stages } else { 0 };
         let pass_of = |part: usize| if part < frozen { &still } else { pass };
         let x = self.stem.forward(images, pass_of(0))?;
-        let mut x = max_pool2d(&x, Pool::new(3).stride(2).padding(1))?;
+        let mut x = max_pool2d(&x, self.pool)?;
         let mut maps = Vec::with_capacity(self.stages.len());
         for (stage, blocks) in self.stages.iter().enumerate() {
             for block in blocks {
@@ -146,15 +161,20 @@ impl ResNet {
     }
 }
 
-/// Convolutions with a shortcut around them.
+/// Convolutions with a shortcut around them. Keys: `conv1`, `bn1`, …, `downsample.0` and `.1`.
 #[derive(Debug)]
-struct Block {
+pub struct Block {
     convs: Vec<Layer>,
     downsample: Option<Layer>,
 }
 
 impl Block {
-    fn new(scope: &Scope, (input, output): (usize, usize), stride: usize, config: &ResNetConfig) -> Result<Self> {
+    /// From `input` to `output` channels, in the kind, style and norm of `config`. A bottleneck is a quarter as wide
+    /// inside.
+    ///
+    /// # Errors
+    /// A name that is taken, or a device that cannot hold the weights.
+    pub fn new(scope: &Scope, (input, output): (usize, usize), stride: usize, config: &ResNetConfig) -> Result<Self> {
         let (one, three) = (ConvSpec::new(), ConvSpec::new().padding(1));
         let plan: Vec<((usize, usize, usize), ConvSpec)> = if config.depth.bottleneck() {
             let planes = output / config.depth.expansion();
@@ -183,7 +203,8 @@ impl Block {
         Ok(Self { convs, downsample })
     }
 
-    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+    /// `[N, input, H, W]` → `[N, output, H', W']`.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let shortcut = match &self.downsample {
             Some(layer) => layer.forward(x, pass)?,
             None => x.clone(),
@@ -395,6 +416,22 @@ mod tests {
             assert_eq!(dims, [[2, 32, 13, 17], [2, 64, 7, 9], [2, 128, 4, 5], [2, 256, 2, 3]]);
             assert_eq!(config.channels(), [32, 64, 128, 256]);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn strides_and_the_first_pool_can_be_anothers() -> Result<()> {
+        let params = Params::new(&Device::Cpu, 1);
+        let config = config(Depth::R18, Norm::Frozen);
+        let network = ResNet::with_strides(&params.root(), &config, [1, 2, 1, 2])?;
+        let maps = network.forward(&noise(&[1, 3, 64, 64])?, &Pass::new(Mode::Infer))?;
+        let sides: Vec<usize> = maps.iter().map(|m| m.dim(3)).collect::<Result<_>>()?;
+        assert_eq!(sides, [16, 8, 8, 4]);
+        // 64 → 32 → ⌈(32 − 3) / 2⌉ + 1 = 16 again, over windows that begin a pixel later
+        let caffe = network.with_caffe_pool();
+        let shifted = caffe.forward(&noise(&[1, 3, 64, 64])?, &Pass::new(Mode::Infer))?;
+        assert_eq!(shifted[0].dims(), maps[0].dims());
+        assert!(difference(&shifted[0], &maps[0])? > 1e-3);
         Ok(())
     }
 

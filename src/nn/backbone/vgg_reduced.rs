@@ -57,6 +57,7 @@ pub struct VggReduced {
     fc6: Layer,
     fc7: Layer,
     tail: Tail,
+    dense: bool,
 }
 
 impl VggReduced {
@@ -79,7 +80,12 @@ impl VggReduced {
         let dilated = ConvSpec::new().padding(tail.dilation()).dilation(tail.dilation());
         let fc6 = Layer::new(&scope.enter(31), (input, widths.fc, 3), dilated, norm, Init::XavierUniform)?;
         let fc7 = Layer::new(&scope.enter(33), (widths.fc, widths.fc, 1), ConvSpec::new(), norm, Init::XavierUniform)?;
-        Ok(Self { stages, fc6, fc7, tail })
+        Ok(Self { stages, fc6, fc7, tail, dense: false })
+    }
+
+    /// Without the pool before conv4 (if `dense`): every tap has half its stride. For small pictures of small objects.
+    pub fn dense(self, dense: bool) -> Self {
+        Self { dense, ..self }
     }
 
     /// `[N, 3, H, W]` → the three taps. pool3 rounds its size up (75 → 38), the other pools down.
@@ -90,7 +96,7 @@ impl VggReduced {
         let mut x = x.clone();
         let mut ends = Vec::with_capacity(self.stages.len());
         for (stage, layers) in self.stages.iter().enumerate() {
-            if stage > 0 {
+            if stage > 0 && !(stage == 3 && self.dense) {
                 let pool = if stage == 3 { Pool::new(2).stride(2).ceil() } else { Pool::new(2).stride(2) };
                 x = max_pool2d(&x, pool)?;
             }
@@ -129,6 +135,18 @@ mod tests {
             assert_eq!(taps.conv5_3.dims(), [2, 8, 6, 6]);
             assert_eq!(taps.fc7.dims(), [2, 10, side, side]);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_dense_network_has_half_the_strides() -> Result<()> {
+        let params = Params::new(&Device::Cpu, 1);
+        let vgg = VggReduced::new(&params.root(), NARROW, Tail::Stride32, false)?.dense(true);
+        let x = Tensor::ones((1, 3, 64, 96), DType::F32, &Device::Cpu)?;
+        let taps = vgg.forward(&x, &Pass::new(Mode::Infer))?;
+        assert_eq!(taps.conv4_3.dims(), [1, 6, 16, 24]);
+        assert_eq!(taps.conv5_3.dims(), [1, 8, 8, 12]);
+        assert_eq!(taps.fc7.dims(), [1, 10, 4, 6]);
         Ok(())
     }
 

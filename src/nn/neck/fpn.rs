@@ -92,6 +92,11 @@ impl Fpn {
         Ok(Self { inner, smooth, coarse, extra: config.extra, relu_before_p7: config.relu_before_p7 })
     }
 
+    /// Maps that it reads.
+    pub fn inputs(&self) -> usize {
+        self.inner.len()
+    }
+
     /// torchvision's name of each level, finest first: `0`, `1`, …, then `pool`, or `p6` and `p7`.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = (0..self.inner.len()).map(|level| level.to_string()).collect();

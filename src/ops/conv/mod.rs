@@ -27,6 +27,7 @@ mod tasks;
 mod tiles;
 mod weight_gradient;
 mod winograd;
+mod winograd_weight;
 
 pub use cache::WeightCache;
 pub use normed::conv2d_norm_train;

@@ -6,6 +6,7 @@ use super::input_gradient::input_gradient;
 use super::simd::Simd;
 use super::spec::{Activation, ConvSpec, Geometry};
 use super::weight_gradient::weight_gradient;
+use crate::ops::gradients::hand_over;
 use crate::ops::interrupt;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
@@ -168,7 +169,7 @@ impl Convolution {
         let (of_x, of_weight) = self.input_and_weight_gradients(&geometry, x, weight, &before)?;
         let of_bias = match bias {
             Some(bias) if bias.track_op() => {
-                Some(Tensor::from_vec(bias_gradient(&geometry, &before), bias.shape(), &Device::Cpu)?)
+                hand_over(bias, Tensor::from_vec(bias_gradient(&geometry, &before), bias.shape(), &Device::Cpu)?)?
             }
             _ => None,
         };
@@ -199,7 +200,7 @@ impl Convolution {
         interrupt::check()?;
         let of_weight = if weight.track_op() {
             let values = weight_gradient(simd, geometry, x_values, before)?;
-            Some(Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)
+            hand_over(weight, Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)?
         } else {
             None
         };

@@ -197,6 +197,47 @@ unsafe fn output_line<V: Lanes, const M: usize>(m: [V; 6]) -> [V; 4] {
     }
 }
 
+/// `A` times a line of 4 values: 6 of them.
+///
+/// # Safety
+/// The CPU has `V`'s instructions.
+#[inline(always)]
+unsafe fn gradient_line<V: Lanes>(d: [V; 4]) -> [V; 6] {
+    // SAFETY: by the contract.
+    let four = unsafe { V::splat(4.0) };
+    let (even, odd) = (d[0].plus(d[2]), d[1].plus(d[3]));
+    let even_two = d[2].mul_add(four, d[0]);
+    let odd_two = d[3].mul_add(four, d[1]);
+    let odd_two = odd_two.plus(odd_two);
+    [d[0], even.plus(odd), even.minus(odd), even_two.plus(odd_two), even_two.minus(odd_two), d[3]]
+}
+
+/// Reads a group's 4×4 tiles of an output's gradient and transforms them to 36 vectors, `A dY Aᵀ`.
+///
+/// # Safety
+/// The CPU has `V`'s instructions; the group lies in the plane's images.
+#[inline(always)]
+pub(super) unsafe fn transform_gradient<V: Lanes>(group: &Group, plane: *const f32, to: &mut [V; 36]) {
+    // SAFETY: by the contract.
+    unsafe {
+        let zero = V::splat(0.0);
+        let mut lines = [[zero; 6]; 4];
+        unroll!(4: row < 4, {
+            let mut vectors = [zero; 4];
+            unroll!(4: vector < 4, {
+                vectors[vector] = group.stores[row][vector].load::<V>(plane);
+            });
+            lines[row] = gradient_line(V::transpose(vectors));
+        });
+        unroll!(6: column < 6, {
+            let line = gradient_line([lines[0][column], lines[1][column], lines[2][column], lines[3][column]]);
+            unroll!(6: row < 6, {
+                to[row * 6 + column] = line[row];
+            });
+        });
+    }
+}
+
 /// Reads a group of tiles from a plane and writes its (M+2)² transformed vectors, `stride` floats apart.
 ///
 /// # Safety

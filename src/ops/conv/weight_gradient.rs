@@ -8,12 +8,14 @@
 //! order, so neither tasks nor threads change a bit.
 
 use super::direct::part;
+use super::forward::{Method, method};
 use super::gemm::{Kernel, Outer, TILE_ROWS};
 use super::pack::copy;
 use super::scratch::scratch;
 use super::simd::{Simd, dispatch};
 use super::spec::Geometry;
 use super::tasks::{Destination, filled, parallel};
+use super::winograd_weight;
 use candle_core::Result;
 
 /// Pixels of a rectangle.
@@ -43,6 +45,14 @@ pub(super) fn weight_gradient(simd: Simd, geometry: &Geometry, x: &[f32], output
         return Ok(super::depthwise::weight_gradient(geometry, x, output));
     }
     let width = tile_width(geometry.out_channels);
+    if method(geometry) == Method::Winograd4 {
+        // SAFETY: it writes the whole gradient.
+        return unsafe {
+            filled(geometry.weight_len(), |to| {
+                winograd_weight::weight_gradient(simd, geometry, width, (x, output), to);
+            })
+        };
+    }
     let owners = geometry.groups * geometry.out_channels.div_ceil(width);
     let least = geometry.in_channels.div_ceil(MOST_CHANNELS);
     let most = geometry.in_channels.div_ceil(LEAST_CHANNELS);
@@ -295,6 +305,8 @@ mod tests {
         (2, 5, (1, 2), (10, 7), (3, 3), (2, 2), (1, 1), 1),
         (1, 3, (1, 1), (8, 20), (5, 3), (1, 3), (2, 0), 2),
         (1, 1, (40, 66), (26, 27), (3, 3), (1, 1), (1, 1), 1),
+        (2, 1, (67, 70), (31, 26), (3, 3), (1, 1), (1, 1), 1),
+        (1, 1, (64, 96), (30, 33), (3, 3), (1, 1), (0, 0), 1),
     ];
 
     fn worst(found: &[f32], expected: &[f64]) -> f64 {
@@ -326,14 +338,14 @@ mod tests {
             for simd in Simd::available() {
                 let found = weight_gradient(simd, &geometry, &x, &output).unwrap();
                 let error = worst(&found, &of_weight);
-                // Sums of up to 2000 products in f32, in parts of 256.
-                if error > 3e-6 {
+                // Sums of up to 2000 products in f32, in parts of 256; the cases of many channels take F(4×4).
+                if error > if channels.1 >= 64 { 2e-5 } else { 3e-6 } {
                     failures.push(format!("weight {simd:?} {case:?}: {error:e}"));
                 }
                 let found = input_gradient(simd, &geometry, &output, &weight).unwrap();
                 let error = worst(&found, &of_x);
-                // The last case takes F(4×4).
-                let tolerance = if channels.1 == 66 { 1e-4 } else { 3e-6 };
+                // The cases of many channels take F(4×4).
+                let tolerance = if channels.1 >= 64 { 1e-4 } else { 3e-6 };
                 if error > tolerance {
                     failures.push(format!("input {simd:?} {case:?}: {error:e}"));
                 }

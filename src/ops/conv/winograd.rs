@@ -17,7 +17,7 @@ use super::tiles::{Field, Group, transform_input, transform_output};
 use std::ops::Range;
 
 /// `G` of F(4×4, 3×3) and F(2×2, 3×3): a row per point.
-const WEIGHTS_4: [[f32; 3]; 6] = [
+pub(super) const WEIGHTS_4: [[f32; 3]; 6] = [
     [1.0 / 4.0, 0.0, 0.0],
     [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
     [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],

@@ -1,0 +1,148 @@
+//! One image before and after augmentation, as the run (or the next one) would see it in some epoch.
+
+use crate::app::action::Action;
+use crate::app::panels::canvas::Canvas;
+use crate::app::scene::{Choice, Prepared};
+use crate::app::state::State;
+use crate::engine::event::DataSummary;
+use crate::engine::latest::AnnotatedPicture;
+use crate::engine::{Augmented, Shown};
+use egui::{DragValue, Rect, RichText, ScrollArea, Ui, UiBuilder, pos2};
+use std::sync::Arc;
+
+/// Buffers of the two views.
+const VIEW_IDS: [u64; 2] = [0xD0, 0xD1];
+/// Height that is left for what was done, points.
+const LIST: f32 = 90.0;
+
+/// Scratch of the page.
+#[derive(Default)]
+pub(super) struct AugmentationPage {
+    epoch: u64,
+    /// What the engine was last asked for: data set, image, epoch.
+    asked: Option<(usize, usize, u64)>,
+    sides: Option<(u64, [Side; 2])>,
+    canvases: [Canvas; 2],
+}
+
+/// One of the two pictures, ready to be drawn.
+struct Side {
+    shown: Shown,
+    prepared: Prepared,
+}
+
+impl AugmentationPage {
+    pub(super) fn ui(&mut self, ui: &mut Ui, state: &State, data: &Arc<DataSummary>, actions: &mut Vec<Action>) {
+        if state.model.is_none() {
+            ui.label("A model is needed: its preprocessing is part of what training sees.");
+            return;
+        }
+        ui.horizontal_wrapped(|ui| {
+            let epoch = ui.add(DragValue::new(&mut self.epoch).range(0..=100_000).prefix("epoch "));
+            epoch
+                .on_hover_text("Everything random follows from the run's seed, the epoch and the image")
+                .accessible_name("Epoch");
+            if ui.button("Another").on_hover_text("The next epoch's look").clicked() {
+                self.epoch += 1;
+            }
+        });
+        let wanted = (Arc::as_ptr(data) as usize, state.wanted, self.epoch);
+        if self.asked != Some(wanted) {
+            self.asked = Some(wanted);
+            actions.push(Action::Augment { index: state.wanted, epoch: self.epoch });
+        }
+        let Some(augmented) = state.augmented.clone() else {
+            ui.label("The image is being made.");
+            return;
+        };
+        self.prepare(&augmented, state.augmented_version);
+        let whole = ui.available_rect_before_wrap();
+        let bottom = (whole.max.y - LIST).max(whole.min.y + 40.0);
+        let beside = whole.width() > bottom - whole.min.y;
+        let halves = halves(Rect::from_min_max(whole.min, pos2(whole.max.x, bottom)), beside);
+        if let Some((_, sides)) = &mut self.sides {
+            let views = sides.iter_mut().zip(&mut self.canvases).zip(halves).zip(VIEW_IDS);
+            for (((side, canvas), place), id) in views {
+                let builder = UiBuilder::new().id_salt(("augmented view", id)).max_rect(place);
+                ui.scope_builder(builder, |ui| {
+                    ui.add(egui::Label::new(RichText::new(&side.shown.name).small()).truncate());
+                    let frame = canvas.frame(ui, &side.shown, None);
+                    frame.paint(ui, id, side.prepared.scene(&side.shown, &TRUTH_ALONE));
+                });
+            }
+        }
+        let below = Rect::from_min_max(pos2(whole.min.x, bottom + 4.0), whole.max);
+        let builder = UiBuilder::new().id_salt("augmentation list").max_rect(below);
+        ui.scope_builder(builder, |ui| done(ui, &augmented));
+    }
+
+    fn prepare(&mut self, augmented: &Augmented, version: u64) {
+        if self.sides.as_ref().is_some_and(|(made, _)| *made == version) {
+            return;
+        }
+        let side = |number: u64, one: &AnnotatedPicture| {
+            let shown = Shown {
+                // The canvas fits a picture anew when this changes: after each making.
+                index: version as usize,
+                name: one.name.clone(),
+                picture: one.picture.clone(),
+                objects: one.objects.clone(),
+                object_classes: augmented.classes.clone(),
+                detections: Vec::new(),
+                detection_classes: Vec::new(),
+                detected: false,
+                timings: Vec::new(),
+                trace: None,
+            };
+            let prepared = Prepared::new(&shown, 2 * version + number);
+            Side { shown, prepared }
+        };
+        self.sides = Some((version, [side(0, &augmented.before), side(1, &augmented.after)]));
+    }
+}
+
+/// Ground truth and nothing else.
+const TRUTH_ALONE: Choice = Choice {
+    truth: true,
+    predictions: false,
+    anchors: false,
+    heat: None,
+    score: 0.0,
+    isolated: None,
+    selected: None,
+    hovered: None,
+};
+
+/// What was done, with its amounts.
+fn done(ui: &mut Ui, augmented: &Augmented) {
+    let (before, after) = (augmented.before.objects.len(), augmented.after.objects.len());
+    ui.label(format!("{before} objects before, {after} after"));
+    ScrollArea::vertical().id_salt("applied").auto_shrink(false).show(ui, |ui| {
+        if augmented.applied.is_empty() {
+            ui.weak("Nothing was done in this epoch.");
+        }
+        for applied in &augmented.applied {
+            let amounts = applied.parameters.iter().map(|(name, amount)| format!("{name} {amount:.2}"));
+            ui.horizontal_wrapped(|ui| {
+                ui.label(&applied.name);
+                ui.weak(amounts.collect::<Vec<_>>().join(", "));
+            });
+        }
+    });
+}
+
+/// A rectangle in two, beside or above each other.
+fn halves(whole: Rect, beside: bool) -> [Rect; 2] {
+    let middle = whole.center();
+    if beside {
+        [
+            Rect::from_min_max(whole.min, pos2(middle.x - 2.0, whole.max.y)),
+            Rect::from_min_max(pos2(middle.x + 2.0, whole.min.y), whole.max),
+        ]
+    } else {
+        [
+            Rect::from_min_max(whole.min, pos2(whole.max.x, middle.y - 2.0)),
+            Rect::from_min_max(pos2(whole.min.x, middle.y + 2.0), whole.max),
+        ]
+    }
+}

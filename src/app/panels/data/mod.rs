@@ -1,0 +1,94 @@
+//! Data panel: the open data set with its splits, its images, its health and numbers, and what augmentation makes of it.
+
+mod augmentation;
+mod entries;
+mod filter;
+mod health;
+mod images;
+mod player;
+mod statistics;
+mod textures;
+mod tree;
+
+use crate::app::action::Action;
+use crate::app::export::{Figure, records};
+use crate::app::state::State;
+use crate::engine::playback::{PlaySettings, PlaySource};
+use augmentation::AugmentationPage;
+use egui::Ui;
+use health::HealthPage;
+use images::ImagesPage;
+use player::Player;
+use statistics::StatisticsPage;
+use std::path::PathBuf;
+
+/// What the panel shows below the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Page {
+    #[default]
+    Images,
+    Health,
+    Statistics,
+    Augmentation,
+}
+
+impl Page {
+    const ALL: [Self; 4] = [Self::Images, Self::Health, Self::Statistics, Self::Augmentation];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Images => "Images",
+            Self::Health => "Health",
+            Self::Statistics => "Statistics",
+            Self::Augmentation => "Augmentation",
+        }
+    }
+}
+
+/// Scratch of the panel.
+#[derive(Default)]
+pub struct DataPanel {
+    page: Page,
+    images: ImagesPage,
+    health: HealthPage,
+    statistics: StatisticsPage,
+    augmentation: AugmentationPage,
+    player: Player,
+}
+
+impl DataPanel {
+    pub fn ui(&mut self, ui: &mut Ui, state: &State, recent: &[PathBuf], actions: &mut Vec<Action>) {
+        tree::ui(ui, state, recent, actions);
+        self.player.ui(ui, state, actions);
+        let Some(data) = state.data.clone() else {
+            ui.label("Open or drop an image, a folder, a video, or a data set.");
+            return;
+        };
+        ui.horizontal_wrapped(|ui| {
+            for page in Page::ALL {
+                ui.selectable_value(&mut self.page, page, page.name());
+            }
+        });
+        ui.separator();
+        match self.page {
+            Page::Images => self.images.ui(ui, state, &data, actions),
+            Page::Health => self.health.ui(ui, state, &data, actions),
+            Page::Statistics => self.statistics.ui(ui, state, &data, actions),
+            Page::Augmentation => self.augmentation.ui(ui, state, &data, actions),
+        }
+    }
+
+    /// How to play `source`, as the controls say.
+    pub fn play_settings(&self, source: PlaySource) -> PlaySettings {
+        self.player.settings(source)
+    }
+
+    /// The page on show: the numbers, or the images that pass the filter.
+    pub fn figure(&self, state: &State) -> Option<Figure> {
+        let data = state.data.as_deref()?;
+        match (self.page, &state.statistics) {
+            (Page::Statistics, Some(statistics)) => Some(records::statistics(statistics)),
+            _ => Some(self.images.figure(data)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Curves: precision against recall, and precision, recall and F1 against the score; a click lists the images there.
+
+use super::EvaluationPanel;
+use crate::app::action::Action;
+use crate::app::panels::image_list::ImageList;
+use crate::app::settings::Settings;
+use crate::app::theme;
+use crate::engine::details::{CurveSet, CurveView};
+use crate::engine::event::EvalSummary;
+use crate::eval::curves::CurvePoint;
+use egui::{Color32, RichText, ScrollArea, Ui};
+use egui_plot::{Legend, Line, Plot, PlotPoints, Points, VLine};
+
+/// Classes up to this number are all drawn at first.
+const FEW: usize = 10;
+/// Images that a click on a curve lists.
+const LISTED: usize = 200;
+/// The curve of all classes together, and precision, recall, F1.
+const POOLED: Color32 = Color32::from_rgb(150, 150, 150);
+const PARTS: [(&str, Color32); 3] = [
+    ("precision", Color32::from_rgb(86, 180, 233)),
+    ("recall", Color32::from_rgb(230, 159, 0)),
+    ("F1", Color32::from_rgb(0, 158, 115)),
+];
+
+impl EvaluationPanel {
+    pub(super) fn draw_few_classes(&mut self, classes: usize) {
+        self.drawn = if classes <= FEW { (0..classes as u32).collect() } else { Vec::new() };
+    }
+
+    pub(super) fn precision_recall(&mut self, ui: &mut Ui, evaluation: &EvalSummary) {
+        self.choose_iou(ui, evaluation);
+        ScrollArea::vertical().id_salt("drawn classes").max_height(44.0).show(ui, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                for (class, name) in evaluation.classes.iter().enumerate() {
+                    let class = class as u32;
+                    let mut on = self.drawn.contains(&class);
+                    let text = RichText::new(name).color(theme::class_color(class));
+                    if ui.checkbox(&mut on, text).on_hover_text("Draw this class").changed() {
+                        self.drawn.retain(|c| *c != class);
+                        if on {
+                            self.drawn.push(class);
+                        }
+                    }
+                }
+            });
+        });
+        let Some(set) = evaluation.details.curves.get(self.iou) else { return };
+        let shown = self.shown_curves(set, evaluation);
+        let plot = Plot::new("precision and recall")
+            .legend(Legend::default())
+            .x_axis_label("recall")
+            .y_axis_label("precision")
+            .include_x(0.0)
+            .include_x(1.0)
+            .include_y(0.0)
+            .include_y(1.0)
+            .allow_scroll(false);
+        let answer = plot.show(ui, |plot| {
+            for curve in &shown {
+                let points: PlotPoints<'_> = curve.view.points.iter().map(|p| [p.recall, p.precision]).collect();
+                let width = if curve.class.is_none() { 2.5 } else { 1.5 };
+                plot.line(Line::new(curve.title.clone(), points).color(curve.color).width(width));
+                if let Some(best) = curve.view.best {
+                    let mark = Points::new(format!("{}, best F1", curve.title), [best.recall, best.precision]);
+                    plot.points(mark.color(curve.color).radius(4.0));
+                }
+            }
+        });
+        let clicked = answer.response.interact_pointer_pos().filter(|_| answer.response.clicked());
+        if let Some(position) = clicked {
+            let at = answer.transform.value_from_position(position);
+            let distance = |p: &CurvePoint| (p.recall - at.x).powi(2) + (p.precision - at.y).powi(2);
+            let points = shown.iter().flat_map(|curve| curve.view.points.iter().map(|p| (curve.class, p)));
+            let nearest = points.min_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
+            if let Some((class, point)) = nearest {
+                self.list_near(evaluation, class, point.score as f32);
+            }
+        }
+    }
+
+    pub(super) fn by_score(
+        &mut self,
+        ui: &mut Ui,
+        evaluation: &EvalSummary,
+        settings: &Settings,
+        actions: &mut Vec<Action>,
+    ) {
+        self.choose_iou(ui, evaluation);
+        let Some(set) = evaluation.details.curves.get(self.iou) else { return };
+        let view = self.class.and_then(|class| set.classes.get(class as usize)).unwrap_or(&set.pooled);
+        ui.horizontal_wrapped(|ui| {
+            let name = self.class.and_then(|c| evaluation.classes.get(c as usize));
+            let chosen = name.map_or("all classes", String::as_str);
+            let choice = egui::ComboBox::from_id_salt("class of curves").selected_text(chosen).show_ui(ui, |ui| {
+                ui.selectable_value(&mut self.class, None, "all classes");
+                for (class, name) in evaluation.classes.iter().enumerate() {
+                    let class = class as u32;
+                    let text = RichText::new(name).color(theme::class_color(class));
+                    ui.selectable_value(&mut self.class, Some(class), text);
+                }
+            });
+            choice.response.on_hover_text("The class whose curves are drawn");
+            let Some(best) = view.best else {
+                ui.label("No detection is right.");
+                return;
+            };
+            ui.label(format!(
+                "Highest F1 {:.1} at score {:.3}: precision {:.1}, recall {:.1}",
+                best.f1 * 100.0,
+                best.score,
+                best.precision * 100.0,
+                best.recall * 100.0
+            ))
+            .on_hover_text("F1 = 2PR / (P + R)");
+            if ui.button("Use it as the score threshold").clicked() {
+                actions.push(Action::Score(best.score as f32));
+            }
+        });
+        let plot = Plot::new("by score")
+            .legend(Legend::default())
+            .x_axis_label("score threshold")
+            .include_x(0.0)
+            .include_x(1.0)
+            .include_y(0.0)
+            .include_y(1.0)
+            .allow_scroll(false);
+        let answer = plot.show(ui, |plot| {
+            let parts: [fn(&CurvePoint) -> f64; 3] = [|p| p.precision, |p| p.recall, |p| p.f1];
+            for ((name, color), part) in PARTS.into_iter().zip(parts) {
+                let points: PlotPoints<'_> = view.points.iter().map(|p| [p.score, part(p)]).collect();
+                plot.line(Line::new(name, points).color(color));
+            }
+            plot.vline(VLine::new("score threshold", f64::from(settings.score)).color(POOLED));
+            if let Some(best) = view.best {
+                plot.vline(VLine::new("best F1", best.score).color(PARTS[2].1));
+            }
+        });
+        let clicked = answer.response.interact_pointer_pos().filter(|_| answer.response.clicked());
+        if let Some(position) = clicked {
+            let score = answer.transform.value_from_position(position).x as f32;
+            self.list_near(evaluation, self.class, score);
+        }
+    }
+
+    fn choose_iou(&mut self, ui: &mut Ui, evaluation: &EvalSummary) {
+        ui.horizontal(|ui| {
+            for (index, set) in evaluation.details.curves.iter().enumerate() {
+                let text = format!("IoU {:.2}", set.iou);
+                ui.selectable_value(&mut self.iou, index, text).on_hover_text("A detection is right from this IoU on");
+            }
+            ui.weak("a click on a curve lists the images around that score");
+        });
+    }
+
+    fn shown_curves<'a>(&self, set: &'a CurveSet, evaluation: &EvalSummary) -> Vec<ShownCurve<'a>> {
+        let mut shown = vec![ShownCurve::new("all classes", None, POOLED, &set.pooled)];
+        for (class, (name, view)) in evaluation.classes.iter().zip(&set.classes).enumerate() {
+            let class = class as u32;
+            if self.drawn.contains(&class) {
+                shown.push(ShownCurve::new(name, Some(class), theme::class_color(class), view));
+            }
+        }
+        shown
+    }
+
+    fn list_near(&mut self, evaluation: &EvalSummary, class: Option<u32>, score: f32) {
+        let images = evaluation.details.images_near_score(class, score, LISTED);
+        let name = class.and_then(|c| evaluation.classes.get(c as usize)).map_or("any class", String::as_str);
+        let rows = images.into_iter().map(|(index, score)| (index, format!("{score:.3}")));
+        self.list = Some(ImageList::new(format!("{name}, score near {score:.2}"), rows));
+    }
+}
+
+/// One curve of the plot of precision against recall.
+struct ShownCurve<'a> {
+    title: String,
+    class: Option<u32>,
+    color: Color32,
+    view: &'a CurveView,
+}
+
+impl<'a> ShownCurve<'a> {
+    fn new(name: &str, class: Option<u32>, color: Color32, view: &'a CurveView) -> Self {
+        let ap = crate::app::state::percent(view.ap.unwrap_or(-1.0));
+        Self { title: format!("{name}: AP {ap}"), class, color, view }
+    }
+}

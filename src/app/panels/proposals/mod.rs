@@ -1,0 +1,336 @@
+//! Proposals panel: the life of a box from its anchor through the stages, and what each stage gains.
+
+pub mod figure;
+mod stages;
+
+use crate::app::panels::canvas::Canvas;
+use crate::app::panels::why::corners;
+use crate::app::scene::{class_style, instance};
+use crate::app::state::State;
+use crate::app::theme;
+use crate::geometry::BBox;
+use crate::render::{BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, Scene};
+use crate::stats::Histogram;
+use crate::trace::Trace;
+use egui::{Color32, Grid, Panel, Rect, RichText, ScrollArea, Sense, Slider, Stroke, Ui, vec2};
+use stages::{Life, Numbers, SHARES, best_iou, lives, numbers};
+use std::sync::Arc;
+
+/// The panel's buffers.
+const VIEW_ID: u64 = 23;
+
+/// Scratch of the panel.
+#[derive(Debug)]
+pub struct ProposalsPanel {
+    pub canvas: Canvas,
+    /// 0 for the anchors, then one more for each stage; between them boxes are on their way.
+    place: f32,
+    /// Best boxes that are shown.
+    most: usize,
+    /// Lowest IoU shown; lowest score without objects.
+    least: f32,
+    /// One of the lives.
+    selected: Option<usize>,
+    image: Option<Image>,
+    versions: u64,
+    style: Arc<BoxStyle>,
+}
+
+/// What one image gives.
+#[derive(Debug)]
+struct Image {
+    of: u64,
+    lives: Vec<Life>,
+    numbers: Vec<Numbers>,
+    drawn: Option<Drawn>,
+    truth: Arc<Vec<BoxInstance>>,
+}
+
+/// Boxes at one place of their lives.
+#[derive(Debug)]
+struct Drawn {
+    of: (f32, usize),
+    version: u64,
+    /// Worst first; score is the IoU with the best object, or without objects the last stage's score.
+    boxes: Arc<Vec<BoxInstance>>,
+}
+
+impl Default for ProposalsPanel {
+    fn default() -> Self {
+        Self {
+            canvas: Canvas::default(),
+            place: 1.0,
+            most: 100,
+            least: 0.0,
+            selected: None,
+            image: None,
+            versions: 0,
+            style: Arc::new(class_style()),
+        }
+    }
+}
+
+impl ProposalsPanel {
+    /// Goes to the next stage, or to the one before.
+    pub fn advance(&mut self, by: i64) {
+        let last = self.image.as_ref().map_or(1, |image| image.numbers.len().max(2) - 1);
+        let next = if by > 0 { self.place.floor() + by as f32 } else { self.place.ceil() + by as f32 };
+        self.place = next.clamp(0.0, last as f32);
+    }
+
+    pub fn ui(&mut self, ui: &mut Ui, state: &State, backdrop: Option<Scene>) {
+        let (Some(shown), Some(backdrop)) = (state.shown.clone(), backdrop) else {
+            ui.label("Open an image to see its proposals.");
+            return;
+        };
+        let Some(trace) = shown.trace.as_deref() else {
+            ui.label("The model has not run on this image yet.");
+            return;
+        };
+        if trace.stages().is_empty() {
+            ui.label(
+                "This detector has no proposals: it decides in one step. Two-stage R-CNNs, cascades and RefineDet have.",
+            );
+            return;
+        }
+        if self.image.as_ref().is_none_or(|image| image.of != state.shown_version) {
+            let truth = trace.objects.iter().map(|o| instance(trace, o.bbox, 1.0, o.class)).collect();
+            let image = Image {
+                of: state.shown_version,
+                lives: lives(trace),
+                numbers: numbers(trace),
+                drawn: None,
+                truth: Arc::new(truth),
+            };
+            self.selected = None;
+            self.place = self.place.min(image.numbers.len() as f32 - 1.0);
+            self.image = Some(image);
+        }
+        Panel::right("proposal settings").resizable(true).default_size(340.0).show(ui, |ui| {
+            ScrollArea::both().auto_shrink(false).show(ui, |ui| {
+                self.scrubber(ui, trace);
+                self.life(ui, trace);
+                if let Some(image) = &self.image {
+                    table(ui, &image.numbers);
+                    spread(ui, &image.numbers);
+                    histograms(ui, &image.numbers);
+                }
+            });
+        });
+        self.draw_boxes(trace);
+        let chosen = self.selected.and_then(|s| self.image.as_ref()?.lives.get(s)?.at(self.place));
+        let frame = self.canvas.frame(ui, &shown, chosen.map(|b| trace.to_original(b)));
+        if let Some([x, y]) = frame.at.filter(|_| frame.response.clicked()) {
+            self.selected = self.life_at(trace, x, y);
+        }
+        frame.paint(ui, VIEW_ID, self.scene(backdrop));
+    }
+
+    /// Interpolates the best boxes, when the place or their number changed.
+    fn draw_boxes(&mut self, trace: &Trace) {
+        let Some(image) = &mut self.image else { return };
+        let of = (self.place, self.most);
+        if image.drawn.as_ref().is_some_and(|drawn| drawn.of == of) {
+            return;
+        }
+        self.versions += 1;
+        let objects: Vec<BBox> = trace.objects.iter().map(|o| o.bbox).collect();
+        let best = image.lives.iter().take(self.most).rev();
+        let boxes = best.filter_map(|life| {
+            let bbox = life.at(self.place)?;
+            Some(instance(trace, bbox, best_iou(bbox, &objects).unwrap_or(life.score), 0))
+        });
+        image.drawn = Some(Drawn { of, version: self.versions, boxes: Arc::new(boxes.collect()) });
+    }
+
+    /// The picture with objects and boxes at the chosen stage over it.
+    pub fn scene(&self, backdrop: Scene) -> Scene {
+        let Some(image) = &self.image else { return backdrop };
+        let Some(drawn) = &image.drawn else { return backdrop };
+        let layer = |version: u64, boxes: &Arc<Vec<BoxInstance>>, filter: BoxFilter, look: BoxLook| BoxLayer {
+            version,
+            boxes: boxes.clone(),
+            style: self.style.clone(),
+            filter,
+            look,
+        };
+        let count = drawn.boxes.len();
+        let look = BoxLook {
+            color: BoxColor::Score,
+            line_width: 1.5,
+            selected: self.selected.and_then(|s| count.checked_sub(s + 1)).map(|at| at as u32),
+            ..BoxLook::default()
+        };
+        let filter =
+            BoxFilter { score_min: if self.least > 0.0 { self.least } else { f32::MIN }, ..BoxFilter::default() };
+        let truth = layer(image.of, &image.truth, BoxFilter::default(), BoxLook::default());
+        Scene { boxes: vec![truth, layer(drawn.version, &drawn.boxes, filter, look)], ..backdrop }
+    }
+
+    /// The life whose box is the smallest under a point of the picture, among those shown.
+    fn life_at(&self, trace: &Trace, x: f32, y: f32) -> Option<usize> {
+        let lives = &self.image.as_ref()?.lives;
+        let boxes = lives.iter().take(self.most).enumerate().filter_map(|(index, life)| {
+            let bbox = trace.to_original(life.at(self.place)?);
+            bbox.contains(x, y).then_some((index, bbox.area()))
+        });
+        boxes.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
+    }
+
+    fn scrubber(&mut self, ui: &mut Ui, trace: &Trace) {
+        let Some(image) = &self.image else { return };
+        let last = image.numbers.len().max(2) - 1;
+        ui.add(Slider::new(&mut self.place, 0.0..=last as f32).fixed_decimals(2).text("stage"))
+            .on_hover_text("From the anchors through each stage's regression; “.” and “,” go one stage on and back");
+        let mut by = 0;
+        ui.horizontal(|ui| {
+            if ui.add_enabled(self.place > 0.0, egui::Button::new("Previous stage")).clicked() {
+                by = -1;
+            }
+            if ui.add_enabled(self.place < last as f32, egui::Button::new("Next stage")).clicked() {
+                by = 1;
+            }
+        });
+        let name = |index: usize| image.numbers.get(index).map_or("", |n| n.name.as_str());
+        let (from, to) = (self.place.floor() as usize, self.place.ceil() as usize);
+        let text = if from == to {
+            format!("Boxes of {}", name(from))
+        } else {
+            format!("From {} to {}", name(from), name(to))
+        };
+        ui.label(RichText::new(text).strong());
+        let most = image.lives.len().max(1);
+        ui.add(Slider::new(&mut self.most, 1..=most).logarithmic(true).text("best boxes"))
+            .on_hover_text("As many boxes are shown, best score of the last stage first");
+        let least = if trace.objects.is_empty() { "score at least" } else { "IoU at least" };
+        ui.add(Slider::new(&mut self.least, 0.0..=1.0).fixed_decimals(2).text(least))
+            .on_hover_text("Colour and filter go by the IoU with the best object, or by score where there is none");
+        if by != 0 {
+            self.advance(by);
+        }
+    }
+
+    /// The life of the selected box, stage by stage.
+    fn life(&self, ui: &mut Ui, trace: &Trace) {
+        let life = self.selected.and_then(|s| self.image.as_ref()?.lives.get(s));
+        let Some(life) = life else {
+            ui.weak("Click a box to follow its life.");
+            return;
+        };
+        let objects: Vec<BBox> = trace.objects.iter().map(|o| o.bbox).collect();
+        let number = |value: Option<f32>| value.map_or("—".to_string(), |v| format!("{v:.3}"));
+        Grid::new("life of a box").num_columns(4).striped(true).show(ui, |ui| {
+            for title in ["stage", "score", "IoU", "box of the network's input"] {
+                ui.weak(title);
+            }
+            ui.end_row();
+            for (index, bbox) in life.path.iter().enumerate() {
+                let stage = index.checked_sub(1).and_then(|at| Some((trace.stages().get(at)?, life.rows.get(at)?)));
+                match stage {
+                    Some((stage, _)) => ui.label(&stage.name),
+                    None => ui.label(format!("anchor {}", life.anchor)),
+                };
+                ui.label(number(stage.and_then(|(stage, row)| stage.scores.get(*row as usize).copied())));
+                ui.label(number(best_iou(*bbox, &objects)));
+                ui.label(corners(*bbox));
+                ui.end_row();
+            }
+        });
+    }
+}
+
+fn table(ui: &mut Ui, numbers: &[Numbers]) {
+    ui.separator();
+    let percent = |share: Option<f32>| share.map_or("—".to_string(), |s| format!("{:.1} %", s * 100.0));
+    Grid::new("proposal stages").num_columns(7).striped(true).show(ui, |ui| {
+        for title in ["stage", "boxes", "mean IoU"] {
+            ui.weak(title);
+        }
+        for share in SHARES {
+            ui.weak(format!("IoU ≥ {share}"));
+        }
+        ui.weak("positive").on_hover_text("At or above the IoU from which the stage calls a proposal positive");
+        ui.end_row();
+        for stage in numbers {
+            ui.label(&stage.name);
+            ui.label(stage.count.to_string());
+            let overlap = stage.overlap.as_ref();
+            ui.label(overlap.map_or("—".to_string(), |o| format!("{:.3}", o.mean)));
+            for index in 0..SHARES.len() {
+                ui.label(percent(overlap.map(|o| o.shares[index])));
+            }
+            let at = stage.threshold.map(|t| format!(" at {t:.2}")).unwrap_or_default();
+            ui.label(format!("{}{at}", percent(overlap.and_then(|o| o.positives))));
+            ui.end_row();
+        }
+    });
+}
+
+/// Mean and deviation of the regression, stage by stage.
+fn spread(ui: &mut Ui, numbers: &[Numbers]) {
+    ui.separator();
+    ui.label(RichText::new("Spread of the regression").strong()).on_hover_text(
+        "δ from each box to the next: dx and dy over the sides, dw and dh as logarithms; mean ± standard deviation",
+    );
+    Grid::new("regression spread").num_columns(6).striped(true).show(ui, |ui| {
+        for title in ["stage", "boxes", "dx", "dy", "dw", "dh"] {
+            ui.weak(title);
+        }
+        ui.end_row();
+        for stage in numbers {
+            let Some(deltas) = &stage.deltas else { continue };
+            ui.label(&stage.name);
+            let which = if deltas.of_positives { "positives" } else { "all" };
+            ui.label(format!("{} {which}", deltas.count));
+            for (mean, deviation) in deltas.mean.iter().zip(deltas.deviation) {
+                ui.label(format!("{mean:+.2} ± {deviation:.2}"));
+            }
+            ui.end_row();
+        }
+    });
+}
+
+fn histograms(ui: &mut Ui, numbers: &[Numbers]) {
+    let mut titled = false;
+    for stage in numbers {
+        let Some(overlap) = &stage.overlap else { continue };
+        if !titled {
+            ui.separator();
+            ui.label(RichText::new("IoU with the best object").strong());
+            titled = true;
+        }
+        let positives = match (stage.threshold, overlap.positives) {
+            (Some(threshold), Some(share)) => format!(": {:.1} % positive from IoU {threshold:.2}", share * 100.0),
+            _ => String::new(),
+        };
+        ui.label(format!("{}{positives}", stage.name));
+        bars(ui, &overlap.histogram, stage.threshold);
+    }
+}
+
+/// Bars from 0 to 1 on the x axis, the highest as tall as the area, with a line at `threshold`.
+fn bars(ui: &mut Ui, histogram: &Histogram, threshold: Option<f32>) {
+    let size = vec2(ui.available_width().clamp(120.0, 320.0), 56.0);
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    let painter = ui.painter_at(rect);
+    painter.rect_filled(rect, 2.0, ui.visuals().extreme_bg_color);
+    let highest = histogram.counts().iter().copied().max().unwrap_or(0).max(1) as f32;
+    let x = |value: f32| rect.left() + value * rect.width();
+    for (bin, &count) in histogram.counts().iter().enumerate() {
+        let (low, high) = histogram.edges(bin);
+        let top = rect.bottom() - count as f32 / highest * (rect.height() - 2.0);
+        let bar = Rect::from_min_max(egui::pos2(x(low) + 0.5, top), egui::pos2(x(high) - 0.5, rect.bottom()));
+        let positive = threshold.is_some_and(|t| low >= t - 1e-6);
+        painter.rect_filled(bar, 0.0, if positive { theme::TRUTH } else { Color32::GRAY });
+    }
+    if let Some(threshold) = threshold {
+        painter.vline(x(threshold), rect.y_range(), Stroke::new(1.5, theme::ERROR));
+    }
+    if let Some(pointer) = response.hover_pos() {
+        let value = ((pointer.x - rect.left()) / rect.width()).clamp(0.0, 1.0);
+        let bin = ((value * histogram.counts().len() as f32) as usize).min(histogram.counts().len().saturating_sub(1));
+        let (low, high) = histogram.edges(bin);
+        let count = histogram.counts().get(bin).copied().unwrap_or(0);
+        response.on_hover_text_at_pointer(format!("{count} boxes with IoU {low:.2} to {high:.2}"));
+    }
+}

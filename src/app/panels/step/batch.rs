@@ -1,0 +1,196 @@
+//! The probed batch: its images, and what was matched and mined in one of them.
+
+use super::StepPanel;
+use super::anchor::{card, class_name, rule_name};
+use super::formula::Formula;
+use crate::app::action::Action;
+use crate::app::state::State;
+use crate::app::theme;
+use crate::engine::Stepped;
+use crate::trace::{FeatureMap, LossPart, Sample, Trace};
+use egui::{Color32, ColorImage, Grid, Pos2, Rect, RichText, Sense, Stroke, StrokeKind, Ui, vec2};
+
+/// Negatives that are drawn without being chosen.
+const DRAWN: u32 = 12;
+/// Rows of a table.
+const ROWS: usize = 100;
+
+impl StepPanel {
+    pub(super) fn batch(&mut self, ui: &mut Ui, stepped: &Stepped, state: &State, actions: &mut Vec<Action>) {
+        let traces = &stepped.report.traces;
+        if traces.is_empty() {
+            return;
+        }
+        self.image = self.image.min(traces.len() - 1);
+        ui.label(RichText::new(format!("Batch of iteration {}", stepped.report.iteration)).strong());
+        ui.horizontal_wrapped(|ui| {
+            for (index, trace) in traces.iter().enumerate() {
+                let name = stepped.report.images.get(index).map_or("", String::as_str);
+                let text = if trace.losses.is_empty() {
+                    format!("{}", index + 1)
+                } else {
+                    format!("{:.2}", image_loss(trace))
+                };
+                let button = ui.selectable_label(index == self.image, text);
+                if button.on_hover_text(format!("{name}: share of the loss")).clicked() {
+                    actions.push(Action::StepImage(index));
+                }
+            }
+        });
+        let Some(trace) = traces.get(self.image) else { return };
+        let name = stepped.report.images.get(self.image).map_or("", String::as_str);
+        ui.weak(name);
+        self.picture(ui, stepped, trace, state.stepped_version);
+        self.tables(ui, stepped, trace, name, state);
+    }
+
+    fn picture(&mut self, ui: &mut Ui, stepped: &Stepped, trace: &Trace, version: u64) {
+        let Some(input) = &trace.input else { return };
+        let current = self.texture.as_ref().is_some_and(|(v, i, _)| (*v, *i) == (version, self.image));
+        if !current {
+            let pixels = input_rgb(input, stepped);
+            let image = ColorImage::from_rgb([input.width, input.height], &pixels);
+            let texture = ui.ctx().load_texture("training image", image, egui::TextureOptions::NEAREST);
+            self.texture = Some((version, self.image, texture));
+        }
+        let Some((_, _, texture)) = &self.texture else { return };
+        let width = ui.available_width().min(420.0);
+        let scale = width / input.width.max(1) as f32;
+        let (rect, response) = ui.allocate_exact_size(vec2(width, input.height as f32 * scale), Sense::click());
+        let painter = ui.painter_at(rect);
+        painter.image(texture.id(), rect, Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0)), Color32::WHITE);
+        let to_screen = |b: crate::geometry::BBox| {
+            let min = rect.min + vec2(b.x0, b.y0) * scale;
+            Rect::from_min_max(min, rect.min + vec2(b.x1, b.y1) * scale)
+        };
+        for sample in &trace.sampling {
+            let Some(&anchor) = trace.anchors.boxes.get(sample.anchor as usize) else { continue };
+            let color = if sample.positive { theme::TRUTH } else { theme::ERROR };
+            let chosen = self.anchor == Some(sample.anchor as usize);
+            if sample.positive || sample.rank < DRAWN || chosen {
+                let stroke =
+                    Stroke::new(if chosen { 3.0 } else { 1.0 }, color.gamma_multiply(if chosen { 1.0 } else { 0.6 }));
+                painter.rect_stroke(to_screen(anchor), 0.0, stroke, StrokeKind::Middle);
+            }
+        }
+        for object in &trace.objects {
+            painter.rect_stroke(to_screen(object.bbox), 0.0, Stroke::new(2.0, Color32::WHITE), StrokeKind::Middle);
+        }
+        if let Some(pointer) = response.interact_pointer_pos().filter(|_| response.clicked()) {
+            let at = (pointer - rect.min) / scale;
+            self.anchor = nearest_sample(trace, at.x, at.y);
+        }
+        ui.weak(
+            "white: objects · green: positive anchors · orange: the 12 hardest negatives · click chooses an anchor",
+        );
+    }
+
+    fn tables(&mut self, ui: &mut Ui, stepped: &Stepped, trace: &Trace, image: &str, state: &State) {
+        let Some(assignment) = &trace.assignment else { return };
+        let positives = trace.sampling.iter().filter(|s| s.positive).count();
+        let negatives = trace.sampling.len() - positives;
+        ui.label(format!(
+            "{} anchors: {positives} positive, {negatives} mined of {} background",
+            assignment.target.len(),
+            assignment.target.iter().filter(|t| **t == -1).count()
+        ));
+        if let Some(anchor) = self.anchor {
+            card(ui, stepped, trace, image, anchor, state);
+        }
+        ui.collapsing("Positives", |ui| {
+            Grid::new("positives").num_columns(5).striped(true).show(ui, |ui| {
+                header(ui, &["anchor", "object", "rule", "IoU", "loss"]);
+                for sample in trace.sampling.iter().filter(|s| s.positive).take(ROWS) {
+                    let index = sample.anchor as usize;
+                    self.anchor_link(ui, index);
+                    let target = assignment.target.get(index).copied().unwrap_or(-1);
+                    let object = usize::try_from(target).ok().and_then(|t| trace.objects.get(t));
+                    ui.label(object.map_or("—", |o| class_name(stepped, o.class)));
+                    ui.label(assignment.rule.get(index).map_or("—", |r| rule_name(*r)));
+                    ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
+                    ui.label(format!("{:.3}", sample.loss));
+                    ui.end_row();
+                }
+            });
+        });
+        // The focal weight says how much of the cross-entropy is left of an easy negative.
+        let config = state.config();
+        let formula = trace.losses.iter().find_map(|part| Formula::of(config?, &part.name));
+        ui.collapsing("Hard negatives by loss", |ui| {
+            Grid::new("negatives").num_columns(6).striped(true).show(ui, |ui| {
+                header(ui, &["rank", "anchor", "IoU", "loss", "weight", "came back"]);
+                for sample in trace.sampling.iter().filter(|s| !s.positive).take(ROWS) {
+                    let index = sample.anchor as usize;
+                    ui.label((sample.rank + 1).to_string());
+                    self.anchor_link(ui, index);
+                    ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
+                    ui.label(format!("{:.3}", sample.loss));
+                    ui.label(formula.map_or("—".to_string(), |f| format!("{:.4}", f.weight(sample.loss, false))));
+                    ui.label(came_back(trace, image, sample, state));
+                    ui.end_row();
+                }
+            });
+        });
+    }
+
+    fn anchor_link(&mut self, ui: &mut Ui, anchor: usize) {
+        if ui.selectable_label(self.anchor == Some(anchor), anchor.to_string()).clicked() {
+            self.anchor = Some(anchor);
+        }
+    }
+}
+
+/// How often the patch of a negative was mined, of the probed iterations that its image was in.
+fn came_back(trace: &Trace, image: &str, sample: &Sample, state: &State) -> String {
+    let bbox = trace.anchors.boxes.get(sample.anchor as usize);
+    match (bbox, &trace.input) {
+        (Some(bbox), Some(input)) => {
+            let (mined, seen) = state.stepping.hard.times(image, *bbox, input.width, input.height);
+            format!("{mined} of {seen}")
+        }
+        _ => "—".to_string(),
+    }
+}
+
+fn header(ui: &mut Ui, titles: &[&str]) {
+    for title in titles {
+        ui.weak(*title);
+    }
+    ui.end_row();
+}
+
+/// What this image adds to the batch's loss: sampled anchors' losses over the normaliser.
+fn image_loss(trace: &Trace) -> f32 {
+    let sampled = |part: &LossPart| -> f32 {
+        let of = |s: &Sample| part.per_anchor.get(s.anchor as usize).copied().unwrap_or(0.0);
+        trace.sampling.iter().map(of).sum::<f32>() / part.normalizer.max(1.0)
+    };
+    trace.losses.iter().map(sampled).sum()
+}
+
+/// The sampled anchor whose centre is nearest to a point of the input.
+fn nearest_sample(trace: &Trace, x: f32, y: f32) -> Option<usize> {
+    let distance = |index: usize| {
+        trace.anchors.boxes.get(index).map_or(f32::INFINITY, |b| {
+            let (cx, cy) = b.center();
+            (cx - x).powi(2) + (cy - y).powi(2)
+        })
+    };
+    let sampled = trace.sampling.iter().map(|s| s.anchor as usize);
+    sampled.min_by(|a, b| distance(*a).total_cmp(&distance(*b)))
+}
+
+/// The network's input as 8-bit RGB again.
+fn input_rgb(input: &FeatureMap, stepped: &Stepped) -> Vec<u8> {
+    let plane = input.width * input.height;
+    let mut pixels = vec![0; plane * 3];
+    for channel in 0..3 {
+        let shown = if stepped.bgr { 2 - channel } else { channel };
+        let Some(values) = input.data.get(channel * plane..(channel + 1) * plane) else { continue };
+        for (index, value) in values.iter().enumerate() {
+            pixels[index * 3 + shown] =
+                (value * stepped.std[channel] + stepped.mean[channel]).round().clamp(0.0, 255.0) as u8;
+        }
+    }
+    pixels
+}

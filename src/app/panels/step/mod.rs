@@ -1,0 +1,81 @@
+//! Step panel: one training iteration, taken apart: phases, losses, the batch, its matched anchors and mined negatives,
+//! the layers, and the black box.
+
+mod anchor;
+mod batch;
+mod black_box;
+mod formula;
+mod layers;
+mod phases;
+mod prepare;
+
+pub use prepare::first_draft;
+
+use crate::app::action::Action;
+use crate::app::state::State;
+use crate::detect::Arch;
+use crate::train::TrainConfig;
+use egui::{ScrollArea, TextureHandle, Ui};
+use std::path::{Path, PathBuf};
+
+/// Scratch of the panel: the settings of the next run and what is looked at of the last step.
+#[derive(Default)]
+pub struct StepPanel {
+    pub draft: Option<(Arch, TrainConfig)>,
+    /// The draft while it is being dragged or typed into.
+    edited: Option<TrainConfig>,
+    pub write: bool,
+    image: usize,
+    /// Anchor chosen in a table.
+    anchor: Option<usize>,
+    texture: Option<(u64, usize, TextureHandle)>,
+    order: layers::Order,
+    /// The iteration of the black box that is looked at.
+    opened: Option<u64>,
+}
+
+impl StepPanel {
+    /// The folder of the next run within `root`, when it is to be written.
+    pub fn folder(&self, arch: Arch, root: &Path) -> Option<PathBuf> {
+        let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        self.write.then(|| root.join(format!("{arch}-{seconds}")))
+    }
+
+    pub fn select_image(&mut self, image: usize) {
+        self.image = image;
+        self.anchor = None;
+    }
+
+    /// Looks at what an iteration learnt from.
+    pub fn open_batch(&mut self, iteration: u64) {
+        self.opened = Some(iteration);
+    }
+
+    /// `runs` is where runs are written.
+    pub fn ui(&mut self, ui: &mut Ui, state: &State, runs: &Path, actions: &mut Vec<Action>) {
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            match &state.training {
+                None => self.prepare(ui, state, runs, actions),
+                Some(training) => phases::controls(ui, state, training, actions),
+            }
+            black_box::incident(ui, state, actions);
+            let stepped = state.stepped.clone();
+            if let Some(stepped) = &stepped {
+                ui.separator();
+                phases::progress(ui, stepped);
+            }
+            if let Some(report) = state.last_step.as_ref().filter(|_| state.stepping.next.is_none()) {
+                ui.separator();
+                phases::losses(ui, report);
+            }
+            if let Some(stepped) = &stepped {
+                if !stepped.report.layers.is_empty() {
+                    ui.collapsing("Layers", |ui| layers::ui(ui, &stepped.report.layers, &mut self.order));
+                }
+                ui.separator();
+                self.batch(ui, stepped, state, actions);
+            }
+            black_box::ui(ui, state, &mut self.opened, actions);
+        });
+    }
+}

@@ -1,0 +1,123 @@
+//! What leaves the window: views as files, results, and files opened by other programs.
+
+use super::Workbench;
+use crate::app::action::{Action, Dialog};
+use crate::app::export::{self, Figure, Format, records, views};
+use crate::app::layout::Panel;
+use crate::engine::{Command, Severity};
+use egui::Ui;
+use std::path::Path;
+
+/// The formats that a panel's view can have: a list has no picture.
+pub(super) fn formats(panel: Panel) -> &'static [Format] {
+    match panel {
+        Panel::Image
+        | Panel::Data
+        | Panel::Losses
+        | Panel::Evaluation
+        | Panel::Compare
+        | Panel::Features
+        | Panel::Anchors
+        | Panel::Proposals
+        | Panel::Suppression => &Format::ALL,
+        Panel::Model | Panel::Step | Panel::Runs | Panel::Log => &[Format::Csv],
+    }
+}
+
+/// The menu at the right of a panel's tabs.
+pub(super) fn menu(ui: &mut Ui, panel: Panel, actions: &mut Vec<Action>) {
+    let formats = formats(panel);
+    let menu = ui.menu_button("Export", |ui| {
+        for &format in formats {
+            let text = format!("{} as {}…", panel.name(), format.name());
+            let help = match format {
+                Format::Png => "Pixels, as seen",
+                Format::Svg => "Shapes and text, with the picture inside",
+                Format::Csv => "The numbers behind the view",
+            };
+            if ui.button(text).on_hover_text(help).clicked() {
+                actions.push(Action::OpenDialog(Dialog::Export(panel, format)));
+            }
+        }
+        if panel == Panel::Evaluation && ui.button("COCO results…").clicked() {
+            actions.push(Action::OpenDialog(Dialog::SaveResults));
+        }
+    });
+    menu.response.accessible_name(format!("Export {}", panel.name()));
+}
+
+impl Workbench {
+    /// Does what writes or opens files.
+    pub(super) fn send_out(&mut self, action: Action) {
+        match action {
+            Action::Export { panel, path } => self.export(panel, &path),
+            Action::ExportView(path) => {
+                let panel = self.panels.pipeline.attention.filter(|panel| formats(*panel).contains(&Format::Png));
+                self.export(panel.unwrap_or(Panel::Image), &path);
+            }
+            Action::SaveResults(path) => self.send(Command::SaveResults { path }),
+            Action::Reveal(path) => self.reveal(&path),
+            _ => {}
+        }
+    }
+
+    fn export(&mut self, panel: Panel, path: &Path) {
+        let figure = self.figure(panel).ok_or_else(|| format!("the {} panel shows nothing yet", panel.name()));
+        let written = figure.and_then(|figure| export::write(&figure, path, export::PLOT));
+        match written {
+            Ok(()) => self.state.note(Severity::Info, "export", format!("written: {}", path.display())),
+            Err(error) => self.state.note(Severity::Error, "export", error),
+        }
+    }
+
+    /// What a panel shows, as a figure.
+    fn figure(&mut self, panel: Panel) -> Option<Figure> {
+        let (state, settings, panels) = (&self.state, &self.settings, &mut self.panels);
+        match panel {
+            Panel::Data => panels.data.figure(state),
+            Panel::Model => state.model.as_deref().map(records::model),
+            Panel::Image => {
+                let shown = state.shown.clone()?;
+                let scene = panels.image.current(&shown, state.shown_version, settings);
+                let labelled = settings.shows(crate::app::action::Layer::Labels);
+                Some(views::image(&shown, scene, settings.score, labelled))
+            }
+            Panel::Losses => (state.curves.len > 0).then(|| records::losses(&state.curves)),
+            Panel::Step => state.stepped.as_deref().map(records::step),
+            Panel::Evaluation => state.evaluation.as_deref().map(|e| panels.evaluation.figure(e, settings)),
+            Panel::Compare => panels.compare.figure(state, settings),
+            Panel::Features => {
+                let trace = state.shown.as_ref()?.trace.clone()?;
+                panels.features.figure(&trace)
+            }
+            Panel::Runs => state.runs.list.as_deref().map(|list| records::runs(list)),
+            Panel::Log => Some(records::log(state.log.iter())),
+            other => panels.pipeline.figure(other, &mut panels.image, state),
+        }
+    }
+
+    /// Hands a file or folder to the system's own program for it, without waiting for that.
+    fn reveal(&mut self, path: &Path) {
+        let program = if cfg!(target_os = "macos") {
+            "open"
+        } else if cfg!(windows) {
+            "explorer"
+        } else {
+            "xdg-open"
+        };
+        // An absolute path cannot be taken for an option.
+        let opened = std::path::absolute(path).and_then(|path| {
+            let child = std::process::Command::new(program).arg(path).spawn()?;
+            // Somebody has to take the child's exit status, or it stays behind as a zombie.
+            let wait = move || {
+                let mut child = child;
+                _ = child.wait();
+            };
+            std::thread::Builder::new().name("boxwright-opened".into()).spawn(wait)
+        });
+        if let Err(error) = opened {
+            let text = format!("{program} does not open it ({error}); look at it yourself: {}", path.display());
+            self.state.note(Severity::Error, "open", text);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The menus at the top of the window.
+
+use super::Workbench;
+use crate::app::action::Action;
+use crate::app::theme::Look;
+use crate::app::window_action::WindowAction;
+use egui::Ui;
+
+/// The menus, by the names of their bindings.
+const MENUS: &[(&str, &[&str])] = &[
+    (
+        "File",
+        &[
+            "Open image…",
+            "Open folder or data set…",
+            "Open COCO annotations…",
+            "Play a video…",
+            "Open the Shapes sample",
+            "Load weights…",
+            "Save weights…",
+            "Export view as PNG…",
+            "Save COCO results…",
+        ],
+    ),
+    ("Edit", &["Undo", "Redo", "Close or clear"]),
+    (
+        "View",
+        &[
+            "Fit image",
+            "Zoom 100 %",
+            "Zoom to selection",
+            "Zoom in",
+            "Zoom out",
+            "Ground truth on or off",
+            "Predictions on or off",
+            "Labels on or off",
+            "Positive anchors on or off",
+            "Heat map on or off",
+            "Next theme",
+            "Reset layout",
+            "Full screen",
+        ],
+    ),
+    (
+        "Train",
+        &[
+            "Start training on the open data",
+            "Train or pause",
+            "Step one iteration",
+            "Step ten iterations",
+            "Next phase",
+            "Step to the end of the epoch",
+            "Find the learning rate",
+            "Stop training",
+            "Evaluate on the open data",
+            "Score COCO results…",
+            "Compare on the open data",
+            "Cancel",
+        ],
+    ),
+    ("Help", &["Keys", "Palette"]),
+];
+
+impl Workbench {
+    pub(super) fn menu(&mut self, ui: &mut Ui, actions: &mut Vec<Action>) {
+        ui.horizontal(|ui| {
+            for (menu, names) in MENUS {
+                ui.menu_button(*menu, |ui| {
+                    for name in *names {
+                        let Some(binding) = self.bindings.iter().find(|b| b.name == *name) else { continue };
+                        let keys = binding.keys.first().map(|k| ui.ctx().format_shortcut(k)).unwrap_or_default();
+                        if ui.add(egui::Button::new(*name).shortcut_text(keys)).clicked() {
+                            actions.push(binding.action.clone());
+                        }
+                    }
+                    if *menu == "View" {
+                        let mut scale = self.settings.scale;
+                        let slider = egui::Slider::new(&mut scale, 0.5..=3.0).step_by(0.25).text("UI scale");
+                        if ui.add(slider).drag_stopped() {
+                            actions.push(Action::UiScale(scale));
+                        }
+                        for look in Look::ALL {
+                            if ui.radio(self.settings.look == look, look.name()).clicked() {
+                                actions.push(Action::Window(WindowAction::Look(look)));
+                            }
+                        }
+                    }
+                });
+            }
+            self.layouts.ui(ui, &self.settings, actions);
+        });
+    }
+}

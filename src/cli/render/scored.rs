@@ -1,0 +1,139 @@
+//! Views of a whole data set: scores, curves, confusion and mistakes of a model, two models side by side, statistics.
+
+use super::{Arguments, CliError, View, write};
+use crate::app::export::{records, views};
+use crate::cli::detect;
+use crate::data;
+use crate::engine::command::{Command, ModelChoice};
+use crate::engine::compare::{ComparedImage, SlotSource};
+use crate::engine::details::EvalDetails;
+use crate::engine::evaluate::{Detected, detect_all, score_results, truth_of};
+use crate::engine::event::EvalSummary;
+use crate::engine::{DeviceChoice, Engine, Event, Severity, Shown, model};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Curves are drawn at the first of the thresholds that they are computed for, IoU .5.
+const CURVES: usize = 0;
+/// A comparison that takes longer than this has died.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+pub(super) fn evaluation(arguments: &Arguments) -> Result<(), CliError> {
+    let start = Instant::now();
+    let device = DeviceChoice::Auto.open()?;
+    let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
+    let model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
+    let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
+    let Detected { results, skipped } = detect_all(&*model.detector, &dataset, None, |done, total| {
+        if done.is_multiple_of(50) || done == total {
+            eprintln!("{done} of {total} images");
+        }
+    })?;
+    for image in skipped {
+        eprintln!("counted as without detections: {image}");
+    }
+    let classes = dataset.classes.len();
+    let truth = truth_of(&dataset);
+    let result = score_results(&truth, &results, classes);
+    let details = Arc::new(EvalDetails::new(truth, results, classes));
+    let confusion = Arc::new(details.confusion(classes, details.best_score()));
+    let evaluation = EvalSummary {
+        model: format!("{} ({})", model.detector.config().arch(), model.source),
+        data: format!("{} {}", dataset.name, dataset.split),
+        images: dataset.images.len(),
+        seconds: start.elapsed().as_secs_f64(),
+        classes: dataset.classes,
+        result,
+        details,
+        confusion,
+    };
+    let figure = match arguments.view {
+        View::Pr => views::precision_recall(&evaluation, CURVES, None),
+        View::ByScore => views::by_score(&evaluation, CURVES, None),
+        View::Confusion => views::confusion(&evaluation),
+        View::Errors => views::mistakes(&evaluation),
+        _ => views::numbers(&evaluation),
+    };
+    write(arguments, &figure)
+}
+
+pub(super) fn statistics(arguments: &Arguments) -> Result<(), CliError> {
+    let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
+    write(arguments, &records::statistics(&data::statistics::statistics(&dataset)))
+}
+
+/// The engine runs both sides, as it does for the window.
+pub(super) fn compare(arguments: &Arguments) -> Result<(), CliError> {
+    let source = |weights: Option<&Path>, name: Option<&str>| -> Result<SlotSource, CliError> {
+        match weights.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))) {
+            Some(results) => Ok(SlotSource::Results(results.to_path_buf())),
+            None => {
+                let choice = detect::choice(name, weights)?;
+                Ok(SlotSource::Model { choice, weights: weights.map(Path::to_path_buf) })
+            }
+        }
+    };
+    if arguments.against.is_none() && arguments.against_model.is_none() {
+        return Err(CliError("name what to compare with: --against FILE, or --against-model NAME".into()));
+    }
+    let first = source(arguments.weights.as_deref(), arguments.model.as_deref())?;
+    let second = source(arguments.against.as_deref(), arguments.against_model.as_deref())?;
+    let names = [label(&first), label(&second)];
+    let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
+    let picture = dataset.picture(arguments.index)?;
+    let compared = run_both(arguments, first, second)?;
+    let entry = dataset.images.get(arguments.index).ok_or_else(|| format!("there is no image {}", arguments.index))?;
+    let shown = Shown {
+        index: arguments.index,
+        name: entry.name.clone(),
+        picture: Arc::new(picture),
+        objects: entry.objects.clone(),
+        object_classes: dataset.classes.clone(),
+        detections: Vec::new(),
+        detection_classes: Vec::new(),
+        detected: false,
+        timings: Vec::new(),
+        trace: None,
+    };
+    write(arguments, &views::sides(&shown, &compared, &names, arguments.score))
+}
+
+fn label(source: &SlotSource) -> String {
+    let file = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match source {
+        SlotSource::Loaded => "the loaded model".into(),
+        SlotSource::Results(path) => file(path),
+        SlotSource::Model { weights: Some(path), .. } => file(path),
+        SlotSource::Model { choice: ModelChoice::Named(name), .. } => name.clone(),
+        SlotSource::Model { choice: ModelChoice::Configured(config), .. } => config.arch().to_string(),
+        SlotSource::Model { choice: ModelChoice::FromWeights, .. } => "embedded".into(),
+    }
+}
+
+fn run_both(arguments: &Arguments, first: SlotSource, second: SlotSource) -> Result<Arc<ComparedImage>, CliError> {
+    let engine = Engine::start(DeviceChoice::Auto, Arc::new(|| {}))?;
+    let commands = [
+        Command::OpenData { path: arguments.data.clone(), split: arguments.split.clone() },
+        Command::SetSlot { slot: 0, source: first },
+        Command::SetSlot { slot: 1, source: second },
+        Command::CompareImage { index: arguments.index },
+    ];
+    for command in commands {
+        if !engine.send(command) {
+            return Err(CliError("the engine takes no command".into()));
+        }
+    }
+    let start = Instant::now();
+    loop {
+        if start.elapsed() > PATIENCE {
+            return Err(CliError("the comparison did not come to an end".into()));
+        }
+        match engine.wait(Duration::from_millis(200)) {
+            Some(Event::ImageCompared { .. }) => break,
+            Some(Event::Log { severity: Severity::Error, message, .. }) => return Err(CliError(message)),
+            _ => {}
+        }
+    }
+    engine.slots.compared.get().ok_or_else(|| CliError("the comparison gave nothing".into()))
+}
