@@ -1,7 +1,7 @@
 //! The engine as its users see it: commands in, events out, stops that take effect, readers that slow nobody down.
 
 use boxwright::detect::{Arch, Config};
-use boxwright::engine::command::ModelChoice;
+use boxwright::engine::command::{InitialWeights, ModelChoice};
 use boxwright::engine::compare::SlotSource;
 use boxwright::engine::{Command, DeviceChoice, Engine, Event, Severity};
 use boxwright::train::{Phase, RunConfig, TrainConfig};
@@ -48,7 +48,7 @@ fn until(engine: &Engine, mut last: impl FnMut(&Event) -> bool) -> Vec<Event> {
 fn prepare(engine: &Engine, config: Box<RunConfig>) {
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
-    engine.send(Command::StartTraining { config, folder: None, from_current: false });
+    engine.send(Command::StartTraining { config, folder: None, start: InitialWeights::Random });
     until(engine, |e| matches!(e, Event::TrainingReady { .. }));
 }
 
@@ -170,7 +170,7 @@ fn a_run_on_disk_is_scrubbed_through_opened_and_forked() {
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
     let run = config.clone();
-    engine.send(Command::StartTraining { config, folder: Some(folder.clone()), from_current: false });
+    engine.send(Command::StartTraining { config, folder: Some(folder.clone()), start: InitialWeights::Random });
     engine.send(Command::Step { iterations: 2 });
     until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 2 }));
     engine.send(Command::StopTraining);
@@ -312,4 +312,51 @@ fn an_evaluation_explains_itself_and_its_confusion_is_counted_anew() {
     assert_eq!(objects(&confusion.matrix.counts, classes), asked);
     let right = |m: &boxwright::eval::confusion::ConfusionMatrix| (0..classes).map(|c| m.at(c, c)).sum::<u64>();
     assert!(right(&confusion.matrix) < right(&summary.confusion.matrix));
+}
+
+#[test]
+fn a_run_whose_state_cannot_be_saved_stays_open_until_it_is_ended_again() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
+    let start = InitialWeights::Random;
+    engine.send(Command::StartTraining { config: config(50, 2), folder: Some(folder.clone()), start });
+    engine.send(Command::Step { iterations: 1 });
+    until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 1 }));
+    // Nobody can write below a file.
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "in the way").unwrap();
+    engine.send(Command::StopTraining);
+    let seen = until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 1 }));
+    let is_said = |e: &Event| matches!(e, Event::Log { severity: Severity::Warning, message, .. } if message.contains("stays open"));
+    assert!(seen.iter().any(is_said), "{seen:?}");
+    std::fs::remove_file(&folder).unwrap();
+    engine.send(Command::StopTraining);
+    until(&engine, |e| matches!(e, Event::TrainingEnded { iteration: 1, .. }));
+    assert!(folder.join("weights").is_dir());
+}
+
+#[test]
+fn a_run_starts_from_what_fits_of_a_file_and_a_stranger_is_refused_before_anything_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("note"), "mine").unwrap();
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
+    let begin = |file: &str| Command::StartTraining {
+        config: config(50, 2),
+        folder: Some(folder.clone()),
+        start: InitialWeights::File(file.into()),
+    };
+    engine.send(begin("assets/yolov3-nano.safetensors"));
+    let seen = until(&engine, |e| matches!(e, Event::Log { severity: Severity::Error, .. }));
+    assert!(format!("{seen:?}").contains("no tensor of it has a name and shape of ssd-nano"), "{seen:?}");
+    assert!(folder.join("note").is_file());
+    engine.send(begin("assets/ssd-nano.safetensors"));
+    let seen = until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
+    assert!(format!("{seen:?}").contains("(100.0 % of the weights) start from"), "{seen:?}");
 }

@@ -534,3 +534,20 @@ fn a_foreign_layout_is_renamed_and_reported() {
     // 6 + 4 + 5 + 2 + 3 of those and the head's 9
     assert!((report.coverage - 20.0 / 29.0).abs() < 1e-12);
 }
+
+#[test]
+fn a_detector_takes_the_body_of_another_and_nothing_of_a_stranger() {
+    use boxwright::detect::{Arch, Config, build};
+    use boxwright::engine::model::{ModelError, initialise};
+    let classes = vec!["thing".to_owned()];
+    let detector = build(&Config::new(Arch::FcosNano, &classes), &candle_core::Device::Cpu, 0).unwrap();
+    let head = detector.params().values().unwrap()["head.classification_head.cls_logits.weight"].1.clone();
+    let report = initialise(&*detector, "assets/retinanet-nano.safetensors".as_ref()).unwrap();
+    assert!(report.loaded.iter().any(|name| name.starts_with("backbone.body.")));
+    let left = report.missing.iter().map(|e| &e.name).chain(report.mismatched.iter().map(|m| &m.0));
+    assert!(left.collect::<Vec<_>>().iter().all(|name| name.starts_with("head.")));
+    let after = detector.params().values().unwrap();
+    assert_eq!(after["head.classification_head.cls_logits.weight"].1, head);
+    let stranger = initialise(&*detector, "assets/yolov3-nano.safetensors".as_ref());
+    assert!(matches!(stranger, Err(ModelError::NothingFits { arch: Arch::FcosNano, .. })));
+}

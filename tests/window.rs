@@ -684,3 +684,33 @@ fn an_error_is_notified_and_leads_to_the_log() {
     assert!(!says(&window, "Dismiss notification 1"));
     window.harness.check_accessibility();
 }
+
+#[test]
+fn trained_weights_that_were_not_saved_are_asked_about_before_they_are_lost() {
+    use boxwright::app::action::Action;
+    use boxwright::engine::command::ModelChoice;
+    let mut window = Window::open(&["shapes:train=8,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Step(1));
+    window.until("a step", |w| w.state.training.as_ref().is_some_and(|t| t.iteration == 1 && !t.running));
+    raise(&mut window, Action::StopTraining);
+    window.until("the end", |w| w.state.training.is_none());
+    let name = |w: &Workbench| w.state.model.as_ref().map(|m| m.config.arch().name());
+    let load = || {
+        let choice = ModelChoice::Named("fcos-nano".into());
+        Action::LoadModel { choice, weights: None, allow_partial: false }
+    };
+    raise(&mut window, load());
+    window.harness.get_by_label("The trained weights are not saved");
+    press(&mut window, Role::Button, "Stay");
+    assert_eq!(name(&window.workbench.borrow()), Some("ssd-nano"));
+    raise(&mut window, load());
+    press(&mut window, Role::Button, "Go on without them");
+    window.until("the other model", |w| name(w) == Some("fcos-nano"));
+    // Weights that come from a file, or with the program, are nobody's loss.
+    raise(
+        &mut window,
+        Action::LoadModel { choice: ModelChoice::Named("ssd-nano".into()), weights: None, allow_partial: false },
+    );
+    window.until("the first model", |w| name(w) == Some("ssd-nano"));
+}

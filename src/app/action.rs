@@ -6,7 +6,7 @@ use super::run_action::RunAction;
 use super::window_action::WindowAction;
 use crate::detect::Arch;
 use crate::engine::DeviceChoice;
-use crate::engine::command::ModelChoice;
+use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::compare::SlotSource;
 use crate::engine::playback::PlaySettings;
 use std::path::PathBuf;
@@ -30,9 +30,7 @@ pub enum Action {
     },
     /// Changes the loaded model's limits; the change can be undone.
     Configure(Box<crate::detect::Config>),
-    StartTraining {
-        from_current: bool,
-    },
+    StartTraining(InitialWeights),
     Step(u64),
     TrainOrPause,
     StopTraining,
@@ -131,6 +129,8 @@ pub enum Dialog {
     SlotWeights(usize),
     /// Weights of a network that has none embedded.
     WeightsOf(Arch),
+    /// Weights that a new run starts from.
+    Start,
     /// The folder of runs.
     Runs,
     ExportLayout,

@@ -3,7 +3,7 @@
 use super::action::{Action, Dialog};
 use super::run_action::RunAction;
 use super::window_action::WindowAction;
-use crate::engine::command::ModelChoice;
+use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::compare::SlotSource;
 use crate::engine::video::EXTENSIONS;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -64,6 +64,10 @@ fn ask(dialog: Dialog) -> Option<Action> {
             let path = files.set_title("Compare weights").add_filter("Weights", &WEIGHTS).pick_file()?;
             let source = SlotSource::Model { choice: ModelChoice::FromWeights, weights: Some(path) };
             Some(Action::SetSlot { slot, source })
+        }
+        Dialog::Start => {
+            let path = files.set_title("Start a run from weights").add_filter("Weights", &WEIGHTS).pick_file()?;
+            Some(Action::StartTraining(InitialWeights::File(path)))
         }
         Dialog::Video => opened(files.set_title("Play a video").add_filter("Videos", &EXTENSIONS).pick_file()),
         Dialog::Export(panel, format) => {

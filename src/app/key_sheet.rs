@@ -59,7 +59,7 @@ impl KeySheet {
         let response = Modal::new(Id::unique("keys")).show(ctx, |ui| {
             ui.set_width(520.0);
             ui.heading("Keys");
-            self.notice(ui, &mut changes);
+            self.notice(ui, bindings, &mut changes);
             let field = TextEdit::singleline(&mut self.filter).hint_text("Find an action").desired_width(f32::INFINITY);
             ui.add_enabled(self.waiting.is_none(), field);
             ScrollArea::vertical().max_height(480.0).show(ui, |ui| self.table(ui, bindings, own, &mut changes));
@@ -79,7 +79,7 @@ impl KeySheet {
     }
 
     /// What is awaited, or in the way.
-    fn notice(&mut self, ui: &mut Ui, changes: &mut Rebinding) {
+    fn notice(&mut self, ui: &mut Ui, bindings: &[Binding], changes: &mut Rebinding) {
         if let Some(name) = self.waiting {
             let text = format!("Press the new key of “{name}”, or Escape");
             ui.label(RichText::new(text).color(ui.visuals().warn_fg_color));
@@ -89,7 +89,9 @@ impl KeySheet {
         ui.label(RichText::new(format!("{key} is the key of “{by}”")).color(ui.visuals().warn_fg_color));
         ui.horizontal(|ui| {
             if by != SCORE && ui.button(format!("Take it from “{by}”")).clicked() {
-                changes.push((by.to_string(), Some(String::new())));
+                // An action with two keys keeps the other one.
+                let mut others = bindings.iter().filter(|b| b.name == by).flat_map(|b| &b.keys).map(write);
+                changes.push((by.to_string(), Some(others.find(|other| *other != key).unwrap_or_default())));
                 changes.push((wanted_for.to_string(), Some(key)));
                 self.taken = None;
             }

@@ -3,6 +3,7 @@
 use super::action::{Action, Dialog, Layer};
 use super::layout::Panel;
 use super::run_action::RunAction;
+use crate::engine::command::InitialWeights;
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::collections::BTreeMap;
 
@@ -61,7 +62,7 @@ pub fn defaults() -> Vec<Binding> {
         bind("Evaluate on the open data", &[], Action::Evaluate),
         bind("Score COCO results…", &[], Action::OpenDialog(Dialog::Results)),
         bind("Compare on the open data", &[], Action::CompareData),
-        bind("Start training on the open data", &[], Action::StartTraining { from_current: false }),
+        bind("Start training on the open data", &[], Action::StartTraining(InitialWeights::Random)),
         bind("Stop training", &[], Action::StopTraining),
         bind("Play or pause", &[], Action::PlayOrPause),
         bind("Stop playing", &[], Action::StopPlaying),
@@ -156,7 +157,8 @@ pub fn write(shortcut: &KeyboardShortcut) -> String {
 
 /// What another action than `name` is called that `shortcut` starts already.
 pub fn taken_by(bindings: &[Binding], name: &str, shortcut: &KeyboardShortcut) -> Option<&'static str> {
-    if [Key::OpenBracket, Key::CloseBracket].contains(&shortcut.logical_key) {
+    let brackets = [Key::OpenBracket, Key::CloseBracket, Key::OpenCurlyBracket, Key::CloseCurlyBracket];
+    if brackets.contains(&shortcut.logical_key) {
         return Some(SCORE);
     }
     let same = |own: &KeyboardShortcut| write(own) == write(shortcut);
@@ -174,8 +176,12 @@ pub fn pressed(ctx: &egui::Context, bindings: &[Binding]) -> Vec<Action> {
     let mut actions = Vec::new();
     ctx.input_mut(|input| {
         // Score by brackets repeats while held, and Shift makes it finer.
-        for (key, sign) in [(Key::OpenBracket, -1.0), (Key::CloseBracket, 1.0)] {
-            let fine = input.count_and_consume_key(Modifiers::SHIFT, key) as f32;
+        let brackets =
+            [(Key::OpenBracket, Key::OpenCurlyBracket, -1.0), (Key::CloseBracket, Key::CloseCurlyBracket, 1.0)];
+        for (key, with_shift, sign) in brackets {
+            // Where Shift makes a brace of a bracket, the brace is what comes.
+            let brace = input.count_and_consume_key(Modifiers::NONE, with_shift);
+            let fine = (brace + input.count_and_consume_key(Modifiers::SHIFT, key)) as f32;
             let coarse = input.count_and_consume_key(Modifiers::NONE, key) as f32;
             if fine + coarse > 0.0 {
                 actions.push(Action::ScoreBy(sign * (0.01 * fine + 0.05 * coarse)));

@@ -19,6 +19,7 @@ pub mod state;
 pub mod stepping;
 pub mod theme;
 mod toasts;
+mod unsaved;
 pub mod window_action;
 pub mod workbench;
 

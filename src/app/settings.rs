@@ -59,19 +59,21 @@ impl Settings {
 
     /// Reads the file; what is missing, of another version or out of range becomes the default.
     pub fn load() -> Self {
-        Self::path()
-            .and_then(|path| std::fs::read_to_string(path).ok())
-            .map(|text| Self::read(&text))
-            .unwrap_or_default()
+        let Some(path) = Self::path() else { return Self::default() };
+        let Ok(text) = std::fs::read_to_string(&path) else { return Self::default() };
+        Self::read(&text).unwrap_or_else(|| {
+            // What this version does not understand is soon written over: keys and layouts stay in a copy beside it.
+            let copy = path.with_extension("json.old");
+            if let Err(error) = std::fs::copy(&path, &copy) {
+                tracing::warn!("settings that cannot be read could not be kept as {}: {error}", copy.display());
+            }
+            Self::default()
+        })
     }
 
-    fn read(text: &str) -> Self {
-        let Ok(mut settings) = serde_json::from_str::<Self>(text) else {
-            return Self::default();
-        };
-        if settings.version != VERSION {
-            return Self::default();
-        }
+    /// None for a text that is not settings of this version.
+    fn read(text: &str) -> Option<Self> {
+        let mut settings = serde_json::from_str::<Self>(text).ok().filter(|settings| settings.version == VERSION)?;
         settings.scale = if settings.scale.is_finite() { settings.scale.clamp(0.5, 3.0) } else { 1.0 };
         settings.score = if settings.score.is_finite() { settings.score.clamp(0.0, 1.0) } else { 0.4 };
         settings.recent.truncate(RECENT);
@@ -80,7 +82,7 @@ impl Settings {
         if settings.runs.as_os_str().is_empty() {
             settings.runs = Self::default().runs;
         }
-        settings
+        Some(settings)
     }
 
     /// Writes the file.
@@ -129,13 +131,13 @@ mod tests {
         settings.toggle(Layer::Anchors);
         settings.look = Look::HighContrast;
         settings.layouts.insert("mine".into(), layout::default_layout());
-        let read = Settings::read(&serde_json::to_string(&settings).unwrap());
+        let read = Settings::read(&serde_json::to_string(&settings).unwrap()).unwrap();
         assert_eq!(read.score, 0.7);
         assert!(read.shows(Layer::Anchors) && read.layout.is_some() && read.layouts.contains_key("mine"));
         assert_eq!(read.look, Look::HighContrast);
-        assert_eq!(Settings::read("{nonsense").score, Settings::default().score);
-        assert_eq!(Settings::read(r#"{"version":99,"score":0.9}"#).score, Settings::default().score);
-        assert_eq!(Settings::read(r#"{"version":1,"score":7.0}"#).score, 1.0);
+        assert!(Settings::read("{nonsense").is_none());
+        assert!(Settings::read(r#"{"version":99,"score":0.9}"#).is_none());
+        assert_eq!(Settings::read(r#"{"version":1,"score":7.0}"#).map(|settings| settings.score), Some(1.0));
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct State {
     pub log: VecDeque<LogLine>,
     /// Errors that nobody has looked at yet.
     pub unseen_errors: usize,
+    /// The weights as they are now were written to a file.
+    pub weights_kept: bool,
     /// The image that was asked for last.
     pub wanted: usize,
     /// The selected object of the image on show, an index into its annotated ones.
@@ -125,6 +127,7 @@ impl State {
                     format!("{} with {} weights{}", model.config.arch(), model.weights, report.unwrap_or_default());
                 self.note(Severity::Info, "model", text);
                 self.model = Some(model);
+                self.weights_kept = self.training.is_none() && self.weights_kept;
             }
             Event::DataOpened(data) => {
                 let text = format!("{} {}: {} images", data.name, data.split, data.images.len());
@@ -167,6 +170,7 @@ impl State {
                 if let Some(training) = &mut self.training {
                     training.iteration = report.iteration;
                 }
+                self.weights_kept = false;
                 self.curves.add(&report);
                 self.stepping.next = None;
                 self.stepping.left = None;
@@ -232,7 +236,10 @@ impl State {
                 self.note(Severity::Info, "comparison", text);
                 self.comparison = Some(comparison);
             }
-            Event::Saved { path } => self.note(Severity::Info, "save", format!("written: {}", path.display())),
+            Event::Saved { path } => {
+                self.weights_kept = true;
+                self.note(Severity::Info, "save", format!("written: {}", path.display()));
+            }
         }
     }
 

@@ -30,10 +30,11 @@ use super::settings::Settings;
 use super::state::State;
 use super::theme;
 use super::toasts::Toasts;
+use super::unsaved::Unsaved;
 use super::window_action::WindowAction;
 use crate::cli::WindowArguments;
 use crate::detect::Arch;
-use crate::engine::command::ModelChoice;
+use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::history::History;
 use crate::engine::video::is_video_path;
 use crate::engine::{Command, Engine, Event, Severity};
@@ -58,6 +59,7 @@ pub struct Workbench {
     panels: Panels,
     bindings: Vec<Binding>,
     palette: Palette,
+    unsaved: Unsaved,
     sheet: KeySheet,
     layouts: LayoutMenu,
     toasts: Toasts,
@@ -67,6 +69,8 @@ pub struct Workbench {
     undo: Vec<Edit>,
     redo: Vec<Edit>,
     drawing: Messages,
+    /// The image that was asked for and is not on show yet.
+    asked_for: Option<usize>,
     shown_seen: u64,
     stepped_seen: u64,
     compared_seen: u64,
@@ -148,6 +152,7 @@ impl Workbench {
             panels: Panels::default(),
             bindings,
             palette: Palette::default(),
+            unsaved: Unsaved::default(),
             sheet: KeySheet::default(),
             layouts: LayoutMenu::default(),
             toasts: Toasts::default(),
@@ -156,6 +161,7 @@ impl Workbench {
             undo: Vec::new(),
             redo: Vec::new(),
             drawing,
+            asked_for: None,
             shown_seen: 0,
             stepped_seen: 0,
             compared_seen: 0,
@@ -233,10 +239,17 @@ impl Workbench {
                 times.detections = true;
                 eprintln!("first detections after {:.2} s", times.start.elapsed().as_secs_f64());
             }
-            if !shown.is_live() {
+            // An image that was asked for earlier does not take back what was asked for since.
+            let plays = self.state.playing.as_ref().is_some_and(|playing| !playing.paused);
+            if !shown.is_live() && (plays || self.asked_for.is_none_or(|index| index == shown.index)) {
+                self.asked_for = None;
                 self.state.wanted = shown.index;
             }
-            if self.state.shown.as_ref().is_none_or(|s| s.index != shown.index) {
+            let before = self.state.shown.as_ref();
+            if before.is_none_or(|s| s.detections != shown.detections) {
+                self.panels.image.selected = None;
+            }
+            if before.is_none_or(|s| s.index != shown.index) {
                 self.state.object = None;
             }
             self.state.shown = Some(shown);
@@ -262,6 +275,22 @@ impl Workbench {
     /// What an event sets going, beyond what the state remembers of it.
     fn react(&mut self, event: &Event) {
         self.follow_run(event);
+        // The number of a class is that of another one in other data, or another model.
+        match event {
+            Event::DataOpened(data) => {
+                self.asked_for = None;
+                if self.state.data.as_ref().is_none_or(|before| before.classes != data.classes) {
+                    self.panels.image.isolated = None;
+                }
+            }
+            Event::ModelLoaded(model) => {
+                let before = self.state.model.as_ref();
+                if before.is_none_or(|before| before.config.classes() != model.config.classes()) {
+                    self.panels.image.isolated = None;
+                }
+            }
+            _ => {}
+        }
         if let Event::Evaluated(_) = event {
             layout::focus(&mut self.tree, Panel::Evaluation);
         }
@@ -277,6 +306,9 @@ impl Workbench {
 
     /// Does what was asked for.
     pub fn apply(&mut self, ctx: &Context, action: Action) {
+        if self.unsaved.holds(&action, &self.state) {
+            return;
+        }
         match action {
             Action::OpenPath(path) => self.open_path(&path),
             Action::OpenData { path, split } => self.open_data(&path, split),
@@ -295,9 +327,9 @@ impl Workbench {
             }
             Action::Undo => self.travel(true),
             Action::Redo => self.travel(false),
-            Action::StartTraining { from_current } => _ = self.start_training(from_current),
+            Action::StartTraining(start) => _ = self.start_training(start),
             Action::Step(iterations) => {
-                if self.state.training.is_some() || self.start_training(true) {
+                if self.state.training.is_some() || self.start_training(InitialWeights::Loaded) {
                     self.send(Command::Step { iterations });
                 }
             }
@@ -305,7 +337,7 @@ impl Workbench {
                 let running = self.state.is_training();
                 if running {
                     self.send(Command::Pause);
-                } else if self.state.training.is_some() || self.start_training(true) {
+                } else if self.state.training.is_some() || self.start_training(InitialWeights::Loaded) {
                     self.send(Command::Train);
                 }
             }
@@ -341,7 +373,7 @@ impl Workbench {
             Action::Score(score) => self.settings.score = score.clamp(0.0, 1.0),
             Action::ScoreBy(by) => self.settings.score = (self.settings.score + by).clamp(0.0, 1.0),
             Action::Toggle(layer) => self.settings.toggle(layer),
-            Action::Isolate(class) => self.panels.image.isolated = class,
+            Action::Isolate(class) => self.isolate(class),
             Action::Select(selected) => self.panels.image.selected = selected,
             Action::StepImage(image) => self.panels.step.select_image(image),
             Action::SelectObject(object) => self.state.object = object,
@@ -391,7 +423,20 @@ impl Workbench {
     fn show(&mut self, index: usize) {
         let Some(last) = self.state.images().checked_sub(1) else { return };
         self.state.wanted = index.min(last);
+        self.asked_for = Some(self.state.wanted);
         self.send(Command::Show { index: self.state.wanted });
+    }
+
+    /// Shows the boxes of one class alone, where there is such a class.
+    fn isolate(&mut self, class: Option<u32>) {
+        let classes = self.state.shown.as_ref().map_or(0, |s| s.object_classes.len().max(s.detection_classes.len()));
+        match class {
+            Some(class) if class as usize >= classes => {
+                let text = format!("there is no class {}; the image has {classes} to choose from", class + 1);
+                self.state.note(Severity::Info, "image", text);
+            }
+            class => self.panels.image.isolated = class,
+        }
     }
 
     fn open_dialog(&mut self, ctx: &Context, dialog: Dialog) {
@@ -420,7 +465,7 @@ impl Workbench {
     pub fn draw(&mut self, ui: &mut Ui) {
         let ctx = ui.ctx().clone();
         let mut actions = Vec::new();
-        if !self.palette.open && !self.sheet.is_open() {
+        if !self.palette.open && !self.sheet.is_open() && !self.unsaved.is_asking() {
             actions = keys::pressed(&ctx, &self.bindings);
             let has_steps = self.panels.pipeline.has_steps();
             for action in &mut actions {
@@ -446,6 +491,10 @@ impl Workbench {
         egui::Panel::top("menu").show(ui, |ui| self.menu(ui, &mut actions));
         egui::Panel::bottom("status").show(ui, |ui| self.status(ui, &mut actions));
         PipelinePanels::offer(&mut self.tree, &self.state);
+        // Keys would go to a panel that was taken away, and do nothing.
+        if self.panels.pipeline.attention.is_some_and(|panel| layout::is_hidden(&self.tree, panel)) {
+            self.panels.pipeline.attention = None;
+        }
         egui::CentralPanel::default().frame(egui::Frame::NONE).show(ui, |ui| {
             let mut behavior = PanelBehavior {
                 state: &self.state,
@@ -458,6 +507,7 @@ impl Workbench {
         if let Some(action) = self.palette.show(&ctx, &self.bindings) {
             actions.push(action);
         }
+        self.unsaved.show(&ctx, &mut actions);
         self.comfort(&ctx, &mut actions);
         for action in actions {
             self.apply(&ctx, action);
@@ -475,7 +525,7 @@ impl Workbench {
                     "{} {}, image {} of {}",
                     data.name,
                     data.split,
-                    self.state.wanted + 1,
+                    (self.state.wanted + 1).min(data.images.len()),
                     data.images.len()
                 ));
                 ui.separator();
@@ -576,10 +626,11 @@ impl egui_tiles::Behavior<Panel> for PanelBehavior<'_> {
 
 impl eframe::App for Workbench {
     fn logic(&mut self, ctx: &Context, _frame: &mut eframe::Frame) {
+        self.unsaved.guard_closing(ctx, &self.state);
         self.drain(ctx);
         if let Some(at) = self.exit_at {
             if Instant::now() >= at {
-                ctx.send_viewport_cmd(ViewportCommand::Close);
+                self.unsaved.close(ctx);
             } else {
                 ctx.request_repaint_after(at - Instant::now());
             }

@@ -3,7 +3,7 @@
 use super::{Answer, CliError, Outcome, threads, train_jobs};
 use crate::data;
 use crate::detect::{Arch, config};
-use crate::engine::command::ModelChoice;
+use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::runs::Runs;
 use crate::engine::{Command, DeviceChoice, Engine, Event, Severity};
 use crate::imaging::Augmentation;
@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Weights to start from, of the same architecture and classes; random ones when left out
     #[arg(long, conflicts_with_all = ["resume", "fork"])]
     weights: Option<PathBuf>,
+    /// Weights to take what fits from: a classification network's backbone, another detector's body
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weights", "resume", "fork"])]
+    backbone: Option<PathBuf>,
     /// Folder of the run
     #[arg(long)]
     out: Option<PathBuf>,
@@ -108,12 +111,13 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if arguments.resume || arguments.fork.is_some() {
         engine.send(Command::ResumeTraining { folder: folder.clone(), config: Some(boxed) });
     } else {
-        let from_current = arguments.weights.is_some();
+        let mut start = arguments.backbone.clone().map_or(InitialWeights::Random, InitialWeights::File);
         if let Some(file) = &arguments.weights {
             let weights = Some(file.clone());
             engine.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
+            start = InitialWeights::Loaded;
         }
-        engine.send(Command::StartTraining { config: boxed, folder: Some(folder.clone()), from_current });
+        engine.send(Command::StartTraining { config: boxed, folder: Some(folder.clone()), start });
     }
     match arguments.until {
         Some(_) => {}
@@ -140,7 +144,7 @@ fn follow(engine: &Engine, arguments: &Arguments, config: &RunConfig, folder: &P
     let terminal = std::io::stdout().is_terminal();
     let mut ready = false;
     loop {
-        let Some(event) = engine.wait(Duration::from_secs(3600)) else {
+        let Some(event) = engine.wait(Duration::MAX) else {
             return Err(CliError("the engine stopped answering".into()));
         };
         match event {

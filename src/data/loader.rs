@@ -11,16 +11,18 @@ use super::error::DataError;
 use super::order::epoch_order;
 use super::sampler::{Halt, Sampler};
 use crate::imaging::{Augmentation, Preprocess};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most worker threads of one loader.
 const MAX_WORKERS: usize = 64;
 /// Finished batches that a worker keeps ready.
 const READY_PER_WORKER: usize = 1;
+/// How long a wait for a batch lasts before it looks whether it is still wanted.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Bytes of decoded pictures that a loader of shuffled epochs keeps.
 const CACHE_BYTES: usize = 512 << 20;
 
@@ -105,14 +107,30 @@ impl Loader {
     /// or when a thread died.
     #[allow(clippy::should_implement_trait, reason = "endless and fallible: as an iterator it would invite collect")]
     pub fn next(&mut self) -> Result<Batch, DataError> {
+        let batch = self.next_unless(|| false)?;
+        batch.ok_or_else(|| DataError::Loader { message: "the wait for a batch was given up".to_owned() })
+    }
+
+    /// The next batch; waits for it until `stopped`, after which the same batch comes next.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn next_unless(&mut self, stopped: impl Fn() -> bool) -> Result<Option<Batch>, DataError> {
         let worker = (self.taken % self.channels.len().max(1) as u64) as usize;
         let ended = || DataError::Loader { message: "its thread has ended".to_owned() };
         let channel = self.channels.get(worker).ok_or_else(ended)?;
         let begin = Instant::now();
-        let mut batch = channel.recv().map_err(|_| ended())??;
+        let mut batch = loop {
+            match channel.recv_timeout(PATIENCE) {
+                Ok(batch) => break batch?,
+                Err(RecvTimeoutError::Timeout) if stopped() => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(ended()),
+            }
+        };
         batch.wait_seconds = begin.elapsed().as_secs_f64();
         self.taken += 1;
-        Ok(batch)
+        Ok(Some(batch))
     }
 
     /// Where the batch stands that `next` gives next.

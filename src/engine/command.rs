@@ -31,11 +31,10 @@ pub enum Command {
     /// Whether showing and stepping fill traces.
     Probe(bool),
     /// Prepares a run on the open data, paused before its first iteration. Without a folder nothing is written.
-    /// With `from_current` the loaded model's weights are where it starts.
     StartTraining {
         config: Box<RunConfig>,
         folder: Option<PathBuf>,
-        from_current: bool,
+        start: InitialWeights,
     },
     /// Takes up the run in `folder`, paused; `config` replaces the settings it was saved with.
     ResumeTraining {
@@ -133,6 +132,17 @@ pub enum Command {
     Play(PlayOrder),
     /// Ends whatever runs now.
     Cancel,
+}
+
+/// Where the weights of a new run come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum InitialWeights {
+    #[default]
+    Random,
+    /// The loaded model's.
+    Loaded,
+    /// What of a file fits: the backbone of a classification network, the body of another detector. The rest is random.
+    File(PathBuf),
 }
 
 /// Which network to build.

@@ -29,12 +29,17 @@ pub enum ModelError {
     OtherArch { found: Arch, asked: Arch, path: PathBuf },
     #[error("{arch} has no embedded weights; give a file with --weights, or --allow-partial for random ones")]
     NoWeights { arch: Arch },
+    #[error("{path}: no tensor of it has a name and shape of {arch}'s; `boxwright weights` lists what is in it")]
+    NothingFits { arch: Arch, path: PathBuf },
     #[error(
         "{path}: only {coverage:.1} % of {arch} is in this file ({loaded} tensors fit, {missing} are missing, {mismatched} \
          have another shape); it may be of another architecture. See `boxwright weights`, or use --allow-partial"
     )]
     Partial { arch: Arch, coverage: f64, loaded: usize, missing: usize, mismatched: usize, path: PathBuf },
 }
+
+/// How the source of weights ends that are in memory alone.
+pub const NOT_SAVED: &str = "not saved";
 
 /// What a model may lack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,19 +121,17 @@ pub fn load_permitting(
         }
     };
     let mut detector = build(&config, device, 0)?;
-    if checkpoint.format() == Format::Darknet {
-        let weights = DarknetWeights::from_checkpoint(&checkpoint)?;
-        if let (Config::Yolov3(yolov3), ModelChoice::Named(_)) = (&config, choice)
-            && let Some(fitting) = of_as_many_classes(yolov3, detector.params().elements(), weights.floats.len())
-        {
-            detector = build(&Config::Yolov3(fitting), device, 0)?;
-        }
-        checkpoint = darknet::weights::checkpoint(detector.params(), &weights)?;
+    if checkpoint.format() == Format::Darknet
+        && let (Config::Yolov3(yolov3), ModelChoice::Named(_)) = (&config, choice)
+        && let Some(fitting) = of_as_many_classes(
+            yolov3,
+            detector.params().elements(),
+            DarknetWeights::from_checkpoint(&checkpoint)?.floats.len(),
+        )
+    {
+        detector = build(&Config::Yolov3(fitting), device, 0)?;
     }
-    let mut report = detector.params().load(&checkpoint)?;
-    if let (Some(Layout::MmdetSsd), Config::Ssd(ssd)) = (layout, &config) {
-        background_first(detector.params(), ssd.logits())?;
-    }
+    let mut report = fill(&*detector, checkpoint, layout)?;
     let backbone = backbone_prefix(&config);
     if let (true, Some(backbone)) = (permit.reinitialise_head, backbone) {
         report.reinitialise(backbone);
@@ -144,6 +147,36 @@ pub fn load_permitting(
         });
     }
     Ok(Model { detector, report: Some(report), source: path.display().to_string() })
+}
+
+/// Loads what fits of a (translated) checkpoint.
+fn fill(detector: &dyn Detector, checkpoint: Checkpoint, layout: Option<Layout>) -> Result<LoadReport, ModelError> {
+    let params = detector.params();
+    let checkpoint = if checkpoint.format() == Format::Darknet {
+        darknet::weights::checkpoint(params, &DarknetWeights::from_checkpoint(&checkpoint)?)?
+    } else {
+        checkpoint
+    };
+    let report = params.load(&checkpoint)?;
+    if let (Some(Layout::MmdetSsd), Config::Ssd(ssd)) = (layout, &detector.config()) {
+        background_first(params, ssd.logits())?;
+    }
+    Ok(report)
+}
+
+/// Gives `detector` whatever of the file at `path` fits it, and leaves the rest as it is: the backbone of a classification
+/// network, the body that another detector shares with it.
+///
+/// # Errors
+/// A file that does not read, or of which nothing fits.
+pub fn initialise(detector: &dyn Detector, path: &Path) -> Result<LoadReport, ModelError> {
+    let mut checkpoint = weights::open(path)?;
+    let layout = translate(&mut checkpoint);
+    let report = fill(detector, checkpoint, layout)?;
+    if report.loaded.is_empty() {
+        return Err(ModelError::NothingFits { arch: detector.config().arch(), path: path.into() });
+    }
+    Ok(report)
 }
 
 /// What the names of a detector's backbone start with, where a file may lack a little of it.

@@ -21,6 +21,13 @@ impl Outbox {
     }
 
     pub(super) fn put(&mut self, event: Event) {
+        if matches!(event, Event::Remembered(_)) {
+            // Whole batches are written in it, and a newer one says everything: no more than one of them waits.
+            let older = self.waiting.iter().rposition(|waiting| matches!(waiting, Event::Remembered(_)));
+            if let Some(at) = older {
+                self.waiting.remove(at);
+            }
+        }
         if self.waiting.len() >= KEPT {
             self.waiting.pop_front();
         }

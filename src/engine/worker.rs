@@ -6,7 +6,7 @@ mod runs;
 mod scoring;
 mod stepping;
 
-use super::command::{Command, ModelChoice};
+use super::command::{Command, InitialWeights, ModelChoice};
 use super::compare::{SLOTS, Slot};
 use super::details::EvalDetails;
 use super::device::DeviceChoice;
@@ -49,6 +49,10 @@ pub(super) struct Worker {
     playback: Option<Playback>,
     /// When the black box was told last.
     told: Instant,
+    /// A command that was taken from the inbox before its turn.
+    ahead: Option<Command>,
+    /// The iteration whose state could not be saved when the run was to end.
+    unsaved: Option<u64>,
 }
 
 impl Worker {
@@ -80,6 +84,8 @@ impl Worker {
             compared: Default::default(),
             playback: None,
             told: Instant::now(),
+            ahead: None,
+            unsaved: None,
         }
     }
 
@@ -89,7 +95,9 @@ impl Worker {
             if self.out.reader_gone {
                 break;
             }
-            let command = if self.training {
+            let command = if let Some(command) = self.ahead.take() {
+                Some(command)
+            } else if self.training {
                 match self.inbox.try_recv() {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
@@ -138,13 +146,16 @@ impl Worker {
             }
             Command::Configure(config) => self.configure(&config),
             Command::OpenData { path, split } => self.open_data(&path, split.as_deref()),
-            Command::Show { index } => self.show(index),
+            Command::Show { index } => {
+                let last = self.last_of_the_shows(index);
+                self.show(last);
+            }
             Command::Probe(on) => {
                 self.probe = on;
                 self.show_again();
             }
-            Command::StartTraining { config, folder, from_current } => {
-                self.start_training(*config, folder, from_current);
+            Command::StartTraining { config, folder, start } => {
+                self.start_training(*config, folder, &start);
             }
             Command::ResumeTraining { folder, config } => self.resume_training(&folder, config.map(|c| *c)),
             Command::Step { iterations } => self.step(iterations),
@@ -155,7 +166,7 @@ impl Worker {
             Command::ReplayIncident { folder } => self.replay_incident(&folder),
             Command::Train => self.set_training(true),
             Command::Pause => self.set_training(false),
-            Command::StopTraining => self.end_run(true),
+            Command::StopTraining => _ = self.end_run(true),
             Command::Fork { source, iteration, config, folder } => self.fork(&source, iteration, *config, folder),
             Command::OpenCheckpoint { path } => self.open_checkpoint(&path),
             Command::Scrub { index, checkpoints } => self.scrub(index, &checkpoints),
@@ -177,6 +188,20 @@ impl Worker {
             Command::Play(order) => self.play(order),
             Command::Cancel => {}
         }
+    }
+
+    /// Of pictures asked for one right after the other, as by a key held down, only the last is wanted.
+    fn last_of_the_shows(&mut self, mut index: usize) -> usize {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Show { index: later } => index = later,
+                other => {
+                    self.ahead = Some(other);
+                    break;
+                }
+            }
+        }
+        index
     }
 
     fn log(&mut self, severity: Severity, source: &str, message: impl Into<String>) {
@@ -327,30 +352,66 @@ impl Worker {
 
     // ---- training ----
 
-    fn start_training(&mut self, config: RunConfig, folder: Option<PathBuf>, from_current: bool) {
+    fn start_training(&mut self, config: RunConfig, folder: Option<PathBuf>, start: &InitialWeights) {
         let Some(dataset) = self.data.clone() else {
             return self.error("training", "open a data set to train on first");
         };
         // The run that is open is saved, and its weights are the loaded ones that a new run may start from.
-        self.end_run(true);
+        if !self.end_run(true) {
+            return;
+        }
+        // Read before the new run empties its folder, where the file may lie.
+        let prepared = match self.initial_weights(&config, start) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.error("training", error),
+        };
         match Run::new(config, dataset, &self.device, folder) {
             Ok(run) => {
-                if from_current && let Some(model) = &self.model {
-                    let copied = model.detector.params().values().and_then(|values| {
-                        values.iter().try_for_each(|(name, (_, values))| run.detector.params().set(name, values))
-                    });
-                    if let Err(error) = copied {
-                        return self.error("training", format!("the loaded weights do not fit this run: {error}"));
+                let set = |(name, values): &(String, Vec<f32>)| run.detector.params().set(name, values);
+                match prepared.iter().try_for_each(set) {
+                    Ok(()) => self.take_run(run),
+                    Err(error) => {
+                        self.error("training", format!("the loaded weights do not fit this run: {error}"));
                     }
                 }
-                self.take_run(run);
             }
             Err(error) => self.error("training", error),
         }
     }
 
+    /// The weights that a new run starts from, by name; what is not named is random.
+    fn initial_weights(
+        &mut self,
+        config: &RunConfig,
+        start: &InitialWeights,
+    ) -> Result<Vec<(String, Vec<f32>)>, String> {
+        let values = |detector: &dyn Detector, wanted: &dyn Fn(&String) -> bool| {
+            let values = detector.params().values().map_err(|error| error.to_string())?;
+            Ok(values.into_iter().filter(|(name, _)| wanted(name)).map(|(name, (_, v))| (name, v)).collect())
+        };
+        match (start, &self.model) {
+            (InitialWeights::Random, _) | (InitialWeights::Loaded, None) => Ok(Vec::new()),
+            (InitialWeights::Loaded, Some(model)) => values(&*model.detector, &|_| true),
+            (InitialWeights::File(path), _) => {
+                let detector = build(&config.model, &Device::Cpu, 0).map_err(|error| error.to_string())?;
+                let report = model::initialise(&*detector, path).map_err(|error| error.to_string())?;
+                let text = format!(
+                    "{} of {} tensors ({:.1} % of the weights) start from {}, the rest at random",
+                    report.loaded.len(),
+                    report.loaded.len() + report.missing.len() + report.mismatched.len(),
+                    report.coverage * 100.0,
+                    path.display()
+                );
+                self.log(Severity::Info, "training", text);
+                values(&*detector, &|name| report.loaded.contains(name))
+            }
+        }
+    }
+
     fn resume_training(&mut self, folder: &Path, config: Option<RunConfig>) {
-        self.end_run(true);
+        if !self.end_run(true) {
+            return;
+        }
         let resumed = config.map_or_else(|| saved_config(folder), Ok).and_then(|config| {
             let dataset = Arc::new(data::open::open(&config.data, config.split.as_deref())?);
             Run::resume(config, dataset, &self.device, folder)
@@ -392,7 +453,7 @@ impl Worker {
         self.training = false;
         for left in (0..iterations).rev() {
             self.train_once(left == 0);
-            if self.run.is_none() || interrupt::requested() || !self.inbox.is_empty() {
+            if self.run.is_none() || interrupt::requested() || self.ahead.is_some() || !self.inbox.is_empty() {
                 break;
             }
         }
@@ -411,31 +472,42 @@ impl Worker {
     }
 
     /// Ends the run: its last state is saved, and its averaged weights become the loaded model.
-    fn end_run(&mut self, keep_model: bool) {
+    /// False when the state could not be saved: the run stays open, until it is ended a second time.
+    fn end_run(&mut self, keep_model: bool) -> bool {
         self.training = false;
         let Some(run) = self.run.take() else {
-            return;
+            return true;
         };
+        let iteration = run.iteration;
         if let Err(error) = run.save() {
             self.error("training", error);
+            if keep_model && self.unsaved.replace(iteration) != Some(iteration) {
+                let advice = "the run stays open; make room and end it again, which ends it even unsaved";
+                self.log(Severity::Warning, "training", advice);
+                self.out.put(Event::Training { running: false, iteration });
+                self.run = Some(run);
+                return false;
+            }
         }
-        let iteration = run.iteration;
+        self.unsaved = None;
         self.out.put(Event::TrainingEnded { iteration, finished: run.is_finished() });
         if !keep_model {
-            return;
+            return true;
         }
         let averaged = run.optimizer.averaged().and_then(|values| {
             let own = run.detector.params();
             values.iter().try_for_each(|(name, _, values)| own.set(name, values))
         });
         if let Err(error) = averaged {
-            return self.error("training", error);
+            self.error("training", error);
+            return true;
         }
         let source = match &run.folder {
             Some(folder) => format!("{} at iteration {iteration}", folder.display()),
-            None => format!("trained {iteration} iterations, not saved"),
+            None => format!("trained {iteration} iterations, {}", model::NOT_SAVED),
         };
         self.take_model(Model { detector: run.detector, report: None, source });
+        true
     }
 
     fn save(&mut self, path: PathBuf) {

@@ -90,7 +90,8 @@ impl Recording {
 #[derive(Debug, Default)]
 pub struct BlackBox {
     ring: VecDeque<Record>,
-    losses: VecDeque<f32>,
+    /// Iteration and loss.
+    losses: VecDeque<(u64, f32)>,
     /// An iteration whose jump was reported already and is let through.
     seen: Option<u64>,
 }
@@ -98,7 +99,7 @@ pub struct BlackBox {
 impl BlackBox {
     /// Remembers a finished iteration, forgetting the oldest beyond `most`.
     pub fn push(&mut self, report: &StepReport, batches: &[Batch], position: Position, most: usize) {
-        self.losses.push_back(report.loss);
+        self.losses.push_back((report.iteration, report.loss));
         while self.losses.len() > WINDOW {
             self.losses.pop_front();
         }
@@ -119,7 +120,7 @@ impl BlackBox {
         if factor <= 0.0 || self.losses.len() < ENOUGH || self.seen == Some(iteration) {
             return None;
         }
-        let mut recent: Vec<f32> = self.losses.iter().copied().collect();
+        let mut recent: Vec<f32> = self.losses.iter().map(|(_, loss)| *loss).collect();
         let median = median(&mut recent)?;
         let jumps = loss > factor * median;
         if jumps {
@@ -128,10 +129,18 @@ impl BlackBox {
         jumps.then_some(median)
     }
 
+    /// Forgets that a jump was reported: nobody has seen it.
+    pub fn not_seen(&mut self) {
+        self.seen = None;
+    }
+
     /// Forgets iterations after `iteration`: the run went back.
     pub fn forget_after(&mut self, iteration: u64) {
         while self.ring.back().is_some_and(|record| record.iteration > iteration) {
             self.ring.pop_back();
+        }
+        // There may be more losses than records, even none of those.
+        while self.losses.back().is_some_and(|(at, _)| *at > iteration) {
             self.losses.pop_back();
         }
     }
@@ -230,6 +239,8 @@ mod tests {
         assert_eq!(black_box.spike(31, 21.0, 0.0), None, "turned off");
         black_box.forget_after(27);
         assert_eq!(black_box.records().last().map(|r| r.iteration), Some(27));
+        black_box.forget_after(15);
+        assert_eq!((black_box.records().count(), black_box.losses.len()), (0, 16));
     }
 
     #[test]

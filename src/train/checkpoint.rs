@@ -104,10 +104,12 @@ pub fn saved_best(path: &Path) -> Option<Best> {
     serde_json::from_str(weights::open(path).ok()?.metadata().get(BEST)?).ok()
 }
 
-/// Removes what an earlier run left in `folder` that a new one would not overwrite.
+/// Removes what an earlier run left in `folder` that a new one would not overwrite, and its last checkpoint: taking up
+/// the new run before its own first one must not go on with the old.
 pub(super) fn clear(folder: &Path) -> std::io::Result<()> {
     let stale = kept(folder).into_iter().map(|(_, path)| path);
-    let files = [best(folder), folder.join(super::blackbox::RECORD), folder.join(super::blackbox::STATE)];
+    let recording = [super::blackbox::RECORD, super::blackbox::STATE].map(|name| folder.join(name));
+    let files = [last(folder), best(folder)].into_iter().chain(recording);
     for path in stale.chain(files) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -149,7 +151,15 @@ impl Run {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 fs::remove_file(&path).and_then(|()| fs::hard_link(last(folder), &path)).map_err(failed)?;
             }
-            Err(_) => _ = fs::copy(last(folder), &path).map_err(failed)?,
+            // No links here: a copy takes the name when it is whole.
+            Err(_) => {
+                let partial = path.with_extension("tmp");
+                let copied = fs::copy(last(folder), &partial).and_then(|_| fs::rename(&partial, &path));
+                if copied.is_err() {
+                    let _ = fs::remove_file(&partial);
+                }
+                copied.map_err(failed)?;
+            }
         }
         let kept = kept(folder);
         for (_, old) in kept.iter().take(kept.len().saturating_sub(most)) {
@@ -227,8 +237,11 @@ impl Run {
         };
         self.iteration = iteration;
         self.position = position;
-        let best = metadata.get(BEST).and_then(|text| serde_json::from_str(text).ok());
-        self.best = best.unwrap_or_default();
+        let best: Option<Best> = metadata.get(BEST).and_then(|text| serde_json::from_str(text).ok());
+        // What was measured otherwise says nothing about what is measured now.
+        let saved: Option<RunConfig> = metadata.get(CONFIG).and_then(|text| toml::from_str(text).ok());
+        let same = saved.is_none_or(|saved| saved.train.best_by == self.config.train.best_by);
+        self.best = best.filter(|_| same).unwrap_or_default();
         Ok(())
     }
 }

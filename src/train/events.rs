@@ -39,10 +39,9 @@ impl Events {
         };
         let mut events = Self { file, path, waiting: Vec::new() };
         events.event(now, 0, |event| event.bytes(3, b"brain.Event:2"));
-        if iteration > 0 {
-            // SessionLog { status: START }: steps from here on replace those of an earlier file.
-            events.event(now, iteration + 1, |event| event.message(7, |log| log.varint(1, 1)));
-        }
+        // SessionLog { status: START }: steps from here on replace those of an earlier file. A run begun anew in its
+        // folder, or one that went back to its beginning, has such files too.
+        events.event(now, iteration + 1, |event| event.message(7, |log| log.varint(1, 1)));
         events.flush()?;
         Ok(events)
     }

@@ -3,6 +3,7 @@
 use super::checkpoint::{at_or_before, config_of, last};
 use super::error::TrainError;
 use super::run::{Run, RunConfig};
+use super::validation::Best;
 use crate::data;
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,11 @@ impl Run {
             run.advance(false)?;
             progress(run.iteration - done, iteration - done);
         }
-        let state = run.state()?;
+        let mut state = run.state()?;
+        if !same_data || run.config.train.best_by != config.train.best_by {
+            // A best measured otherwise cannot be beaten, or too easily.
+            state.best = Best::default();
+        }
         drop(run);
         let dataset = if same_data { dataset } else { Arc::new(data::open(&config.data, config.split.as_deref())?) };
         let mut fork = Self::in_memory(config, dataset, device)?;

@@ -164,7 +164,9 @@ impl Optimizer {
             let Some(gradient) = gradient else { continue };
             let Group { rate: factor, decay, .. } = slot.group;
             let rate = rate * factor;
-            let momentum = match slot.velocity.take() {
+            // SGD's velocity is no mean of gradients: a run that was changed to AdamW begins both moments anew.
+            let fits = self.method == Method::Sgd || slot.square.is_some();
+            let momentum = match slot.velocity.take().filter(|_| fits) {
                 Some(v) => v,
                 None => slot.var.zeros_like()?,
             };
@@ -225,9 +227,11 @@ impl Optimizer {
         if state.slots.len() != self.slots.len() {
             candle_core::bail!("a state of {} parameters for a network of {}", state.slots.len(), self.slots.len());
         }
+        let averages = self.ema > 0.0;
         for (slot, (weight, [velocity, square, average])) in self.slots.iter_mut().zip(state.slots) {
             slot.var.set(&weight)?;
-            (slot.velocity, slot.square, slot.average) = (velocity, square, average);
+            // An average that nothing moves any more must not be taken for the weights.
+            (slot.velocity, slot.square, slot.average) = (velocity, square, average.filter(|_| averages));
         }
         self.params.touch();
         Ok(())
@@ -276,7 +280,8 @@ impl Optimizer {
         Ok(out)
     }
 
-    /// Takes back one tensor of [`Self::state`]; false when no parameter has that name and size.
+    /// Takes back one tensor of [`Self::state`], but for averages where these settings keep none; false when no
+    /// parameter has that name and size.
     ///
     /// # Errors
     /// A device that cannot hold it.
@@ -288,6 +293,9 @@ impl Optimizer {
             } else if own(SQUARE) {
                 &mut slot.square
             } else if own(AVERAGE) {
+                if self.ema <= 0.0 {
+                    return Ok(true);
+                }
                 &mut slot.average
             } else {
                 continue;

@@ -16,6 +16,7 @@ use super::{blackbox, checkpoint, journal};
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Batch, Loader, Position};
 use crate::detect::{Arch, Config, Detector, build};
+use crate::ops::interrupt;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -197,9 +198,17 @@ impl Run {
             let settings = loader_settings(&self.config.train, &self.config.model);
             self.loader = Some(Loader::new(self.dataset.clone(), settings, self.position)?);
         }
-        match &mut self.loader {
-            Some(loader) => Ok(loader.next()?),
-            None => Err(TrainError::Settings("the loader did not start".into())),
+        let next = match &mut self.loader {
+            Some(loader) => loader.next_unless(interrupt::requested),
+            None => return Err(TrainError::Settings("the loader did not start".into())),
+        };
+        if next.is_err() {
+            // Its thread has ended; the next try begins anew.
+            self.loader = None;
+        }
+        match next? {
+            Some(batch) => Ok(batch),
+            None => Err(candle_core::Error::msg(interrupt::INTERRUPTED).into()),
         }
     }
 
@@ -297,6 +306,7 @@ impl Run {
             return Ok(false);
         };
         self.put_back(state)?;
+        self.late = None;
         self.black_box.forget_after(self.iteration);
         Ok(true)
     }
@@ -360,8 +370,12 @@ impl Run {
             && let Some(median) = self.black_box.spike(self.iteration, loss, self.config.train.spike_factor)
             && let Some(scene) = step.scene(&*self.detector, &self.optimizer)
         {
-            let incident = scene.spike(loss, median, step.parts())?;
-            return Err(TrainError::Incident(Box::new(incident)));
+            let traced = scene.spike(loss, median, step.parts());
+            if traced.is_err() {
+                // Interrupted: the jump is still to be reported.
+                self.black_box.not_seen();
+            }
+            return Err(TrainError::Incident(Box::new(traced?)));
         }
         Ok(phase)
     }
@@ -462,13 +476,10 @@ impl Run {
         if self.events.is_none() {
             self.events = Some(Events::create(folder, self.iteration - 1)?);
         }
-        if let Some(metrics) = &mut self.metrics {
-            metrics.append(report)?;
-        }
-        if let Some(events) = &mut self.events {
-            events.append(report)?;
-        }
-        Ok(())
+        // Both are tried: each keeps for the next time what it could not write.
+        let metrics = self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.append(report));
+        let events = self.events.as_mut().map_or(Ok(()), |events| events.append(report));
+        metrics.and(events)
     }
 
     /// Validates the averaged weights where the settings ask for it now; the best ones are saved.
@@ -486,7 +497,8 @@ impl Run {
         let found = validate(&*self.detector, &data, &self.config.train, self.iteration);
         self.optimizer.leave_average(&own)?;
         let mut validation = found?;
-        validation.improved = self.best.take(&validation, self.config.train.best_by);
+        let mut best = self.best;
+        validation.improved = best.take(&validation, self.config.train.best_by);
         if let Some(folder) = &self.folder {
             if validation.improved {
                 let path = checkpoint::best(folder);
@@ -504,6 +516,8 @@ impl Run {
             );
             journal::note(folder, &text)?;
         }
+        // Only now: a validation whose best weights could not be written is done again.
+        self.best = best;
         if self.stopped_early()
             && let Some(folder) = &self.folder
         {

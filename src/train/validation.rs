@@ -81,7 +81,7 @@ impl Best {
 /// The split of `path` that validates: the one called val, valid or validation, with or without a year.
 ///
 /// # Errors
-/// A data set without such a split, or one that does not open.
+/// A data set without such a split or images in it, or one that does not open.
 pub fn validation_data(path: &str, classes: &[String]) -> Result<Arc<Dataset>, TrainError> {
     let names = data::splits(path);
     let validates = |name: &&String| {
@@ -100,6 +100,11 @@ pub fn validation_data(path: &str, classes: &[String]) -> Result<Arc<Dataset>, T
             "the split {split} has other classes ({}) than the model ({}): {path}",
             dataset.classes.join(", "),
             classes.join(", ")
+        )));
+    }
+    if dataset.images.is_empty() {
+        return Err(TrainError::Settings(format!(
+            "the split {split} has no images to validate on; set validate_every=0, or fill it: {path}"
         )));
     }
     Ok(Arc::new(dataset))

@@ -9,7 +9,7 @@ use crate::engine::compare::{SLOT_NAMES, SlotSource};
 use crate::engine::devices::DeviceInfo;
 use crate::engine::event::ModelSummary;
 use crate::weights::LoadReport;
-use egui::{Button, Grid, RichText, ScrollArea, Slider, Ui};
+use egui::{Button, Grid, RichText, ScrollArea, Slider, SliderClamping, Ui};
 use std::path::{Path, PathBuf};
 
 /// Names of a list of the load report that are shown.
@@ -90,7 +90,8 @@ impl ModelPanel {
         {
             let limits = edited.limits_mut();
             let mut slider = |ui: &mut Ui, slider: Slider<'_>, help: &str| {
-                let response = ui.add(slider).on_hover_text(help);
+                // A limit outside of the range stays: moving one slider must not change another limit.
+                let response = ui.add(slider.clamping(SliderClamping::Edits)).on_hover_text(help);
                 done |= response.drag_stopped() || (response.changed() && !response.dragged());
             };
             let help = "NMS: the lower-scored of two boxes of one class goes when their IoU is above this";
@@ -99,7 +100,8 @@ impl ModelPanel {
             slider(ui, Slider::new(limits.score_threshold, 0.001..=0.5).logarithmic(true).text("score floor"), help);
             let help = "Candidates of a class (SSD) or level that enter suppression, best first";
             slider(ui, Slider::new(limits.top_k, 1..=1000).text("top-k"), help);
-            slider(ui, Slider::new(limits.max_detections, 1..=1000).text("detections"), "Most detections of an image");
+            let help = "Most detections of an image; 0, as M2Det is published, for all";
+            slider(ui, Slider::new(limits.max_detections, 1..=1000).text("detections"), help);
         }
         if done && *edited != *config {
             actions.push(Action::Configure(Box::new(edited.clone())));

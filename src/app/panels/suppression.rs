@@ -146,9 +146,10 @@ impl SuppressionPanel {
             return;
         };
         let own = own_rules(state.config(), record);
-        if self.own != Some(own) {
-            (self.own, self.rules) = (Some(own), None);
-        }
+        // The limit on detections is known by the images that meet it alone: no other model when it changes.
+        let same = self.own.is_some_and(|before| Rules { max_detections: own.max_detections, ..before } == own);
+        self.rules = self.rules.filter(|_| same).map(|rules| Rules { max_detections: own.max_detections, ..rules });
+        self.own = Some(own);
         let of = (state.shown_version, self.rules.unwrap_or(own));
         if self.made.as_ref().is_none_or(|made| made.of != of) {
             if self.made.as_ref().is_none_or(|made| made.of.0 != of.0) {

@@ -1,7 +1,7 @@
 //! What leaves the window: views as files, results, and files opened by other programs.
 
 use super::Workbench;
-use crate::app::action::{Action, Dialog};
+use crate::app::action::{Action, Dialog, Layer};
 use crate::app::export::{self, Figure, Format, records, views};
 use crate::app::layout::Panel;
 use crate::engine::{Command, Severity};
@@ -51,18 +51,29 @@ impl Workbench {
     pub(super) fn send_out(&mut self, action: Action) {
         match action {
             Action::Export { panel, path } => self.export(panel, &path),
-            Action::ExportView(path) => {
-                let panel = self.panels.pipeline.attention.filter(|panel| formats(*panel).contains(&Format::Png));
-                self.export(panel.unwrap_or(Panel::Image), &path);
-            }
+            Action::ExportView(path) => self.export_view(&path),
             Action::SaveResults(path) => self.send(Command::SaveResults { path }),
             Action::Reveal(path) => self.reveal(&path),
             _ => {}
         }
     }
 
+    /// Writes what the panel used last shows, or the picture where that is a list.
+    fn export_view(&mut self, path: &Path) {
+        let panel = self.panels.pipeline.attention.filter(|panel| formats(*panel).contains(&Format::Png));
+        let figure = panel.and_then(|panel| self.figure(panel));
+        match figure.filter(|figure| figure.drawing.is_some() || Format::of(path) == Ok(Format::Csv)) {
+            Some(figure) => self.write(Ok(figure), path),
+            None => self.export(Panel::Image, path),
+        }
+    }
+
     fn export(&mut self, panel: Panel, path: &Path) {
         let figure = self.figure(panel).ok_or_else(|| format!("the {} panel shows nothing yet", panel.name()));
+        self.write(figure, path);
+    }
+
+    fn write(&mut self, figure: Result<Figure, String>, path: &Path) {
         let written = figure.and_then(|figure| export::write(&figure, path, export::PLOT));
         match written {
             Ok(()) => self.state.note(Severity::Info, "export", format!("written: {}", path.display())),
@@ -79,7 +90,13 @@ impl Workbench {
             Panel::Image => {
                 let shown = state.shown.clone()?;
                 let scene = panels.image.current(&shown, state.shown_version, settings);
-                let labelled = settings.shows(crate::app::action::Layer::Labels);
+                let labelled = settings.shows(Layer::Labels) && settings.shows(Layer::Predictions);
+                // What is hidden on the screen has no label, and no row.
+                let mut shown = (*shown).clone();
+                if let Some(class) = panels.image.isolated {
+                    shown.detections.retain(|d| d.class == class);
+                    shown.objects.retain(|o| o.class == class);
+                }
                 Some(views::image(&shown, scene, settings.score, labelled))
             }
             Panel::Losses => (state.curves.len > 0).then(|| records::losses(&state.curves)),

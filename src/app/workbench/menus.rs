@@ -76,7 +76,8 @@ impl Workbench {
                     if *menu == "View" {
                         let mut scale = self.settings.scale;
                         let slider = egui::Slider::new(&mut scale, 0.5..=3.0).step_by(0.25).text("UI scale");
-                        if ui.add(slider).drag_stopped() {
+                        let slider = ui.add(slider);
+                        if slider.drag_stopped() || (slider.changed() && !slider.dragged()) {
                             actions.push(Action::UiScale(scale));
                         }
                         for look in Look::ALL {

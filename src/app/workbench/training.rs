@@ -4,6 +4,7 @@ use super::Workbench;
 use crate::app::layout::{self, Panel};
 use crate::app::run_action::RunAction;
 use crate::detect::{Arch, Config};
+use crate::engine::command::InitialWeights;
 use crate::engine::history::Question;
 use crate::engine::{Command, Event, Severity, Stepped};
 use crate::train::{RunConfig, TrainConfig};
@@ -57,7 +58,7 @@ impl Workbench {
     }
 
     /// Prepares a run on the open data; false when there is none to train on.
-    pub(super) fn start_training(&mut self, from_current: bool) -> bool {
+    pub(super) fn start_training(&mut self, start: InitialWeights) -> bool {
         let Some(data) = self.state.data.clone() else {
             self.state.note(Severity::Error, "training", "open a data set to train on first");
             return false;
@@ -72,13 +73,14 @@ impl Workbench {
         let train = self.drafted(arch);
         let config = RunConfig { data: data.path.clone(), split: Some(data.split.clone()), train, model };
         let folder = self.panels.step.folder(arch, &self.settings.runs);
-        self.send(Command::StartTraining { config: Box::new(config), folder, from_current: from_current && fits });
+        let start = if start == InitialWeights::Loaded && !fits { InitialWeights::Random } else { start };
+        self.send(Command::StartTraining { config: Box::new(config), folder, start });
         true
     }
 
     /// A run to work on: the one that is open, or one started for it.
     fn has_run(&mut self) -> bool {
-        self.state.training.is_some() || self.start_training(true)
+        self.state.training.is_some() || self.start_training(InitialWeights::Loaded)
     }
 
     /// Takes in a probed iteration, whole or in part.

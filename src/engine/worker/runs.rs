@@ -23,7 +23,9 @@ const SMALL: usize = 4_000_000;
 impl Worker {
     /// Forks a run and takes the fork up, paused. The run that is open is ended first.
     pub(super) fn fork(&mut self, source: &Path, iteration: u64, config: RunConfig, folder: PathBuf) {
-        self.end_run(true);
+        if !self.end_run(true) {
+            return;
+        }
         let mut ticker = Ticker::new(&mut self.out, FORK);
         let progress = |done: u64, total: u64| ticker.tell(done as usize, total as usize);
         match Run::fork(source, iteration, config, &self.device, folder, progress) {

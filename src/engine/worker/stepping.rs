@@ -30,7 +30,7 @@ impl Worker {
             self.tell_remembered();
         }
         if finished {
-            self.end_run(true);
+            _ = self.end_run(true);
         }
     }
 

@@ -51,6 +51,10 @@ impl ComparePanel {
             ui.label("Open an image first.");
             return;
         };
+        if shown.is_live() {
+            ui.label("Frames of a video are not compared: show an image of a data set.");
+            return;
+        }
         let data = state.data.as_ref().map_or(0, |data| Arc::as_ptr(data) as usize);
         let wanted = (shown.index, state.slots_version, data);
         if self.requested != Some(wanted) {

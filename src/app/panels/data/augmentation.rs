@@ -19,8 +19,8 @@ const LIST: f32 = 90.0;
 #[derive(Default)]
 pub(super) struct AugmentationPage {
     epoch: u64,
-    /// What the engine was last asked for: data set, image, epoch.
-    asked: Option<(usize, usize, u64)>,
+    /// What the engine was last asked for: data set, model, run, image, epoch.
+    asked: Option<([usize; 3], usize, u64)>,
     sides: Option<(u64, [Side; 2])>,
     canvases: [Canvas; 2],
 }
@@ -46,7 +46,10 @@ impl AugmentationPage {
                 self.epoch += 1;
             }
         });
-        let wanted = (Arc::as_ptr(data) as usize, state.wanted, self.epoch);
+        // Preprocessing is the model's, augmentation the run's: another one makes another image.
+        let model = state.model.as_ref().map_or(0, |model| Arc::as_ptr(model) as usize);
+        let run = state.training.as_ref().map_or(0, |training| Arc::as_ptr(&training.config) as usize);
+        let wanted = ([Arc::as_ptr(data) as usize, model, run], state.wanted, self.epoch);
         if self.asked != Some(wanted) {
             self.asked = Some(wanted);
             actions.push(Action::Augment { index: state.wanted, epoch: self.epoch });

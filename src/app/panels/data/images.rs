@@ -37,6 +37,8 @@ struct Listed {
 
 impl ImagesPage {
     pub(super) fn ui(&mut self, ui: &mut Ui, state: &State, data: &Arc<DataSummary>, actions: &mut Vec<Action>) {
+        // A class of a data set that was open before would list nothing, and have no name to say why.
+        self.filter.class = self.filter.class.filter(|class| (*class as usize) < data.classes.len());
         self.choices(ui, data);
         let of = (
             Arc::as_ptr(data) as usize,

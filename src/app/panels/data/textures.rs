@@ -6,8 +6,8 @@ use egui::{ColorImage, Context, TextureHandle, TextureOptions};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Textures that are kept at once.
-const MOST: usize = 256;
+/// Textures that are kept at once: more than a grid over a whole large screen shows, or it would send them every frame.
+const MOST: usize = 1024;
 
 /// Textures of one data set's thumbnails.
 #[derive(Default)]

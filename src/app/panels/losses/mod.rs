@@ -8,6 +8,7 @@ use crate::app::layout::Panel;
 use crate::app::run_action::RunAction;
 use crate::app::state::State;
 use crate::app::theme;
+use crate::engine::command::InitialWeights;
 use crate::engine::curves::{Curves, DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SPEED};
 use crate::stats::MinMaxPyramid;
 use egui::{Color32, PointerButton, RichText, Slider, Ui};
@@ -34,14 +35,15 @@ pub struct LossesPanel {
     page: Page,
     logarithmic: bool,
     smooth: bool,
-    chosen: Vec<String>,
+    /// The curves that are on, once somebody has chosen.
+    chosen: Option<Vec<String>>,
     /// The weight of the past while its slider is dragged.
     decay: Option<f32>,
 }
 
 impl Default for LossesPanel {
     fn default() -> Self {
-        Self { page: Page::Curves, logarithmic: false, smooth: true, chosen: Vec::new(), decay: None }
+        Self { page: Page::Curves, logarithmic: false, smooth: true, chosen: None, decay: None }
     }
 }
 
@@ -70,7 +72,7 @@ impl LossesPanel {
             ui.label("No iteration yet: press Step in the Step panel, or “.” on the keyboard.");
             ui.horizontal_wrapped(|ui| {
                 if state.training.is_none() && ui.button("Start a run on the open data").clicked() {
-                    actions.push(Action::StartTraining { from_current: true });
+                    actions.push(Action::StartTraining(InitialWeights::Loaded));
                 }
                 if ui.button("Lay a past run over it").clicked() {
                     actions.push(Action::Focus(Panel::Runs));
@@ -147,10 +149,9 @@ impl LossesPanel {
 
     /// Loss and its parts, and that of the validations, are on until a choice is made.
     fn is_on(&self, name: &str) -> bool {
-        if self.chosen.is_empty() {
-            ![LEARNING_RATE, GRADIENT_NORM, SPEED, DATA_WAIT, VALIDATION_AP].contains(&name)
-        } else {
-            self.chosen.iter().any(|c| c == name)
+        match &self.chosen {
+            None => ![LEARNING_RATE, GRADIENT_NORM, SPEED, DATA_WAIT, VALIDATION_AP].contains(&name),
+            Some(chosen) => chosen.iter().any(|c| c == name),
         }
     }
 
@@ -160,7 +161,7 @@ impl LossesPanel {
         if on {
             chosen.push(name.to_string());
         }
-        self.chosen = chosen;
+        self.chosen = Some(chosen);
     }
 
     fn scale(&self, value: f32) -> f64 {

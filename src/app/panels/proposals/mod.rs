@@ -12,7 +12,7 @@ use crate::geometry::BBox;
 use crate::render::{BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, Scene};
 use crate::stats::Histogram;
 use crate::trace::Trace;
-use egui::{Color32, Grid, Panel, Rect, RichText, ScrollArea, Sense, Slider, Stroke, Ui, vec2};
+use egui::{Color32, Grid, Panel, Rect, RichText, ScrollArea, Sense, Slider, SliderClamping, Stroke, Ui, vec2};
 use stages::{Life, Numbers, SHARES, best_iou, lives, numbers};
 use std::sync::Arc;
 
@@ -200,8 +200,9 @@ impl ProposalsPanel {
         };
         ui.label(RichText::new(text).strong());
         let most = image.lives.len().max(1);
-        ui.add(Slider::new(&mut self.most, 1..=most).logarithmic(true).text("best boxes"))
-            .on_hover_text("As many boxes are shown, best score of the last stage first");
+        // An image with few boxes must not lower the number for the next one.
+        let slider = Slider::new(&mut self.most, 1..=most).logarithmic(true).clamping(SliderClamping::Edits);
+        ui.add(slider.text("best boxes")).on_hover_text("As many boxes are shown, best score of the last stage first");
         let least = if trace.objects.is_empty() { "score at least" } else { "IoU at least" };
         ui.add(Slider::new(&mut self.least, 0.0..=1.0).fixed_decimals(2).text(least))
             .on_hover_text("Colour and filter go by the IoU with the best object, or by score where there is none");

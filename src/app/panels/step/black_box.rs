@@ -17,7 +17,7 @@ pub fn incident(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         ui.label(incident.to_string());
         ui.label("Nothing was updated. Look at the image and the object, lower the learning rate, or go on:");
         ui.horizontal_wrapped(|ui| {
-            let index = incident.image.as_ref().and_then(|name| image_called(state, name));
+            let index = incident.image.as_ref().and_then(|name| image_called(state, name, None));
             if let Some(index) = index
                 && ui.button("Show the image").clicked()
             {
@@ -58,6 +58,8 @@ pub fn ui(ui: &mut Ui, state: &State, opened: &mut Option<u64>, actions: &mut Ve
     if records.is_empty() {
         return;
     }
+    // One that is no longer remembered would hold the list open for good.
+    *opened = opened.filter(|opened| records.iter().any(|record| record.iteration == *opened));
     ui.separator();
     let header = CollapsingHeader::new(format!("Black box: the last {} batches", records.len()));
     header.id_salt("black box").open(opened.is_some().then_some(true)).show(ui, |ui| {
@@ -99,7 +101,7 @@ fn contents(ui: &mut Ui, record: &Record, state: &State, actions: &mut Vec<Actio
     ui.weak(parts.join(", "));
     for image in record.batches.iter().flatten() {
         ui.horizontal_wrapped(|ui| {
-            match image_called(state, &image.name) {
+            match image_called(state, &image.name, Some(image.index)) {
                 Some(index) => {
                     if ui.link(&image.name).on_hover_text("Show it as it is, without augmentation").clicked() {
                         actions.push(Action::Show(index));
@@ -125,15 +127,17 @@ fn told(image: &ImageRecord) -> String {
     format!("{} objects, {steps}", image.objects.len())
 }
 
-/// Position of an image in the open data, where that is what the run learns from.
-fn image_called(state: &State, name: &str) -> Option<usize> {
+/// Position of an image in the open data, where that is what the run learns from; `place` is where it was.
+fn image_called(state: &State, name: &str, place: Option<usize>) -> Option<usize> {
     let data = state.data.as_ref()?;
     if let Some(training) = &state.training
-        && training.config.data != data.path
+        && (training.config.data != data.path
+            || training.config.split.as_ref().is_some_and(|split| *split != data.split))
     {
         return None;
     }
-    data.images.iter().position(|image| image.name == name)
+    let is_there = |place: &usize| data.images.get(*place).is_some_and(|image| image.name == name);
+    place.filter(is_there).or_else(|| data.images.iter().position(|image| image.name == name))
 }
 
 #[cfg(test)]

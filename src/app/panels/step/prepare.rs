@@ -1,10 +1,11 @@
 //! Settings of a run that is not there yet.
 
 use super::StepPanel;
-use crate::app::action::Action;
+use crate::app::action::{Action, Dialog};
 use crate::app::run_action::RunAction;
 use crate::app::state::State;
 use crate::detect::Arch;
+use crate::engine::command::InitialWeights;
 use crate::train::TrainConfig;
 use crate::train::config::{BestBy, Method};
 use egui::emath::Numeric;
@@ -49,11 +50,16 @@ impl StepPanel {
         ui.horizontal_wrapped(|ui| {
             let fresh = ui.add_enabled(trainable, egui::Button::new("Start from random weights"));
             if fresh.on_disabled_hover_text(why_not).clicked() {
-                actions.push(Action::StartTraining { from_current: false });
+                actions.push(Action::StartTraining(InitialWeights::Random));
             }
             let tune = ui.add_enabled(trainable && fits, egui::Button::new("Start from the loaded weights"));
             if tune.on_disabled_hover_text("Needs a loaded model of the data set's classes").clicked() {
-                actions.push(Action::StartTraining { from_current: true });
+                actions.push(Action::StartTraining(InitialWeights::Loaded));
+            }
+            let file = ui.add_enabled(trainable, egui::Button::new("Start from a file…"));
+            let file = file.on_hover_text("What fits of it: a classification backbone, the body of another detector");
+            if file.on_disabled_hover_text(why_not).clicked() {
+                actions.push(Action::OpenDialog(Dialog::Start));
             }
             let phase = ui.add_enabled(trainable, egui::Button::new("Next phase"));
             let phase = phase.on_hover_text("Starts a run and does the first phase of its first iteration");
