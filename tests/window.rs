@@ -714,3 +714,18 @@ fn trained_weights_that_were_not_saved_are_asked_about_before_they_are_lost() {
     );
     window.until("the first model", |w| name(w) == Some("ssd-nano"));
 }
+
+#[test]
+fn a_run_on_the_sample_learns_from_its_training_split_unless_another_is_chosen() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    assert_eq!(window.workbench.borrow().state.data.as_ref().map(|d| d.split.clone()).as_deref(), Some("test"));
+    raise(&mut window, Action::Step(1));
+    window.until("a step", |w| w.state.last_step.is_some());
+    let split = |w: &Window| w.workbench.borrow().state.training.as_ref().and_then(|t| t.config.split.clone());
+    assert_eq!(split(&window).as_deref(), Some("train"));
+    let names = window.workbench.borrow().state.stepped.as_ref().map(|s| s.report.images.clone()).expect("a batch");
+    assert!(!names.is_empty() && names.iter().all(|name| name.contains("train")), "{names:?}");
+    window.harness.check_accessibility();
+}

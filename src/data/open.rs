@@ -150,10 +150,14 @@ pub fn splits(path_or_name: &str) -> Vec<String> {
 /// The split that training uses unless told otherwise: the one called train, with or without a year. None when there is
 /// none, for the data set's own choice.
 pub fn training_split(path_or_name: &str) -> Option<String> {
-    let names = splits(path_or_name);
+    training_split_among(&splits(path_or_name)).cloned()
+}
+
+/// The one of these splits that is called train, with or without a year.
+pub fn training_split_among(names: &[String]) -> Option<&String> {
     let is_train =
         |name: &&String| name.strip_prefix("train").is_some_and(|year| year.chars().all(|c| c.is_ascii_digit()));
-    names.iter().find(is_train).cloned()
+    names.iter().find(is_train)
 }
 
 /// Every split that can be read, where no image is in two of them: `all` and `trainval` only when there are no others.

@@ -356,6 +356,13 @@ impl Worker {
         let Some(dataset) = self.data.clone() else {
             return self.error("training", "open a data set to train on first");
         };
+        let dataset = match &config.split {
+            Some(split) if *split != dataset.split => match data::open::open(&config.data, Some(split)) {
+                Ok(dataset) => Arc::new(dataset),
+                Err(error) => return self.error("training", error),
+            },
+            _ => dataset,
+        };
         // The run that is open is saved, and its weights are the loaded ones that a new run may start from.
         if !self.end_run(true) {
             return;

@@ -71,7 +71,7 @@ impl Workbench {
             _ => Config::new(arch, &data.classes),
         };
         let train = self.drafted(arch);
-        let config = RunConfig { data: data.path.clone(), split: Some(data.split.clone()), train, model };
+        let config = RunConfig { data: data.path.clone(), split: Some(self.panels.step.split_of(&data)), train, model };
         let folder = self.panels.step.folder(arch, &self.settings.runs);
         let start = if start == InitialWeights::Loaded && !fits { InitialWeights::Random } else { start };
         self.send(Command::StartTraining { config: Box::new(config), folder, start });

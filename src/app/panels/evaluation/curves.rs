@@ -30,12 +30,15 @@ impl EvaluationPanel {
 
     pub(super) fn precision_recall(&mut self, ui: &mut Ui, evaluation: &EvalSummary) {
         self.choose_iou(ui, evaluation);
+        let Some(set) = evaluation.details.curves.get(self.iou) else { return };
         ScrollArea::vertical().id_salt("drawn classes").max_height(44.0).show(ui, |ui| {
             ui.horizontal_wrapped(|ui| {
-                for (class, name) in evaluation.classes.iter().enumerate() {
+                ui.colored_label(POOLED, titled("all classes", &set.pooled))
+                    .on_hover_text("Average precision in per cent; the dot on a curve is its best F1");
+                for (class, (name, view)) in evaluation.classes.iter().zip(&set.classes).enumerate() {
                     let class = class as u32;
                     let mut on = self.drawn.contains(&class);
-                    let text = RichText::new(name).color(theme::class_color(class));
+                    let text = RichText::new(titled(name, view)).color(theme::class_color(class));
                     if ui.checkbox(&mut on, text).on_hover_text("Draw this class").changed() {
                         self.drawn.retain(|c| *c != class);
                         if on {
@@ -45,10 +48,8 @@ impl EvaluationPanel {
                 }
             });
         });
-        let Some(set) = evaluation.details.curves.get(self.iou) else { return };
         let shown = self.shown_curves(set, evaluation);
         let plot = Plot::new("precision and recall")
-            .legend(Legend::default())
             .x_axis_label("recall")
             .y_axis_label("precision")
             .include_x(0.0)
@@ -172,6 +173,11 @@ impl EvaluationPanel {
     }
 }
 
+/// A name and its average precision in per cent.
+fn titled(name: &str, view: &CurveView) -> String {
+    format!("{name} {}", crate::app::state::percent(view.ap.unwrap_or(-1.0)))
+}
+
 /// One curve of the plot of precision against recall.
 struct ShownCurve<'a> {
     title: String,
@@ -182,7 +188,6 @@ struct ShownCurve<'a> {
 
 impl<'a> ShownCurve<'a> {
     fn new(name: &str, class: Option<u32>, color: Color32, view: &'a CurveView) -> Self {
-        let ap = crate::app::state::percent(view.ap.unwrap_or(-1.0));
-        Self { title: format!("{name}: AP {ap}"), class, color, view }
+        Self { title: titled(name, view), class, color, view }
     }
 }

@@ -13,7 +13,9 @@ pub use prepare::first_draft;
 
 use crate::app::action::Action;
 use crate::app::state::State;
+use crate::data::open::training_split_among;
 use crate::detect::Arch;
+use crate::engine::event::DataSummary;
 use crate::train::TrainConfig;
 use egui::{ScrollArea, TextureHandle, Ui};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ pub struct StepPanel {
     /// The draft while it is being dragged or typed into.
     edited: Option<TrainConfig>,
     pub write: bool,
+    /// The split to learn from, where one was chosen.
+    split: Option<String>,
     image: usize,
     /// Anchor chosen in a table.
     anchor: Option<usize>,
@@ -39,6 +43,12 @@ impl StepPanel {
     pub fn folder(&self, arch: Arch, root: &Path) -> Option<PathBuf> {
         let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         self.write.then(|| root.join(format!("{arch}-{seconds}")))
+    }
+
+    /// The split that the next run learns from: the chosen one, or the one called train, or the open one.
+    pub fn split_of(&self, data: &DataSummary) -> String {
+        let chosen = self.split.as_ref().filter(|split| data.splits.contains(split));
+        chosen.or_else(|| training_split_among(&data.splits)).unwrap_or(&data.split).clone()
     }
 
     pub fn select_image(&mut self, image: usize) {

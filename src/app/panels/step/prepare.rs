@@ -42,6 +42,18 @@ impl StepPanel {
                 }
             }
         }
+        if let Some(data) = state.data.as_ref().filter(|data| data.splits.len() > 1) {
+            let mut split = self.split_of(data);
+            let choice = ComboBox::from_label("learns from").selected_text(&split).show_ui(ui, |ui| {
+                for name in &data.splits {
+                    ui.selectable_value(&mut split, name.clone(), name);
+                }
+            });
+            choice.response.on_hover_text("The split of the open data set whose images are trained on");
+            if split != self.split_of(data) {
+                self.split = Some(split);
+            }
+        }
         let text = format!("write the run to {}", runs.join("…").display());
         ui.checkbox(&mut self.write, text).on_hover_text("Metrics and checkpoints to resume and fork from");
         let trainable = state.data.as_ref().is_some_and(|d| d.class_counts.iter().sum::<usize>() > 0);
