@@ -59,7 +59,10 @@ fn made_up(folder: &Path) -> Dataset {
             Object { difficult: true, ..object(0, [0.37, 0.11, 7.77, 20.999]) },
         ],
         Vec::new(),
-        vec![object(2, [123.456, 7.0, 640.99, 478.123])],
+        vec![
+            Object { truncated: true, ..object(2, [123.456, 7.0, 640.99, 478.123]) },
+            Object { occluded: true, ..object(0, [5.5, 6.25, 90.0, 80.0]) },
+        ],
     ];
     let images = names.iter().zip(sizes).zip(objects).enumerate();
     let images = images.map(|(rank, ((name, (width, height)), objects))| {
@@ -80,13 +83,14 @@ fn made_up(folder: &Path) -> Dataset {
 
 /// What the formats are asked to keep: per image the objects by class name, corners, flags and mask. Images are known
 /// by their size, for names may have to change; objects stay in order.
-type Kept = BTreeMap<(u32, u32), Vec<(String, [f32; 4], bool, bool, Option<Mask>)>>;
+type Kept = BTreeMap<(u32, u32), Vec<(String, [f32; 4], [bool; 4], Option<Mask>)>>;
 
 fn kept(set: &Dataset) -> Kept {
     let of = |object: &Object| {
         let b = object.bbox;
         let class = set.classes[object.class as usize].clone();
-        (class, [b.x0, b.y0, b.x1, b.y1], object.crowd, object.difficult, object.mask.clone())
+        let flags = [object.crowd, object.difficult, object.truncated, object.occluded];
+        (class, [b.x0, b.y0, b.x1, b.y1], flags, object.mask.clone())
     };
     set.images.iter().map(|image| ((image.width, image.height), image.objects.iter().map(of).collect())).collect()
 }
@@ -96,11 +100,14 @@ fn possible(set: &Kept, format: Format) -> Kept {
     let masks = matches!(format, Format::Coco | Format::YoloSeg | Format::Via | Format::Labelme);
     let crowds = matches!(format, Format::Coco | Format::Via | Format::Labelme | Format::Openimages);
     let difficult = matches!(format, Format::Voc | Format::Via | Format::Labelme);
+    let cut = matches!(format, Format::Voc | Format::Openimages);
     let mut set = set.clone();
     for objects in set.values_mut() {
-        objects.retain(|(_, _, crowd, _, _)| crowds || !crowd);
-        for (_, _, _, is_difficult, mask) in objects {
+        objects.retain(|(_, _, [crowd, ..], _)| crowds || !crowd);
+        for (_, _, [_, is_difficult, truncated, occluded], mask) in objects {
             *is_difficult &= difficult;
+            *truncated &= cut;
+            *occluded &= cut;
             *mask = mask.take().filter(|_| masks);
         }
     }
@@ -176,6 +183,7 @@ fn what_is_lost_is_counted() {
     assert_eq!(voc, expected.into_iter().collect::<BTreeMap<&str, usize>>());
     let coco = lost(Format::Coco);
     assert_eq!(coco.get("difficult flags"), Some(&1));
+    assert_eq!(coco.get("truncated and occluded flags"), Some(&2));
     assert!(["masks", "crowds", "category ids", "image ids"].iter().all(|what| !coco.contains_key(what)), "{coco:?}");
     assert_eq!(lost(Format::Openimages).get("images without objects"), Some(&1));
 }

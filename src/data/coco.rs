@@ -279,6 +279,8 @@ impl Reading {
                         class,
                         crowd: annotation.crowd,
                         difficult: false,
+                        truncated: false,
+                        occluded: false,
                         area: annotation.area.map(|area| area as f32),
                         mask: None,
                     });

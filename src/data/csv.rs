@@ -154,7 +154,15 @@ fn object(
     let name = if layout.has(Field::Class) { layout.text(record, Field::Class) } else { ONLY_CLASS };
     let class = classes.number(name).ok_or(("unknown-class", "has a box without a class"))?;
     let shape = Shape::Corners(corners);
-    Ok(Some(RawObject { class, shape, crowd: false, difficult: false, at: record.line }))
+    Ok(Some(RawObject {
+        class,
+        shape,
+        crowd: false,
+        difficult: false,
+        truncated: false,
+        occluded: false,
+        at: record.line,
+    }))
 }
 
 /// `name` as counted from the file's own folder when it is written as an absolute path that leads there; else as it is.

@@ -59,6 +59,8 @@ pub(super) struct RawObject {
     pub(super) shape: Shape,
     pub(super) crowd: bool,
     pub(super) difficult: bool,
+    pub(super) truncated: bool,
+    pub(super) occluded: bool,
     /// Place in the file, counted from 1: see [`Gathering::noun`].
     pub(super) at: usize,
 }
@@ -234,6 +236,8 @@ impl Judging {
                         class: self.index_of.get(raw.class as usize).copied().unwrap_or(raw.class),
                         crowd: raw.crowd,
                         difficult: raw.difficult,
+                        truncated: raw.truncated,
+                        occluded: raw.occluded,
                         area: mask.as_ref().map(|mask| mask.area() as f32),
                         mask,
                     });
@@ -327,7 +331,15 @@ mod tests {
         let mut gathering = Gathering::new("line", ClassNames::default(), Masks::UpTo(100));
         let class = gathering.classes.number("dog").unwrap();
         assert!(gathering.inside(folder.path(), "../a.png", "list.csv").is_none());
-        let object = |shape: Shape| RawObject { class, shape, crowd: false, difficult: false, at: 7 };
+        let object = |shape: Shape| RawObject {
+            class,
+            shape,
+            crowd: false,
+            difficult: false,
+            truncated: false,
+            occluded: false,
+            at: 7,
+        };
         let objects = vec![
             object(Shape::Corners([1.0, 2.0, 4.0, 6.0])),
             object(Shape::Corners([4.0, 2.0, 4.0, 6.0])),

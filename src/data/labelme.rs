@@ -165,7 +165,7 @@ fn take(folder: &Path, path: &Path, file: &str, annotation: Annotation, gatherin
             group_of.insert((class, group), objects.len());
         }
         let (crowd, difficult) = (flag(CROWD) == Some(true), flag(DIFFICULT) == Some(true));
-        objects.push(RawObject { class, shape: outline, crowd, difficult, at });
+        objects.push(RawObject { class, shape: outline, crowd, difficult, truncated: false, occluded: false, at });
     }
     let size = |value: &Value| value.as_f64().map_or(0, side);
     let (width, height) = (size(&annotation.width), size(&annotation.height));

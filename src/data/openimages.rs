@@ -29,6 +29,8 @@ struct Columns {
     /// XMin, YMin, XMax, YMax.
     corners: [usize; 4],
     group: Option<usize>,
+    truncated: Option<usize>,
+    occluded: Option<usize>,
 }
 
 impl Columns {
@@ -39,6 +41,8 @@ impl Columns {
             label: column("LabelName")?,
             corners: [column("XMin")?, column("YMin")?, column("XMax")?, column("YMax")?],
             group: column("IsGroupOf"),
+            truncated: column("IsTruncated"),
+            occluded: column("IsOccluded"),
         })
     }
 }
@@ -105,10 +109,11 @@ pub(super) fn read(path: &Path) -> Result<Dataset, DataError> {
             gathering.remark_at("unknown-class", &file, record.line, "has a box without a class");
             continue;
         };
-        let crowd = columns.group.is_some_and(|column| record.field(column) == "1");
+        let flag = |column: Option<usize>| column.is_some_and(|column| record.field(column) == "1");
+        let (crowd, truncated, occluded) = (flag(columns.group), flag(columns.truncated), flag(columns.occluded));
         let shape = Shape::Fractions([x0, y0, x1, y1]);
         if let Some((_, objects)) = images.get_mut(index) {
-            objects.push(RawObject { class, shape, crowd, difficult: false, at: record.line });
+            objects.push(RawObject { class, shape, crowd, difficult: false, truncated, occluded, at: record.line });
         }
     }
     let folders = folders_of_split(path, &split_of(path));

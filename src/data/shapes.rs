@@ -253,6 +253,8 @@ fn visible_items(layout: &Layout, line: Option<&Clutter>, masks: bool) -> Vec<Ke
             class: item.class,
             crowd: item.crowd,
             difficult: false,
+            truncated: false,
+            occluded: false,
             area: None,
             mask: None,
         };

@@ -72,7 +72,15 @@ pub(super) fn read(path: &Path, class_attribute: Option<&str>, masks: Masks) -> 
                 Ok((class, shape)) => {
                     let flag = |name: &str| attribute_of(region, name).is_some_and(is_set);
                     let (crowd, difficult) = (flag(CROWD), flag(DIFFICULT));
-                    objects.push(RawObject { class, shape, crowd, difficult, at: index + 1 });
+                    objects.push(RawObject {
+                        class,
+                        shape,
+                        crowd,
+                        difficult,
+                        truncated: false,
+                        occluded: false,
+                        at: index + 1,
+                    });
                 }
                 Err((rule, message)) => {
                     let message = format!("of {name} {message}");

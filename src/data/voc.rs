@@ -292,7 +292,14 @@ fn convert(object: &VocObject, image: BBox, classes: &[String]) -> Result<(Objec
         || bbox.y1 > image.y1 + EDGE_SLACK;
     let remark = beyond
         .then(|| warning("outside-box", format!("{written} leaves the image; training cuts it at the image's edge")));
-    let object = Object { bbox, class: class as u32, difficult: object.difficult, ..Object::default() };
+    let object = Object {
+        bbox,
+        class: class as u32,
+        difficult: object.difficult,
+        truncated: object.truncated,
+        occluded: object.occluded,
+        ..Object::default()
+    };
     Ok((object, remark))
 }
 
@@ -301,7 +308,7 @@ mod tests {
     use super::*;
 
     fn object(corners: [f64; 4]) -> VocObject {
-        VocObject { name: "cat".to_owned(), difficult: true, corners: corners.map(Some) }
+        VocObject { name: "cat".to_owned(), difficult: true, corners: corners.map(Some), ..VocObject::default() }
     }
 
     #[test]

@@ -20,6 +20,8 @@ const MAX_TEXT: usize = 4096;
 pub(super) struct VocObject {
     pub(super) name: String,
     pub(super) difficult: bool,
+    pub(super) truncated: bool,
+    pub(super) occluded: bool,
     /// xmin, ymin, xmax, ymax.
     pub(super) corners: [Option<f64>; 4],
 }
@@ -124,10 +126,17 @@ fn finish(open: &[String], text: &str, annotation: &mut VocAnnotation) {
     }
 }
 
+/// A flag as it is found in the wild.
+fn is_set(text: &str) -> bool {
+    !matches!(text, "" | "0" | "false" | "False")
+}
+
 fn set(object: &mut VocObject, field: &[&str], text: &str) {
     match field {
         ["name"] => object.name = text.to_owned(),
-        ["difficult"] => object.difficult = !matches!(text, "" | "0" | "false" | "False"),
+        ["difficult"] => object.difficult = is_set(text),
+        ["truncated"] => object.truncated = is_set(text),
+        ["occluded"] => object.occluded = is_set(text),
         ["bndbox", "xmin"] => object.corners[0] = number(text),
         ["bndbox", "ymin"] => object.corners[1] = number(text),
         ["bndbox", "xmax"] => object.corners[2] = number(text),

@@ -332,7 +332,15 @@ fn parse(text: &str, limit: usize) -> Labels {
                 labels.faults.push(("unknown-class", index + 1, fault));
             }
             Ok((class, shape)) => {
-                labels.objects.push(RawObject { class, shape, crowd: false, difficult: false, at: index + 1 });
+                labels.objects.push(RawObject {
+                    class,
+                    shape,
+                    crowd: false,
+                    difficult: false,
+                    truncated: false,
+                    occluded: false,
+                    at: index + 1,
+                });
             }
             Err(fault) => labels.faults.push(("broken-line", index + 1, fault.to_owned())),
         }

@@ -16,6 +16,10 @@ pub struct Object {
     pub crowd: bool,
     /// VOC `difficult`.
     pub difficult: bool,
+    /// VOC `truncated`, OpenImages `IsTruncated`: the object goes on beyond its box. Kept, and used by nothing here.
+    pub truncated: bool,
+    /// VOC `occluded`, OpenImages `IsOccluded`. Kept, and used by nothing here.
+    pub occluded: bool,
     /// Segmentation area in pixels where the annotation gives one; box area is used otherwise.
     pub area: Option<f32>,
     pub mask: Option<Mask>,

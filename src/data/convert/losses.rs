@@ -25,6 +25,7 @@ enum Loss {
     BoxOfMask,
     Area,
     Difficult,
+    Cut,
     EmptyImage,
     ImageName,
     UnusedClass,
@@ -47,6 +48,7 @@ impl Loss {
             Self::BoxOfMask => ("boxes of objects with a mask", "read back as the box around the mask"),
             Self::Area => ("areas as annotated", "read back as the mask's, or the box's"),
             Self::Difficult => ("difficult flags", "written as ordinary objects"),
+            Self::Cut => ("truncated and occluded flags", "not written"),
             Self::EmptyImage => ("images without objects", "not named in the annotations"),
             Self::ImageName => ("image names", "changed to file names that can be"),
             Self::UnusedClass => ("classes without objects", "not named anywhere"),
@@ -104,6 +106,7 @@ pub(super) fn losses(parts: &[Part<'_>], format: Format) -> Vec<Dropped> {
 
 fn object_losses(object: &Object, image: &ImageEntry, keeps: Keeps, counts: &mut Counts) {
     counts.add(Loss::Difficult, usize::from(object.difficult && !keeps.difficult));
+    counts.add(Loss::Cut, usize::from((object.truncated || object.occluded) && !keeps.cut));
     counts.add(Loss::ObjectId, usize::from(object.id != 0 && !keeps.ids));
     let usable = usable_mask(object, image);
     counts.add(Loss::BrokenMask, usize::from(object.mask.is_some() && usable.is_none()));

@@ -53,6 +53,8 @@ struct Keeps {
     masks: bool,
     crowds: bool,
     difficult: bool,
+    /// Truncated and occluded.
+    cut: bool,
     /// Classes without objects, and the order of the classes.
     classes: bool,
     /// Ids of images, objects and categories, and areas.
@@ -85,6 +87,7 @@ impl Format {
             masks: true,
             crowds: true,
             difficult: true,
+            cut: false,
             classes: true,
             ids: true,
             empty_images: true,
@@ -93,11 +96,11 @@ impl Format {
         let boxes = Keeps { masks: false, crowds: false, difficult: false, ids: false, ..all };
         match self {
             Self::Coco => Keeps { difficult: false, ..all },
-            Self::Voc => Keeps { difficult: true, classes: false, ..boxes },
+            Self::Voc => Keeps { difficult: true, cut: true, classes: false, ..boxes },
             Self::Yolo | Self::Csv => boxes,
             Self::YoloSeg => Keeps { masks: true, box_of_mask: false, ..boxes },
             Self::Via | Self::Labelme => Keeps { ids: false, box_of_mask: false, ..all },
-            Self::Openimages => Keeps { crowds: true, empty_images: false, ..boxes },
+            Self::Openimages => Keeps { crowds: true, cut: true, empty_images: false, ..boxes },
         }
     }
 

@@ -8,7 +8,7 @@ use crate::data::error::DataError;
 use crate::data::openimages::SUFFIX;
 use std::path::Path;
 
-/// What the sample sets have; flags that are not known are −1.
+/// What the sample sets have; whether it is a depiction or seen from inside is not known: −1.
 const HEADER: &str = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,\
                       IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n";
 
@@ -29,9 +29,10 @@ fn table(part: &Part<'_>) -> String {
             let b = written.object.bbox;
             let [x0, x1] = [b.x0, b.x1].map(|x| decimal(x) / width);
             let [y0, y1] = [b.y0, b.y1].map(|y| decimal(y) / height);
-            let group = u8::from(written.object.crowd);
+            let o = written.object;
+            let [occluded, truncated, group] = [o.occluded, o.truncated, o.crowd].map(u8::from);
             let (id, class) = (field(stem(name)), field(written.class));
-            text.push_str(&format!("{id},,{class},1,{x0},{x1},{y0},{y1},-1,-1,{group},-1,-1\n"));
+            text.push_str(&format!("{id},,{class},1,{x0},{x1},{y0},{y1},{occluded},{truncated},{group},-1,-1\n"));
         }
     }
     text

@@ -37,9 +37,12 @@ fn annotation(part: &Part<'_>, image: &ImageEntry, name: &str) -> String {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "  <object>\n    <name>{}</name>\n    <difficult>{}</difficult>\n    <bndbox><xmin>{}</xmin>\
+            "  <object>\n    <name>{}</name>\n    <truncated>{}</truncated>\n    \
+             <occluded>{}</occluded>\n    <difficult>{}</difficult>\n    <bndbox><xmin>{}</xmin>\
              <ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>\n  </object>\n",
             partial_escape(written.class),
+            u8::from(written.object.truncated),
+            u8::from(written.object.occluded),
             u8::from(written.object.difficult),
             decimal(b.x0) + 1.0,
             decimal(b.y0) + 1.0,
