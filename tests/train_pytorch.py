@@ -30,7 +30,7 @@ from torchvision.models.detection import ssd300_vgg16
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 300
 CLASSES = ["disc", "block", "bar"]
-RATE, MOMENTUM, DECAY = 2e-4, 0.9, 5e-4
+RATE, MOMENTUM, DECAY = 2e-5, 0.9, 5e-4
 COMPARED = 20
 
 
@@ -137,7 +137,7 @@ def pytorch(weights: dict, steps: int, batch: int, count: int) -> tuple[list[flo
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         seconds.append(time.perf_counter() - begin)
     return losses, seconds
 
