@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the embedded weights anew, all of them or those named: assets/embed.sh [ssd-nano retinanet-nano …].
-# On the same kind of processor the same bits come out. About 15 minutes of two cores each; ssd-nano 26.
+# On the same kind of processor the same bits come out. Up to 15 minutes of two cores each; ssd-nano 26.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release
@@ -13,6 +13,10 @@ train() {
     shift 5
     target/release/boxwright train --model "$name" --data "$data" --set iterations="$iterations" --set seed="$seed" \
         --set vertical_flip=0.5 --set iou_crop=0 --out "$runs/$name-$seed" --embed "$out" "$@"
+}
+
+once() {
+    train "$1" "assets/$1.safetensors" shapes:train=12000,seed=21 "$2" 7
 }
 
 # A first phase from random weights, and a second on other scenes.
@@ -49,12 +53,12 @@ for name in "$@"; do
     ssd-nano) ssd ;;
     cascade-nano) twice cascade-nano 1800 3600 0.0015 ;;
     faster-nano) after faster-nano cascade-nano 3600 ;;
-    mask-nano) after mask-nano faster-nano 3300 ;;
+    mask-nano) after mask-nano faster-nano 1800 ;;
     retinanet-nano) twice retinanet-nano 1500 3500 0.0015 ;;
     fcos-nano) after fcos-nano retinanet-nano 3300 ;;
-    yolov3-nano) twice yolov3-nano 3000 5000 0.002 ;;
-    refinedet-nano) twice refinedet-nano 1200 2400 0.002 ;;
-    m2det-nano) twice m2det-nano 1100 2400 0.002 ;;
+    yolov3-nano) once yolov3-nano 3000 ;;
+    refinedet-nano) once refinedet-nano 1200 ;;
+    m2det-nano) once m2det-nano 1100 ;;
     *) echo "no embedded weights of this name: $name" >&2; exit 2 ;;
     esac
 done

@@ -83,6 +83,7 @@ fn light() -> Visuals {
 
 fn dark() -> Visuals {
     let mut visuals = Visuals::dark();
+    visuals.text_edit_bg_color = Some(Color32::from_gray(42));
     visuals.widgets.noninteractive.fg_stroke.color = Color32::from_gray(190);
     visuals.weak_text_color = Some(Color32::from_gray(145));
     visuals.error_fg_color = Color32::from_rgb(255, 120, 80);
@@ -92,6 +93,7 @@ fn dark() -> Visuals {
 
 fn high_contrast() -> Visuals {
     let mut visuals = dark();
+    visuals.text_edit_bg_color = Some(Color32::from_gray(30));
     let line = Stroke::new(1.0, Color32::WHITE);
     let strong = Stroke::new(2.0, Color32::from_rgb(255, 230, 0));
     for widget in [

@@ -218,7 +218,10 @@ impl Workbench {
         } else {
             self.open_data(&path.to_string_lossy(), None);
         }
-        self.settings.remember(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()));
+        // The built-in set has a name, not a place.
+        let named = !path.exists() && path.to_string_lossy().starts_with("shapes");
+        let place = if named { None } else { std::path::absolute(path).ok() };
+        self.settings.remember(place.unwrap_or_else(|| path.to_path_buf()));
     }
 
     /// Takes in what the engine has to say, within the time budget.

@@ -223,7 +223,8 @@ impl ImagePanel {
             });
             choice.response.on_hover_text("Only boxes of this class");
             let visible = shown.detections.iter().filter(|d| d.score >= settings.score).count();
-            let mut text = format!("{}: {visible} boxes", shown.name);
+            let noun = if visible == 1 { "box" } else { "boxes" };
+            let mut text = format!("{}: {visible} {noun}", shown.name);
             if !shown.detected {
                 text = format!("{}: not detected yet", shown.name);
             }

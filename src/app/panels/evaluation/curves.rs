@@ -61,7 +61,8 @@ impl EvaluationPanel {
             for curve in &shown {
                 let points: PlotPoints<'_> = curve.view.points.iter().map(|p| [p.recall, p.precision]).collect();
                 let width = if curve.class.is_none() { 2.5 } else { 1.5 };
-                plot.line(Line::new(curve.title.clone(), points).color(curve.color).width(width));
+                // A band over the points of a pixel column would fill the steps of so few points.
+                plot.line(Line::new(curve.title.clone(), points).color(curve.color).width(width).allow_band(false));
                 if let Some(best) = curve.view.best {
                     let mark = Points::new(format!("{}, best F1", curve.title), [best.recall, best.precision]);
                     plot.points(mark.color(curve.color).radius(4.0));
@@ -130,7 +131,7 @@ impl EvaluationPanel {
             let parts: [fn(&CurvePoint) -> f64; 3] = [|p| p.precision, |p| p.recall, |p| p.f1];
             for ((name, color), part) in PARTS.into_iter().zip(parts) {
                 let points: PlotPoints<'_> = view.points.iter().map(|p| [p.score, part(p)]).collect();
-                plot.line(Line::new(name, points).color(color));
+                plot.line(Line::new(name, points).color(color).allow_band(false));
             }
             plot.vline(VLine::new("score threshold", f64::from(settings.score)).color(POOLED));
             if let Some(best) = view.best {
