@@ -33,6 +33,7 @@ use super::toasts::Toasts;
 use super::unsaved::Unsaved;
 use super::window_action::WindowAction;
 use crate::cli::WindowArguments;
+use crate::data::open::is_built_in;
 use crate::detect::Arch;
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::history::History;
@@ -218,9 +219,7 @@ impl Workbench {
         } else {
             self.open_data(&path.to_string_lossy(), None);
         }
-        // The built-in set has a name, not a place.
-        let named = !path.exists() && path.to_string_lossy().starts_with("shapes");
-        let place = if named { None } else { std::path::absolute(path).ok() };
+        let place = if is_built_in(&path.to_string_lossy()) { None } else { std::path::absolute(path).ok() };
         self.settings.remember(place.unwrap_or_else(|| path.to_path_buf()));
     }
 

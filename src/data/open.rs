@@ -212,8 +212,13 @@ fn chosen<'a>(format: FileKind, files: &'a [PathBuf], wanted: &str) -> Option<&'
     }
 }
 
+/// Whether it names the built-in set rather than a place.
+pub fn is_built_in(path_or_name: &str) -> bool {
+    path_or_name == "shapes" || path_or_name.starts_with("shapes:")
+}
+
 fn recognise(path_or_name: &str, options: &OpenOptions) -> Result<Kind, DataError> {
-    if path_or_name == "shapes" || path_or_name.starts_with("shapes:") {
+    if is_built_in(path_or_name) {
         return Ok(Kind::Shapes(ShapesSpec::parse(path_or_name)?));
     }
     let path = PathBuf::from(path_or_name);

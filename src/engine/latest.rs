@@ -1,6 +1,7 @@
 //! Slots for heavy values: the newest wins, a reader sees by a number whether there is a newer one.
 
 use super::compare::ComparedImage;
+use crate::detect::predict::Prediction;
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::{Detection, Object};
 use crate::imaging::Applied;
@@ -85,6 +86,41 @@ pub struct Shown {
 impl Shown {
     /// [`index`](Self::index) of a frame that is not of the open data.
     pub const LIVE: usize = usize::MAX;
+
+    /// A picture with its ground truth, before a model has run.
+    pub fn undetected(
+        index: usize,
+        name: String,
+        picture: Arc<Picture>,
+        objects: Vec<Object>,
+        object_classes: Vec<String>,
+    ) -> Self {
+        Self {
+            index,
+            name,
+            picture,
+            objects,
+            object_classes,
+            detections: Vec::new(),
+            detection_classes: Vec::new(),
+            detected: false,
+            timings: Vec::new(),
+            trace: None,
+        }
+    }
+
+    /// What a model of these classes made of it.
+    #[must_use]
+    pub fn with(self, prediction: Prediction, classes: &[String]) -> Self {
+        Self {
+            detections: prediction.detections,
+            detection_classes: classes.to_vec(),
+            detected: true,
+            timings: prediction.timings,
+            trace: prediction.trace.map(Arc::new),
+            ..self
+        }
+    }
 
     /// Whether this is a frame of a video or a camera.
     pub fn is_live(&self) -> bool {

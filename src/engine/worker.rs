@@ -309,18 +309,13 @@ impl Worker {
             Ok(picture) => Arc::new(picture),
             Err(error) => return self.error("image", error),
         };
-        let mut shown = Shown {
+        let shown = Shown::undetected(
             index,
-            name: entry.name.clone(),
-            picture: picture.clone(),
-            objects: entry.objects.clone(),
-            object_classes: dataset.classes.clone(),
-            detections: Vec::new(),
-            detection_classes: Vec::new(),
-            detected: false,
-            timings: Vec::new(),
-            trace: None,
-        };
+            entry.name.clone(),
+            picture.clone(),
+            entry.objects.clone(),
+            dataset.classes.clone(),
+        );
         // While the same image is on show its old boxes stay until the new ones are there.
         let plays = self.is_playing() && (self.run.is_some() || self.model.is_some());
         if self.shown != Some(index) && !plays {
@@ -338,12 +333,7 @@ impl Worker {
         let probe = self.probe && !plays;
         match predict(detector, &picture, objects.filter(|_| probe), inference_pass(probe)) {
             Ok(prediction) => {
-                shown.detections = prediction.detections;
-                shown.detection_classes = detector.classes().to_vec();
-                shown.detected = true;
-                shown.timings = prediction.timings;
-                shown.trace = prediction.trace.map(Arc::new);
-                self.slots.shown.put(shown);
+                self.slots.shown.put(shown.with(prediction, detector.classes()));
                 self.out.put(Event::Shown { index });
             }
             Err(error) => self.error("detection", error),

@@ -5,7 +5,7 @@ use super::config::TrainConfig;
 use super::error::TrainError;
 use super::events::Events;
 use super::incident::Incident;
-use super::loading::loader_settings;
+use super::loading::{loader_settings, next_batch};
 use super::manifest::Manifest;
 use super::metrics::Metrics;
 use super::optimizer::Optimizer;
@@ -16,7 +16,6 @@ use super::{blackbox, checkpoint, journal};
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Batch, Loader, Position};
 use crate::detect::{Arch, Config, Detector, build};
-use crate::ops::interrupt;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -199,17 +198,14 @@ impl Run {
             self.loader = Some(Loader::new(self.dataset.clone(), settings, self.position)?);
         }
         let next = match &mut self.loader {
-            Some(loader) => loader.next_unless(interrupt::requested),
+            Some(loader) => next_batch(loader),
             None => return Err(TrainError::Settings("the loader did not start".into())),
         };
-        if next.is_err() {
+        if next.as_ref().is_err_and(|error| !error.is_interruption()) {
             // Its thread has ended; the next try begins anew.
             self.loader = None;
         }
-        match next? {
-            Some(batch) => Ok(batch),
-            None => Err(candle_core::Error::msg(interrupt::INTERRUPTED).into()),
-        }
+        next
     }
 
     /// One iteration, or the rest of the one in progress; `probe` fills the report's traces and layers. An interruption

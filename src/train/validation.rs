@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::config::{BestBy, TrainConfig};
-use super::loading::loader_settings;
+use super::loading::{loader_settings, next_batch};
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Loader, Position};
 use crate::data::{self, LoaderSettings};
@@ -145,7 +145,7 @@ fn mean_loss(
     let mut sums: Vec<(String, f64)> = Vec::new();
     for _ in 0..batches {
         interrupt::check()?;
-        let batch = loader.next()?;
+        let batch = next_batch(&mut loader)?;
         let pass = Pass::new(Mode::Frozen);
         let images = Tensor::from_slice(&batch.images, &batch.shape, detector.params().device())?;
         let outputs = detector.forward(&images, &pass)?;

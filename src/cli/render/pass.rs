@@ -84,19 +84,9 @@ fn look(arguments: &Arguments) -> Result<(Shown, Config), CliError> {
     let same = dataset.classes == model.detector.classes();
     let objects = (same && !entry.objects.is_empty()).then_some(entry.objects.as_slice());
     let prediction = predict(&*model.detector, &picture, objects, inference_pass(true))?;
-    let shown = Shown {
-        index: arguments.index,
-        name: entry.name.clone(),
-        picture: Arc::new(picture),
-        objects: entry.objects.clone(),
-        object_classes: dataset.classes.clone(),
-        detections: prediction.detections,
-        detection_classes: model.detector.classes().to_vec(),
-        detected: true,
-        timings: prediction.timings,
-        trace: prediction.trace.map(Arc::new),
-    };
-    Ok((shown, model.detector.config().clone()))
+    let (objects, classes) = (entry.objects.clone(), dataset.classes.clone());
+    let shown = Shown::undetected(arguments.index, entry.name.clone(), Arc::new(picture), objects, classes);
+    Ok((shown.with(prediction, model.detector.classes()), model.detector.config().clone()))
 }
 
 /// Positions of the maps of these names; of all without names.

@@ -84,18 +84,8 @@ pub(super) fn compare(arguments: &Arguments) -> Result<(), CliError> {
     let picture = dataset.picture(arguments.index)?;
     let compared = run_both(arguments, first, second)?;
     let entry = dataset.images.get(arguments.index).ok_or_else(|| format!("there is no image {}", arguments.index))?;
-    let shown = Shown {
-        index: arguments.index,
-        name: entry.name.clone(),
-        picture: Arc::new(picture),
-        objects: entry.objects.clone(),
-        object_classes: dataset.classes.clone(),
-        detections: Vec::new(),
-        detection_classes: Vec::new(),
-        detected: false,
-        timings: Vec::new(),
-        trace: None,
-    };
+    let (objects, classes) = (entry.objects.clone(), dataset.classes.clone());
+    let shown = Shown::undetected(arguments.index, entry.name.clone(), Arc::new(picture), objects, classes);
     write(arguments, &views::sides(&shown, &compared, &names, arguments.score))
 }
 

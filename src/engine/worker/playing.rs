@@ -8,7 +8,6 @@ use crate::engine::command::Command;
 use crate::engine::event::{Event, Severity};
 use crate::engine::latest::Shown;
 use crate::engine::playback::{Frame, Next, PlayOrder, PlaySettings, Playback};
-use std::sync::Arc;
 
 const PLAYBACK: &str = "playback";
 
@@ -162,18 +161,8 @@ impl Worker {
     }
 
     fn show_frame(&mut self, frame: &Frame, probe: bool) {
-        let mut shown = Shown {
-            index: Shown::LIVE,
-            name: format!("frame {} at {:.2} s", frame.number, frame.seconds),
-            picture: frame.picture.clone(),
-            objects: Vec::new(),
-            object_classes: Vec::new(),
-            detections: Vec::new(),
-            detection_classes: Vec::new(),
-            detected: false,
-            timings: Vec::new(),
-            trace: None,
-        };
+        let name = format!("frame {} at {:.2} s", frame.number, frame.seconds);
+        let mut shown = Shown::undetected(Shown::LIVE, name, frame.picture.clone(), Vec::new(), Vec::new());
         let detector: Option<&dyn Detector> = match (&self.run, &self.model) {
             (Some(run), _) => Some(&*run.detector),
             (None, Some(model)) => Some(&*model.detector),
@@ -181,13 +170,7 @@ impl Worker {
         };
         if let Some(detector) = detector {
             match predict(detector, &frame.picture, None, inference_pass(probe)) {
-                Ok(prediction) => {
-                    shown.detections = prediction.detections;
-                    shown.detection_classes = detector.classes().to_vec();
-                    shown.detected = true;
-                    shown.timings = prediction.timings;
-                    shown.trace = prediction.trace.map(Arc::new);
-                }
+                Ok(prediction) => shown = shown.with(prediction, detector.classes()),
                 Err(error) => return self.error("detection", error),
             }
         }

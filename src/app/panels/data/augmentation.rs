@@ -84,19 +84,9 @@ impl AugmentationPage {
             return;
         }
         let side = |number: u64, one: &AnnotatedPicture| {
-            let shown = Shown {
-                // The canvas fits a picture anew when this changes: after each making.
-                index: version as usize,
-                name: one.name.clone(),
-                picture: one.picture.clone(),
-                objects: one.objects.clone(),
-                object_classes: augmented.classes.clone(),
-                detections: Vec::new(),
-                detection_classes: Vec::new(),
-                detected: false,
-                timings: Vec::new(),
-                trace: None,
-            };
+            let (objects, classes) = (one.objects.clone(), augmented.classes.clone());
+            // The canvas fits a picture anew when its number changes: after each making.
+            let shown = Shown::undetected(version as usize, one.name.clone(), one.picture.clone(), objects, classes);
             let prepared = Prepared::new(&shown, 2 * version + number);
             Side { shown, prepared }
         };
