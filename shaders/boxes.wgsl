@@ -15,12 +15,12 @@ struct BoxUniform {
     outcome_mask: u32,
     assignment_mask: u32,
     color_mode: u32,
-    // Instance index or NONE.
-    selected: u32,
-    hovered: u32,
     line_width: f32,
     opacity: f32,
     fill_opacity: f32,
+    // The way from one stage to the next, 0 to 1.
+    way: f32,
+    padding: u32,
 };
 
 struct PaletteUniform {
@@ -58,6 +58,12 @@ struct BoxInput {
     @location(2) category: u32,
     @location(3) level: u32,
     @location(4) flags: u32,
+};
+
+// The same box at the next stage.
+struct NextInput {
+    @location(5) bounds: vec4<f32>,
+    @location(6) score: f32,
 };
 
 struct BoxVertex {
@@ -119,7 +125,7 @@ fn shown(box: BoxInput) -> bool {
     return scored && leveled && judged && assigned && class_shown(box.category);
 }
 
-fn color_of(box: BoxInput, index: u32) -> vec4<f32> {
+fn color_of(box: BoxInput) -> vec4<f32> {
     let count = max(palette.class_count, 1u);
     switch boxes.color_mode {
         case 1u: {
@@ -135,7 +141,7 @@ fn color_of(box: BoxInput, index: u32) -> vec4<f32> {
             return palette.levels[box.level & 7u];
         }
         case 5u: {
-            return palette.classes[min(index % count, CLASSES - 1u)];
+            return palette.classes[min(box.level % count, CLASSES - 1u)];
         }
         default: {
             return palette.classes[min(box.category % count, CLASSES - 1u)];
@@ -153,9 +159,36 @@ fn hidden() -> BoxVertex {
     return out;
 }
 
+// A stage that does not have a box gives it a score that is no number. Compilers may take all floats for numbers, so
+// the bits are asked.
+fn has_box(score: f32) -> bool {
+    return (bitcast<u32>(score) & 0x7fffffffu) <= 0x7f800000u;
+}
+
+// The box on its way to the next stage; one that only one of the two has stays where it is there.
+fn on_the_way(box: BoxInput, next: NextInput) -> BoxInput {
+    var out = box;
+    if !has_box(next.score) {
+        return out;
+    }
+    if has_box(box.score) {
+        out.bounds = mix(box.bounds, next.bounds, boxes.way);
+        out.score = mix(box.score, next.score, boxes.way);
+    } else {
+        out.bounds = next.bounds;
+        out.score = next.score;
+    }
+    return out;
+}
+
+// How much of the box is there: a box of one stage alone fades on the way.
+fn presence(box: BoxInput, next: NextInput) -> f32 {
+    return select(0.0, 1.0 - boxes.way, has_box(box.score)) + select(0.0, boxes.way, has_box(next.score));
+}
+
 // The outline is a strip of ten vertices that goes round the rectangle, outer and inner corner in turn.
 // When the inside is drawn too, the inner corners meet in the middle, so every pixel is covered once.
-fn outline(box: BoxInput, vertex: u32, index: u32, line_width: f32, halo: f32, fill: f32) -> BoxVertex {
+fn outline(box: BoxInput, vertex: u32, alpha: f32, line_width: f32, halo: f32, fill: f32) -> BoxVertex {
     if !shown(box) {
         return hidden();
     }
@@ -182,30 +215,56 @@ fn outline(box: BoxInput, vertex: u32, index: u32, line_width: f32, halo: f32, f
     );
     out.position = clip_from_screen(boxes.view.target_size, 0.5 * (low + high) + side * size);
     out.bounds = vec4<f32>(low, high);
-    out.color = color_of(box, index);
+    let color = color_of(box);
+    out.color = vec4<f32>(color.rgb, color.a * alpha);
     out.stroke = vec4<f32>(0.5 * line_width, halo, fill, select(0.0, 1.0, filled));
     return out;
 }
 
+fn plain(box: BoxInput, vertex: u32, alpha: f32) -> BoxVertex {
+    return outline(box, vertex, alpha, boxes.line_width, 0.0, boxes.fill_opacity);
+}
+
+fn hovered(box: BoxInput, vertex: u32, alpha: f32) -> BoxVertex {
+    let fill = max(boxes.fill_opacity, 0.1);
+    return outline(box, vertex, alpha, boxes.line_width + 1.0, HALO, fill);
+}
+
+fn selected(box: BoxInput, vertex: u32, alpha: f32) -> BoxVertex {
+    let fill = max(boxes.fill_opacity, 0.18);
+    return outline(box, vertex, alpha, boxes.line_width + 2.0, HALO, fill);
+}
+
 @vertex
-fn vs_box(
-    box: BoxInput,
-    @builtin(vertex_index) vertex: u32,
-    @builtin(instance_index) instance: u32,
-) -> BoxVertex {
-    return outline(box, vertex, instance, boxes.line_width, 0.0, boxes.fill_opacity);
+fn vs_box(box: BoxInput, @builtin(vertex_index) vertex: u32) -> BoxVertex {
+    return plain(box, vertex, 1.0);
 }
 
 @vertex
 fn vs_hovered(box: BoxInput, @builtin(vertex_index) vertex: u32) -> BoxVertex {
-    let fill = max(boxes.fill_opacity, 0.1);
-    return outline(box, vertex, boxes.hovered, boxes.line_width + 1.0, HALO, fill);
+    return hovered(box, vertex, 1.0);
 }
 
 @vertex
 fn vs_selected(box: BoxInput, @builtin(vertex_index) vertex: u32) -> BoxVertex {
-    let fill = max(boxes.fill_opacity, 0.18);
-    return outline(box, vertex, boxes.selected, boxes.line_width + 2.0, HALO, fill);
+    return selected(box, vertex, 1.0);
+}
+
+// The same between two stages.
+
+@vertex
+fn vs_box_moving(box: BoxInput, next: NextInput, @builtin(vertex_index) vertex: u32) -> BoxVertex {
+    return plain(on_the_way(box, next), vertex, presence(box, next));
+}
+
+@vertex
+fn vs_hovered_moving(box: BoxInput, next: NextInput, @builtin(vertex_index) vertex: u32) -> BoxVertex {
+    return hovered(on_the_way(box, next), vertex, presence(box, next));
+}
+
+@vertex
+fn vs_selected_moving(box: BoxInput, next: NextInput, @builtin(vertex_index) vertex: u32) -> BoxVertex {
+    return selected(on_the_way(box, next), vertex, presence(box, next));
 }
 
 fn dash(along: f32, period: f32, share: f32) -> f32 {
@@ -223,7 +282,9 @@ fn fs_box(in: BoxVertex) -> @location(0) vec4<f32> {
         return vec4<f32>(0.0, 0.0, 0.0, 0.6 * in.color.a * boxes.opacity);
     }
     var coverage = 0.0;
-    if any(from_low < vec2<f32>(half_width)) || any(from_high <= vec2<f32>(half_width)) || in.stroke.w == 0.0 {
+    // Without a line the inside goes up to the edge, also where rounding puts a pixel beyond it.
+    let on_line = any(from_low < vec2<f32>(half_width)) || any(from_high <= vec2<f32>(half_width));
+    if in.stroke.w == 0.0 || (on_line && half_width > 0.0) {
         let along = select(from_low.x, from_low.y, depth.x < depth.y);
         switch in.style {
             case 2u: {

@@ -222,7 +222,7 @@ fn what_cannot_be_done_is_an_error_event_and_the_engine_goes_on() {
     for command in [
         Command::Show { index: 0 },
         Command::Train,
-        Command::Evaluate,
+        Command::Evaluate { misses: None },
         Command::Save { path: "nowhere.safetensors".into() },
         Command::OpenData { path: "no/such/place".into(), split: None },
         Command::LoadModel { choice: ModelChoice::Named("ssd-huge".into()), weights: None, allow_partial: false },
@@ -295,7 +295,7 @@ fn an_evaluation_explains_itself_and_its_confusion_is_counted_anew() {
     engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
     let choice = ModelChoice::Named("ssd-nano".into());
     engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
-    engine.send(Command::Evaluate);
+    engine.send(Command::Evaluate { misses: None });
     let seen = until(&engine, |e| matches!(e, Event::Evaluated(_)));
     let Some(Event::Evaluated(summary)) = seen.last() else { panic!("{seen:?}") };
     let details = &summary.details;
@@ -359,4 +359,57 @@ fn a_run_starts_from_what_fits_of_a_file_and_a_stranger_is_refused_before_anythi
     engine.send(begin("assets/ssd-nano.safetensors"));
     let seen = until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
     assert!(format!("{seen:?}").contains("(100.0 % of the weights) start from"), "{seen:?}");
+}
+
+#[test]
+fn a_step_of_many_goes_on_while_images_are_shown_and_ends_at_a_pause() {
+    let engine = start(Arc::default());
+    prepare(&engine, config(1000, 2));
+    engine.send(Command::Step { iterations: 4 });
+    engine.send(Command::Show { index: 1 });
+    engine.send(Command::Probe(false));
+    engine.send(Command::Step { iterations: 2 });
+    engine.send(Command::Show { index: 2 });
+    let seen = until(&engine, |e| matches!(e, Event::Training { running: false, .. }));
+    let steps: Vec<u64> =
+        seen.iter().filter_map(|e| if let Event::Stepped(r) = e { Some(r.iteration) } else { None }).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    assert!(seen.iter().any(|e| matches!(e, Event::Training { running: true, .. })), "it can be paused");
+    let shown = seen.iter().position(|e| matches!(e, Event::Shown { index: 2 })).expect("shown in between");
+    assert!(seen[shown..].iter().any(|e| matches!(e, Event::Stepped(_))));
+    assert_eq!(engine.slots.stepped.get().map(|stepped| stepped.report.iteration), Some(6));
+    engine.send(Command::Step { iterations: 900 });
+    until(&engine, |e| matches!(e, Event::Stepped(_)));
+    engine.send(Command::Pause);
+    let seen = until(&engine, |e| matches!(e, Event::Training { running: false, .. }));
+    let Some(Event::Training { iteration, .. }) = seen.last() else { panic!("{seen:?}") };
+    assert!(*iteration < 200, "{iteration}");
+}
+
+#[test]
+fn a_finished_run_says_that_it_has_ended_and_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
+    let start = InitialWeights::Random;
+    engine.send(Command::StartTraining { config: config(2, 2), folder: Some(folder.clone()), start });
+    engine.send(Command::Step { iterations: 5 });
+    until(&engine, |e| matches!(e, Event::TrainingEnded { iteration: 2, finished: true }));
+    engine.send(Command::ResumeTraining { folder, config: None });
+    until(&engine, |e| matches!(e, Event::TrainingReady { iteration: 2, .. }));
+    for (command, expected) in [
+        (Command::Step { iterations: 1 }, Severity::Error),
+        (Command::Phase, Severity::Error),
+        (Command::Train, Severity::Warning),
+    ] {
+        engine.send(command);
+        let seen = until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 2 }));
+        let said = seen.iter().any(|e| {
+            matches!(e, Event::Log { severity, message, .. } if *severity == expected
+                && message.contains("its 2 iterations are done") && message.contains("--fork"))
+        });
+        assert!(said, "{seen:?}");
+    }
 }

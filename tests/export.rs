@@ -1,6 +1,7 @@
 //! Views as files: every figure's SVG is well-formed, its CSV has a row for each thing, its PNG a picture.
 
 use boxwright::app::export::{self, Bar, Drawing, Figure, Format, Matrix, Table, views};
+use boxwright::app::outcome::{Coloring, OutcomeFilter};
 use boxwright::app::scene::{Choice, Prepared};
 use boxwright::engine::command::ModelChoice;
 use boxwright::engine::event::EvalSummary;
@@ -27,7 +28,7 @@ fn looked() -> &'static Looked {
         engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
         engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
         engine.send(Command::Show { index: 0 });
-        engine.send(Command::Evaluate);
+        engine.send(Command::Evaluate { misses: Some(1.1) });
         let deadline = Instant::now() + Duration::from_secs(120);
         let evaluation = loop {
             assert!(Instant::now() < deadline, "no evaluation");
@@ -87,22 +88,18 @@ fn figures() -> Vec<(&'static str, Figure)> {
     let Looked { shown, evaluation } = looked();
     let mut prepared = Prepared::new(shown, 1);
     let choice = Choice {
-        truth: true,
-        predictions: true,
         anchors: true,
         heat: shown.trace.as_ref().and_then(|trace| trace.maps.first()).map(|map| map.name.clone()),
         score: 0.4,
-        isolated: None,
         selected: Some(0),
-        hovered: None,
+        ..Choice::default()
     };
-    let scene = prepared.scene(shown, &choice);
     let trace = shown.trace.as_ref().unwrap();
     let maps: Vec<usize> = (0..trace.maps.len().min(3)).collect();
     let channels = views::Channels::Reduced(Reduction::Mean);
     let own = config();
     vec![
-        ("image", views::image(shown, scene, 0.4, true)),
+        ("image", views::image(shown, &mut prepared, &choice, true)),
         ("anchors", views::assigned(&own, shown, prepared.picture()).expect("it has anchors")),
         ("suppression", views::before_and_after(&own, shown, prepared.picture()).expect("it was suppressed")),
         ("features", views::map_grid(trace, &maps, channels, ColorMap::Viridis, true)),
@@ -111,6 +108,7 @@ fn figures() -> Vec<(&'static str, Figure)> {
         ("score", views::by_score(evaluation, 0, None)),
         ("confusion", views::confusion(evaluation)),
         ("mistakes", views::mistakes(evaluation)),
+        ("misses", views::misses(evaluation)),
     ]
 }
 
@@ -159,6 +157,10 @@ fn every_csv_has_a_row_for_each_thing_behind_the_view() {
             "score" => evaluation.details.curves[0].pooled.points.len(),
             "confusion" => (evaluation.classes.len() + 1).pow(2),
             "mistakes" => evaluation.details.errors.len(),
+            "misses" => {
+                let misses = evaluation.misses.as_ref().expect("causes were asked for");
+                misses.kinds().into_iter().map(|kind| misses.classes(Some(kind)).len()).sum()
+            }
             other => panic!("{other} has no expectation"),
         };
         assert_eq!(figure.table.rows(), expected, "{name}");
@@ -169,6 +171,45 @@ fn every_csv_has_a_row_for_each_thing_behind_the_view() {
     assert_eq!(rows(&numbers), evaluation.classes.len() + 1);
     let all: Vec<&str> = numbers.lines().nth(1).unwrap().split(',').collect();
     assert_eq!(all[1].parse::<f64>().unwrap(), evaluation.result.stats[0]);
+}
+
+#[test]
+fn the_picture_is_exported_by_its_layers_and_outcomes() {
+    let shown = &looked().shown;
+    let mut prepared = Prepared::new(shown, 1);
+    let figure = |prepared: &mut Prepared, choice: Choice| {
+        let figure = views::image(shown, prepared, &Choice { score: 0.4, ..choice }, false);
+        (written(&figure, "view.svg"), written(&figure, "view.csv"))
+    };
+    let marks = |csv: &str| -> Vec<String> {
+        csv.lines().skip(1).filter_map(|line| line.rsplit(',').next()).map(str::to_owned).collect()
+    };
+    let (svg, csv) = figure(&mut prepared, Choice { boxes: false, masks: false, ..Choice::default() });
+    let found = elements(&svg);
+    assert!(!found.contains_key("rect") && !found.contains_key("path") && !found.contains_key("text"), "{found:?}");
+    assert!(marks(&csv).iter().all(|mark| !mark.is_empty()), "{csv}");
+    // A colour is never alone: letters stand at the boxes, and say in a corner what they are.
+    let (svg, csv) = figure(&mut prepared, Choice { coloring: Coloring::Error, ..Choice::default() });
+    let letters = |letter: &str| svg.matches(&format!(">{letter}</text>")).count();
+    let own = marks(&csv);
+    let rows = |kind: &str, mark: &str| {
+        csv.lines().filter(|line| line.starts_with(kind) && line.ends_with(&format!(",{mark}"))).count()
+    };
+    assert!(rows("detection", "TP") > 0, "{csv}");
+    for mark in ["TP", "FP", "D"] {
+        assert_eq!(letters(mark), rows("detection", mark), "{mark}");
+    }
+    assert_eq!(letters("FN"), rows("object", "FN"));
+    assert!(svg.contains(">TP ") && svg.contains(": true positive, solid</text>"));
+    for (outcomes, expected) in [
+        (OutcomeFilter::TruePositives, &["TP"][..]),
+        (OutcomeFilter::FalsePositives, &["FP", "D"][..]),
+        (OutcomeFilter::FalseNegatives, &["FN"][..]),
+    ] {
+        let (_, csv) = figure(&mut prepared, Choice { outcomes, ..Choice::default() });
+        let kept: Vec<&String> = own.iter().filter(|mark| expected.contains(&mark.as_str())).collect();
+        assert_eq!(marks(&csv).iter().collect::<Vec<_>>(), kept, "{outcomes:?}");
+    }
 }
 
 #[test]
@@ -222,19 +263,79 @@ fn the_command_line_writes_views_by_the_files_ending() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let read = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
-    for (view, file) in [("suppression", "s.csv"), ("confusion", "c.svg"), ("statistics", "d.csv")] {
+    for (view, file) in [
+        ("suppression", "s.csv"),
+        ("confusion", "c.svg"),
+        ("statistics", "d.csv"),
+        ("images", "i.csv"),
+        ("health", "h.csv"),
+        ("augmentation", "a.svg"),
+        ("model", "m.svg"),
+        ("step", "t.csv"),
+    ] {
         let (code, words) = render(view, file);
         assert_eq!(code, Some(0), "{view}: {words}");
-        assert!(Format::of(Path::new(file)).is_ok() && read(file).len() > 40, "{view}");
+        assert!(Format::of(Path::new(file)).is_ok() && read(file).len() > 30, "{view}");
     }
     assert!(elements(&read("c.svg")).contains_key("rect"));
     assert!(rows(&read("s.csv")) > 0 && rows(&read("d.csv")) == boxwright::data::CLASSES.len());
+    assert_eq!(rows(&read("i.csv")), 4);
+    assert!(read("i.csv").starts_with("position,name,width") && read("h.csv").starts_with("severity,rule,file"));
+    let positive = |line: &str| line.split(',').nth(2) == Some("1");
+    assert!(read("t.csv").lines().any(positive), "no positive entered the loss");
+    assert_eq!(elements(&read("a.svg")).get("image"), Some(&2));
+    assert!(elements(&read("m.svg")).get("text").is_some_and(|count| *count > 20));
     for (view, file, said) in [
         ("image", "a.gif", ".png, .svg or .csv"),
-        ("numbers", "n.svg", "is a table"),
+        ("compare-data", "d.csv", "name what to compare with"),
+        ("runs", "r.csv", "there is no folder of runs"),
         ("proposals", "p.svg", "has no proposals"),
     ] {
         let (code, words) = render(view, file);
         assert!(code == Some(2) && words.contains(said), "{view}: {code:?} {words}");
     }
+}
+
+#[test]
+fn the_command_line_draws_errors_and_only_what_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missed.csv");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_boxwright"));
+    command.args(["render", "--view", "image", "--model", "ssd-nano", "--data", DATA, "--split", "test"]);
+    // Nothing has a score above 1: every object but the crowds is missed.
+    command.args(["--color", "error", "--only", "false-negatives", "--score", "1.1", "--out"]);
+    let output = command.arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let csv = std::fs::read_to_string(path).unwrap();
+    let objects = looked().shown.objects.iter().filter(|object| !object.crowd).count();
+    assert_eq!(csv.lines().filter(|line| line.starts_with("object,") && line.ends_with(",FN")).count(), objects);
+    assert_eq!(rows(&csv), objects);
+}
+
+#[test]
+fn the_command_line_says_why_objects_are_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str], file: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_boxwright"));
+        let output = command.args(arguments).arg(folder.path().join(file)).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (text, std::fs::read_to_string(folder.path().join(file)).unwrap())
+    };
+    let (text, json) = run(
+        &["eval", "--model", "ssd-nano", "--data", DATA, "--split", "test", "--misses", "1.1", "--json"],
+        "scores.json",
+    );
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let misses = &found["misses"];
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    let causes = misses["causes"].as_array().unwrap();
+    assert_eq!(causes.iter().map(|cause| number(&cause["objects"])).sum::<u64>(), number(&misses["missed"]));
+    assert_eq!(misses["missed"], misses["objects"], "nothing has a score above 1");
+    assert!(text.contains("objects missed at score 1.10") && text.contains("below the threshold"), "{text}");
+    let (_, csv) =
+        run(&["render", "--view", "misses", "--data", DATA, "--split", "test", "--score", "1.1", "--out"], "m.csv");
+    assert!(csv.starts_with("cause,class,objects\r\n"), "{csv}");
+    let counted: u64 = csv.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse::<u64>().unwrap()).sum();
+    assert_eq!(counted, number(&misses["missed"]));
 }

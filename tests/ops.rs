@@ -1,6 +1,9 @@
 //! Gradients of the tensor operations against differences, norms and losses against their formulas in double precision,
 //! empty inputs, extreme logits, and equal bits for any number of threads.
 
+#[path = "ops_devices.rs"]
+mod devices;
+
 use boxwright::geometry::BBox;
 use boxwright::ops::activation::{leaky_relu, log_softmax_last, mish, relu, relu6, sigmoid, softmax_last, swish};
 use boxwright::ops::gather::select_rows;

@@ -1,11 +1,12 @@
 //! Networks against recorded numbers of their reference implementations; tolerances in `engine::parity`.
 
+use boxwright::engine::DeviceChoice;
 use boxwright::engine::parity::{WEIGHTS_FOLDER, compare_file};
 use std::path::Path;
 
 fn agrees(fixture: &str, quick: bool) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
-    let parity = compare_file(&path, quick).unwrap();
+    let parity = compare_file(&path, quick, DeviceChoice::Cpu).unwrap();
     let wrong: Vec<String> = parity
         .checks
         .iter()
@@ -44,6 +45,11 @@ fn yolov3_agrees_with_mmdet() {
 #[test]
 fn cascade_rcnn_agrees_with_mmdet() {
     agrees("mmdet_cascade_rcnn_r50_fpn.json", false);
+}
+
+#[test]
+fn the_second_faster_rcnn_agrees_with_torchvision() {
+    agrees("torchvision_fasterrcnn_resnet50_fpn_v2.json", false);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Two-stage detectors at nano size: what their anchors reach, what they weigh, and inputs that nobody wishes for.
 
 use boxwright::data::shapes::{ShapesSpec, Split, shapes};
+use boxwright::detect::names::names_for;
 use boxwright::detect::rcnn::{Flow, Pooling, RcnnConfig};
 use boxwright::detect::{Arch, Config, Detector, build, config};
 use boxwright::engine::cascade_iou::{Overlaps, survey};
 use boxwright::geometry::iou::pairwise_iou;
 use boxwright::geometry::{BBox, Object};
+use boxwright::nn::backbone::resnet::Depth;
 use boxwright::nn::{Mode, Pass};
 use boxwright::random::Random;
 use boxwright::trace::Trace;
@@ -100,6 +102,27 @@ fn nano_networks_are_small() {
         let parameters = built(rcnn(arch)).params().trained_elements();
         assert!((500_000..950_000).contains(&parameters), "{arch}: {parameters}");
     }
+}
+
+#[test]
+fn the_second_mask_rcnn_has_as_many_parameters_as_torchvisions() {
+    let detector = build(&Config::new(Arch::MaskR50V2, &names_for(90)), &Device::Cpu, 0).unwrap();
+    assert_eq!(detector.params().trained_elements(), 46_359_409);
+}
+
+#[test]
+fn every_two_stage_name_makes_a_network_of_its_own_depth() {
+    let mut seen = 0;
+    for arch in Arch::ALL {
+        let Config::Rcnn(config) = Config::new(arch, &names()) else { continue };
+        assert!(config.check().is_ok(), "{arch}");
+        let depth = config.backbone.depth;
+        for (name, own) in [("r18", Depth::R18), ("r34", Depth::R34), ("r101", Depth::R101), ("r152", Depth::R152)] {
+            assert!(!arch.name().contains(name) || depth == own, "{arch}: {depth:?}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 16);
 }
 
 #[test]

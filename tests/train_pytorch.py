@@ -3,17 +3,20 @@
 
     pip install torch torchvision safetensors pillow numpy
     cargo build --release
-    python3 tests/train_pytorch.py [--steps 50] [--batch 4] [--threads 0]
+    python3 tests/train_pytorch.py [--steps 50] [--batch 4] [--threads N]
 
 Both sides read one tiny COCO data set of 300x300 PNG pictures made here by a formula, so that no resize takes part, in
 the order of its images, without augmentation. Boxwright builds the network and saves it before its first iteration;
 torchvision's ssd300_vgg16 takes those weights by name. SGD with momentum, weight decay and a constant rate on both
 sides; the scale of the first source does not decay (it is a norm). The loss curves must agree within 1 % over the first
-20 steps. Prints the curves, the time per iteration of both, and their ratio; exit 0 when the curves agree.
+20 steps, and the ratio of the times per iteration should be at most 1. An iteration of Boxwright counts with its wait
+for the batch, one of PyTorch without the making of it. Prints the curves, both times and their ratio; exit 0 when the
+curves agree (times depend on what else the machine does).
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SIDE = 300
 CLASSES = ["disc", "block", "bar"]
 RATE, MOMENTUM, DECAY = 2e-5, 0.9, 5e-4
-COMPARED = 20
+# Steps whose losses must agree, and how well.
+COMPARED, TOLERANCE = 20, 0.01
 
 
 def picture(index: int) -> tuple[np.ndarray, list[tuple[int, list[int]]]]:
@@ -121,7 +125,6 @@ def pytorch(weights: dict, steps: int, batch: int, count: int) -> tuple[list[flo
     losses, seconds = [], []
     position = 0
     for _ in range(steps):
-        begin = time.perf_counter()
         # Boxwright's epoch in order ends with the smaller batch of what is left.
         chosen = range(position, min(position + batch, count))
         position = chosen.stop % count
@@ -132,6 +135,7 @@ def pytorch(weights: dict, steps: int, batch: int, count: int) -> tuple[list[flo
             boxes = torch.tensor([[x, y, x + w, y + h] for _, (x, y, w, h) in objects], dtype=torch.float32)
             labels = torch.tensor([label + 1 for label, _ in objects])
             targets.append({"boxes": boxes, "labels": labels})
+        begin = time.perf_counter()
         parts = model(images, targets)
         loss = sum(parts.values())
         optimizer.zero_grad()
@@ -147,10 +151,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder / "data", arguments.images)
@@ -161,17 +164,20 @@ def main() -> int:
     if len(ours) != arguments.steps:
         print(f"Boxwright wrote {len(ours)} iterations instead of {arguments.steps}")
         return 1
-    worst = 0.0
+    differences = []
     print(f"{'step':>5} {'Boxwright':>12} {'PyTorch':>12} {'relative':>10}")
     for step, (a, b) in enumerate(zip(ours, theirs), 1):
-        difference = abs(a - b) / max(abs(b), 1e-9)
-        if step <= COMPARED:
-            worst = max(worst, difference)
-        print(f"{step:>5} {a:>12.5f} {b:>12.5f} {100 * difference:>8.3f} %")
+        differences.append(abs(a - b) / max(abs(b), 1e-9))
+        print(f"{step:>5} {a:>12.5f} {b:>12.5f} {100 * differences[-1]:>8.3f} %")
+    compared = differences[:COMPARED]
+    # a loss that is no number agrees with nothing
+    agree = all(difference <= TOLERANCE for difference in compared)
     own, other = statistics.median(our_seconds[2:]), statistics.median(their_seconds[2:])
-    print(f"largest difference of the first {COMPARED} steps: {100 * worst:.3f} %")
-    print(f"median seconds per iteration: Boxwright {own:.3f}, PyTorch {other:.3f}, ratio {own / other:.2f}")
-    return 0 if worst <= 0.01 else 1
+    print(f"largest difference of the first {len(compared)} steps: {100 * max(compared):.3f} %, "
+          f"asked {100 * TOLERANCE:.0f} % at most: {'yes' if agree else 'NO'}")
+    print(f"median seconds per iteration: Boxwright {own:.3f}, PyTorch {other:.3f}, ratio {own / other:.2f}, "
+          f"asked 1.00 at most: {'yes' if own <= other else 'NO'}")
+    return 0 if agree else 1
 
 
 if __name__ == "__main__":

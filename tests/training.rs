@@ -8,6 +8,7 @@ use boxwright::random::Random;
 use boxwright::train::blackbox::Recording;
 use boxwright::train::checkpoint::{kept, saved_config};
 use boxwright::train::config::BestBy;
+use boxwright::train::embedding::recipe;
 use boxwright::train::incident::Fault;
 use boxwright::train::{Incident, Phase, RangeSettings, Run, RunConfig, TrainConfig, TrainError};
 use boxwright::weights;
@@ -116,6 +117,89 @@ fn a_truncated_checkpoint_is_an_error_that_names_the_file() {
     std::fs::write(folder.path().join("weights/last.safetensors"), &whole[..whole.len() / 3]).unwrap();
     let Err(error) = Run::resume(config(4), dataset(), &Device::Cpu, folder.path()) else { panic!("it loaded") };
     assert!(error.to_string().contains("last.safetensors"), "{error}");
+}
+
+/// The lines of `metrics.jsonl` without what the clock says.
+fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["seconds"].take();
+        line["data_seconds"].take();
+        if let Some(validation) = line.get_mut("validation") {
+            validation["seconds"].take();
+        }
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_validation_that_is_missing_is_made_up_as_if_it_had_come_in_time() {
+    // The last validation, and one in the middle.
+    for every in [2, 1] {
+        let root = tempfile::tempdir().unwrap();
+        let (whole, broken) = (root.path().join("whole"), root.path().join("broken"));
+        let mut settings = config(2);
+        (settings.train.batch, settings.train.validate_every) = (2, every);
+        let mut unbroken = Run::new(settings.clone(), dataset(), &Device::Cpu, Some(whole.clone())).unwrap();
+        while !unbroken.is_finished() {
+            unbroken.advance(false).unwrap();
+        }
+        let mut run = Run::new(settings, dataset(), &Device::Cpu, Some(broken.clone())).unwrap();
+        for _ in 1..every {
+            run.advance(false).unwrap();
+        }
+        // The best weights cannot be written, so the validation counts for nothing.
+        let best = broken.join("weights/best.safetensors");
+        std::fs::create_dir_all(best.join("in the way")).unwrap();
+        assert!(run.advance(false).is_err());
+        assert_eq!((run.iteration, run.is_finished(), run.over()), (every, false, None));
+        std::fs::remove_dir_all(&best).unwrap();
+        run.save().unwrap();
+        drop(run);
+        let saved = saved_config(&broken).unwrap();
+        let mut resumed = Run::resume(saved, dataset(), &Device::Cpu, &broken).unwrap();
+        resumed.catch_up().unwrap();
+        while !resumed.is_finished() {
+            resumed.advance(false).unwrap();
+        }
+        assert_eq!(metrics(&whole), metrics(&broken));
+        assert_eq!(bytes(&whole), bytes(&broken));
+        assert_eq!(std::fs::read(whole.join("weights/best.safetensors")).unwrap(), std::fs::read(best).unwrap());
+        assert!(resumed.advance(false).is_err_and(|error| error.to_string().contains("the run has ended")));
+    }
+}
+
+#[test]
+fn a_resumed_run_pauses_where_the_unbroken_one_does_and_then_lets_it_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = config(40);
+    // Every loss is a jump, as soon as there are enough before it to tell.
+    (settings.train.batch, settings.train.spike_factor) = (2, 1e-3);
+    let paused = |run: &mut Run| loop {
+        if let Err(error) = run.advance(false) {
+            return incident(error).iteration;
+        }
+    };
+    let mut unbroken = Run::new(settings.clone(), dataset(), &Device::Cpu, None).unwrap();
+    let expected = paused(&mut unbroken);
+    let mut first = Run::new(settings, dataset(), &Device::Cpu, Some(folder.path().to_path_buf())).unwrap();
+    for _ in 0..12 {
+        first.advance(false).unwrap();
+    }
+    first.save().unwrap();
+    let resume = || {
+        let saved = saved_config(folder.path()).unwrap();
+        Run::resume(saved, dataset(), &Device::Cpu, folder.path()).unwrap()
+    };
+    let mut resumed = resume();
+    assert_eq!(paused(&mut resumed), expected);
+    let replay = Run::replay(folder.path(), &Device::Cpu).unwrap();
+    assert!(replay.differences.is_empty(), "{:?}", replay.differences);
+    resumed.save().unwrap();
+    assert_eq!(paused(&mut resume()), expected + 1);
+    assert_eq!(paused(&mut unbroken), expected + 1);
 }
 
 /// Overwrites one weight of the first convolution.
@@ -392,6 +476,33 @@ fn a_run_killed_ten_times_ends_with_the_weights_of_the_unbroken_one() {
     for name in ["whole", "broken"] {
         assert!(found.contains(&(name.to_string(), 8, Status::Finished)), "{found:?}");
     }
+}
+
+#[test]
+fn the_preset_embed_makes_every_phase_and_goes_on_with_those_that_are_missing() {
+    let root = tempfile::tempdir().unwrap();
+    let (out, file) = (root.path().join("a"), root.path().join("embedded.safetensors"));
+    let make = |resume: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_boxwright"));
+        command.args(["train", "--device", "cpu", "--preset", "embed", "--model", "retinanet-nano"]);
+        for setting in ["data=shapes:train=8,val=2,test=2", "iterations=1", "batch=2", "workers=1"] {
+            command.args(["--set", setting]);
+        }
+        command.arg("--out").arg(&out).arg("--embed").arg(&file).args(resume.then_some("--resume"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read(&file).unwrap()
+    };
+    let embedded = make(false);
+    let phases = recipe(Arch::RetinanetNano).len();
+    let second = bytes(&out.join("phase-2"));
+    assert!(out.join(format!("phase-{phases}")).is_dir() && !out.join(format!("phase-{}", phases + 1)).exists());
+    std::fs::remove_dir_all(out.join("phase-2")).unwrap();
+    assert_eq!(make(true), embedded);
+    assert_eq!(bytes(&out.join("phase-2")), second);
+    assert_eq!(weights::open(&file).unwrap().metadata()["boxwright.architecture"], "retinanet-nano");
+    let runs = Runs::open(root.path()).unwrap().list().unwrap();
+    assert!(runs.iter().any(|run| run.name == "a/phase-1" && run.status == Status::Finished), "{runs:?}");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn evaluation_fills_the_table() {
     let mut window = Window::open(&["shapes:train=4,val=4,test=6"]);
     window.until("detection", is_detected);
     let context = window.harness.ctx.clone();
-    window.workbench.borrow_mut().apply(&context, boxwright::app::action::Action::Evaluate);
+    window.workbench.borrow_mut().apply(&context, boxwright::app::action::Action::Evaluate { misses: false });
     window.until("the evaluation", |w| w.state.evaluation.is_some());
     let [ap, ap50, ..] =
         window.workbench.borrow().state.evaluation.as_ref().map(|e| e.result.stats).unwrap_or([-1.0; 12]);
@@ -168,7 +168,7 @@ fn every_page_of_the_evaluation_opens_and_a_cell_of_the_matrix_leads_to_its_imag
     use boxwright::app::action::Action;
     let mut window = Window::open(&["shapes:train=4,val=4,test=6"]);
     window.until("detection", is_detected);
-    raise(&mut window, Action::Evaluate);
+    raise(&mut window, Action::Evaluate { misses: false });
     window.until("the evaluation", |w| w.state.evaluation.is_some());
     for page in ["Precision and recall", "By score", "Mistakes", "Worst images", "Confusion"] {
         press(&mut window, Role::Button, page);
@@ -398,6 +398,69 @@ fn missed_objects_are_listed_with_their_causes() {
 }
 
 #[test]
+fn keys_take_boxes_and_masks_away_and_show_one_outcome_after_the_other() {
+    use boxwright::app::action::{Action, Layer};
+    use boxwright::app::layout::Panel;
+    use boxwright::app::outcome::Coloring;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let folder = tempfile::tempdir().unwrap();
+    let mut written = 0;
+    let mut export = |window: &mut Window, format: &str| {
+        written += 1;
+        let path = folder.path().join(format!("{written}.{format}"));
+        raise(window, Action::Export { panel: Panel::Image, path: path.clone() });
+        window.until("the file", |_| path.is_file());
+        std::fs::read_to_string(path).unwrap()
+    };
+    let press_key = |window: &mut Window, key: egui::Key| {
+        window.harness.key_press(key);
+        window.harness.run_steps(2);
+    };
+    assert!(export(&mut window, "svg").contains("<rect "));
+    press_key(&mut window, egui::Key::B);
+    press_key(&mut window, egui::Key::M);
+    let shows = |window: &Window, layer: Layer| window.workbench.borrow().settings.shows(layer);
+    assert!(!shows(&window, Layer::Boxes) && !shows(&window, Layer::Masks) && shows(&window, Layer::Labels));
+    assert!(!export(&mut window, "svg").contains("<rect "));
+    press_key(&mut window, egui::Key::B);
+    press_key(&mut window, egui::Key::M);
+    assert!(shows(&window, Layer::Boxes) && shows(&window, Layer::Masks));
+    // Every detection, also those that find nothing.
+    raise(&mut window, Action::Score(0.0));
+    for (only, marks) in [
+        ("only true positives are shown", &["TP"][..]),
+        ("only false positives are shown", &["FP", "D"][..]),
+        ("only false negatives are shown", &["FN"][..]),
+    ] {
+        press_key(&mut window, egui::Key::T);
+        assert!(says(&window, only), "{only}");
+        let csv = export(&mut window, "csv");
+        let outcome = |line: &str| line.rsplit(',').next().map(str::to_owned).unwrap_or_default();
+        assert!(csv.lines().skip(1).all(|line| marks.contains(&outcome(line).as_str())), "{only}: {csv}");
+    }
+    // The missed objects follow the score at once.
+    raise(&mut window, Action::Score(1.0));
+    let objects = {
+        let workbench = window.workbench.borrow();
+        workbench.state.shown.as_ref().map_or(0, |s| s.objects.iter().filter(|o| !o.crowd).count())
+    };
+    assert!(says(&window, &format!("FN {objects}")) && says(&window, "at IoU 0.5 and score 1.00"));
+    assert_eq!(export(&mut window, "csv").lines().count(), objects + 1);
+    press_key(&mut window, egui::Key::T);
+    assert!(!says(&window, "are shown") && !says(&window, &format!("FN {objects}")));
+    raise(&mut window, Action::Color(Coloring::Error));
+    assert!(says(&window, &format!("FN {objects}")));
+    window.harness.check_accessibility();
+    raise(&mut window, Action::NextOutcomes);
+    assert!(says(&window, "only true positives are shown"));
+    // The first one may take the notifications of the exports away.
+    raise(&mut window, Action::Clear);
+    raise(&mut window, Action::Clear);
+    assert!(!says(&window, "are shown"));
+}
+
+#[test]
 fn images_are_filtered_listed_as_a_grid_checked_measured_and_augmented() {
     use boxwright::app::action::Action;
     let mut window = Window::open(&["shapes:train=12,val=4,test=4"]);
@@ -490,17 +553,24 @@ fn views_are_exported_from_their_panels_and_the_log_opens_what_was_written() {
     window.until("detection", is_detected);
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
+    let there = |window: &mut Window, name: &str| {
+        let path = file(name);
+        window.until(name, |_| path.is_file());
+    };
     raise(&mut window, Action::Export { panel: Panel::Data, path: file("images.csv") });
+    there(&mut window, "images.csv");
     assert_eq!(std::fs::read_to_string(file("images.csv")).unwrap().lines().count(), 7);
     raise(&mut window, Action::Export { panel: Panel::Image, path: file("image.svg") });
+    there(&mut window, "image.svg");
     assert!(std::fs::read_to_string(file("image.svg")).unwrap().contains("<image "));
     raise(&mut window, Action::Export { panel: Panel::Evaluation, path: file("scores.csv") });
     assert!(window.workbench.borrow().state.log.iter().any(|l| l.message.contains("shows nothing yet")));
     raise(&mut window, Action::SaveResults(file("early.json")));
     window.until("the refusal", |w| w.state.log.iter().any(|l| l.message.contains("nothing has been evaluated")));
-    raise(&mut window, Action::Evaluate);
+    raise(&mut window, Action::Evaluate { misses: false });
     window.until("the evaluation", |w| w.state.evaluation.is_some());
     raise(&mut window, Action::Export { panel: Panel::Evaluation, path: file("scores.csv") });
+    there(&mut window, "scores.csv");
     assert!(std::fs::read_to_string(file("scores.csv")).unwrap().contains("all classes,"));
     raise(&mut window, Action::SaveResults(file("results.json")));
     let written = file("results.json");
@@ -590,6 +660,9 @@ fn a_run_is_listed_scrubbed_and_laid_over_and_settings_are_undone() {
     raise(&mut window, Action::Step(2));
     window.until("two iterations", |w| w.state.training.as_ref().is_some_and(|t| t.iteration == 2 && !t.running));
     assert_eq!(window.workbench.borrow().state.training.as_ref().map(|t| t.config.train.batch), Some(2));
+    window.until("the open run's iterations in the list", |w| {
+        w.state.runs.list.as_ref().is_some_and(|runs| runs.len() == 1 && runs[0].iteration == 2)
+    });
     raise(&mut window, Action::StopTraining);
     window.until("the run in the list", |w| {
         w.state.training.is_none()
@@ -728,4 +801,222 @@ fn a_run_on_the_sample_learns_from_its_training_split_unless_another_is_chosen()
     let names = window.workbench.borrow().state.stepped.as_ref().map(|s| s.report.images.clone()).expect("a batch");
     assert!(!names.is_empty() && names.iter().all(|name| name.contains("train")), "{names:?}");
     window.harness.check_accessibility();
+}
+
+#[test]
+fn missed_objects_are_summed_by_cause_over_the_data_and_a_number_leads_to_its_images() {
+    use boxwright::app::action::Action;
+    use boxwright::eval::misses::Misses;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=6"]);
+    window.until("detection", is_detected);
+    // Nothing has a score of 1: every object is missed.
+    raise(&mut window, Action::Score(1.0));
+    raise(&mut window, Action::Focus(boxwright::app::layout::Panel::Evaluation));
+    press(&mut window, Role::Button, "Evaluate");
+    window.until("the evaluation", |w| w.state.evaluation.is_some() && w.state.progress.is_none());
+    press(&mut window, Role::Button, "Misses");
+    assert!(says(&window, "Causes were not asked for"));
+    press(&mut window, Role::CheckBox, "Causes of misses");
+    press(&mut window, Role::Button, "Evaluate");
+    window.until("the causes", |w| {
+        w.state.evaluation.as_ref().is_some_and(|e| e.misses.is_some()) && w.state.progress.is_none()
+    });
+    let (cell, image, cause) = {
+        let workbench = window.workbench.borrow();
+        let evaluation = workbench.state.evaluation.as_ref().expect("evaluated");
+        let misses = evaluation.misses.as_ref().expect("asked for");
+        let missed: usize = evaluation.details.tallies.iter().map(|tally| tally.at(1.0).missed).sum();
+        let sum: usize = misses.kinds().into_iter().map(|kind| misses.count(None, Some(kind))).sum();
+        assert_eq!((sum, misses.count(None, None), misses.objects()), (missed, missed, missed));
+        let kind = *misses.kinds().last().expect("something is missed");
+        let (class, count) = misses.classes(Some(kind))[0];
+        let (index, times) = misses.images(Some(class), Some(kind))[0];
+        let name = &workbench.state.data.as_ref().expect("open").images[index].name;
+        let cell = format!("{}, {}: {count}", evaluation.classes[class], Misses::name(kind));
+        (cell, (index, format!("{name}  {times}×")), Misses::name(kind))
+    };
+    assert_eq!(cause, "below the threshold");
+    window.harness.check_accessibility();
+    press(&mut window, Role::Button, &cell);
+    press(&mut window, Role::Button, &image.1);
+    window.until("the image of the number", |w| w.state.shown.as_ref().is_some_and(|s| s.index == image.0));
+    press(&mut window, Role::Button, cause);
+    assert!(says(&window, "all classes, below the threshold"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("misses.csv");
+    raise(&mut window, Action::Export { panel: boxwright::app::layout::Panel::Evaluation, path: path.clone() });
+    window.until("the file", |_| path.is_file());
+    assert!(std::fs::read_to_string(path).unwrap().contains("below the threshold,"));
+}
+
+/// The right edges of what is labelled so, in points.
+fn right_edges(window: &Window, label: &str) -> Vec<f32> {
+    window.harness.query_all_by_label_contains(label).map(|node| node.rect().max.x).collect()
+}
+
+#[test]
+fn long_lines_keep_to_their_panels() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&["shapes:train=8,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let preprocessing = {
+        let workbench = window.workbench.borrow();
+        workbench.state.model.as_ref().expect("loaded").config.preprocess().describe()
+    };
+    let edges = right_edges(&window, &preprocessing);
+    // The Model panel has the first 22 % of the window.
+    assert!(!edges.is_empty() && edges.iter().all(|edge| *edge < 0.225 * 1440.0), "{preprocessing}: {edges:?}");
+    raise(&mut window, Action::Step(1));
+    window.until("a step", |w| w.state.stepped.is_some());
+    for text in [" maps: ", " positives and ", "mean ‖Δw‖", "white: objects"] {
+        let edges = right_edges(&window, text);
+        assert!(!edges.is_empty() && edges.iter().all(|edge| *edge <= 1440.0), "{text}: {edges:?}");
+    }
+}
+
+#[test]
+fn a_warning_leaves_the_status_bar_when_something_succeeds() {
+    use boxwright::app::action::Action;
+    use boxwright::app::window_action::WindowAction;
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::OpenPath("no/such/place".into()));
+    window.until("the error", |w| w.state.unseen_errors > 0);
+    assert!(!says(&window, "? for keys"));
+    raise(&mut window, Action::Window(WindowAction::SaveLayout("mine".into())));
+    assert!(says(&window, "? for keys") && says(&window, "Dismiss notification 1"));
+}
+
+#[test]
+fn an_export_is_told_when_it_is_done_and_a_failed_one_with_its_path_and_lists_are_drawn() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let folder = tempfile::tempdir().unwrap();
+    for (panel, name) in [(Panel::Log, "log.svg"), (Panel::Model, "model.png")] {
+        let path = folder.path().join(name);
+        raise(&mut window, Action::Export { panel, path: path.clone() });
+        until_labelled(&mut window, &format!("written: {}", path.display()));
+        assert!(path.is_file());
+    }
+    assert!(std::fs::read_to_string(folder.path().join("log.svg")).unwrap().contains(">severity</text>"));
+    let nowhere = folder.path().join("none").join("log.csv");
+    raise(&mut window, Action::Export { panel: Panel::Log, path: nowhere.clone() });
+    window.until("the failure", |w| w.state.unseen_errors > 0);
+    until_labelled(&mut window, "export failed");
+    let said = nowhere.display().to_string();
+    assert!(window.workbench.borrow().state.log.iter().any(|l| l.source == "export" && l.message.contains(&said)));
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn layouts_and_keys_come_back_by_undo() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    use boxwright::app::window_action::WindowAction;
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    for _ in 0..25 {
+        raise(&mut window, Action::Focus(Panel::Runs));
+        raise(&mut window, Action::ResetLayout);
+        assert!(!says(&window, "Read again"));
+    }
+    for _ in 0..24 {
+        raise(&mut window, Action::Undo);
+        assert!(says(&window, "Read again"), "the Runs panel was in front before the layout was reset");
+    }
+    window.harness.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::Z);
+    window.harness.run_steps(2);
+    assert!(says(&window, "Read again"));
+    // Bringing a panel to the front is no edit of its own: only the last reset leads to the default again.
+    for _ in 0..25 {
+        assert!(says(&window, "Read again"));
+        raise(&mut window, Action::Redo);
+    }
+    assert!(!says(&window, "Read again"));
+    window.click(Role::Button, "Layout");
+    until_labelled(&mut window, "Undo: layout");
+    press(&mut window, Role::Button, "Undo: layout");
+    assert!(says(&window, "Read again"));
+    window.harness.key_press(egui::Key::Escape);
+    window.harness.run_steps(3);
+    let kept = |window: &Window| window.workbench.borrow().settings.layouts.contains_key("mine");
+    raise(&mut window, Action::Window(WindowAction::SaveLayout("mine".into())));
+    raise(&mut window, Action::Window(WindowAction::ForgetLayout("mine".into())));
+    assert!(!kept(&window));
+    raise(&mut window, Action::Undo);
+    assert!(kept(&window));
+    window.harness.key_press(egui::Key::Questionmark);
+    window.harness.run_steps(2);
+    press(&mut window, Role::Button, "Change the key of Fit image");
+    window.harness.key_press(egui::Key::J);
+    window.harness.run_steps(3);
+    press(&mut window, Role::Button, "All as they were");
+    assert!(window.workbench.borrow().settings.keys.is_empty());
+    raise(&mut window, Action::Undo);
+    assert_eq!(window.workbench.borrow().settings.keys.get("Fit image").map(String::as_str), Some("J"));
+}
+
+#[test]
+fn a_dragged_border_is_one_edit() {
+    use boxwright::app::action::Action;
+    let mut window = Window::open(&[]);
+    window.until("detection", is_detected);
+    // The button at the right end of the tabs of the Data panel: the border is beside it.
+    let edge = |window: &Window| window.harness.get_by_role_and_label(Role::Button, "Export Data").rect().max.x;
+    let before = edge(&window);
+    let from = egui::pos2(before + 0.5, 300.0);
+    window.harness.hover_at(from);
+    window.harness.run_steps(2);
+    window.harness.drag_at(from);
+    window.harness.run_steps(2);
+    for step in 1..=4 {
+        window.harness.hover_at(from + egui::vec2(20.0 * step as f32, 0.0));
+        window.harness.run_steps(1);
+    }
+    window.harness.drop_at(from + egui::vec2(80.0, 0.0));
+    window.harness.run_steps(3);
+    assert!(edge(&window) > before + 40.0, "{} after {before}", edge(&window));
+    raise(&mut window, Action::Undo);
+    assert!((edge(&window) - before).abs() < 1.0, "{} instead of {before}", edge(&window));
+}
+
+#[test]
+fn files_held_over_the_window_say_what_becomes_of_them_and_recent_ones_are_in_the_menu() {
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let held = egui::HoveredFile { path: Some("somewhere/weights.pth".into()), ..Default::default() };
+    window.harness.input_mut().hovered_files.push(held);
+    window.harness.run_steps(2);
+    assert!(says(&window, "Let go to load the weights weights.pth"));
+    window.harness.input_mut().hovered_files.clear();
+    window.harness.run_steps(2);
+    assert!(!says(&window, "Let go to"));
+    window.click(Role::Button, "File");
+    until_labelled(&mut window, "Open recent");
+    window.harness.check_accessibility();
+}
+
+#[test]
+fn every_page_of_the_data_panel_is_exported() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=6,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let folder = tempfile::tempdir().unwrap();
+    for (page, first) in [
+        ("Health", "severity,rule,file"),
+        ("Statistics", "class,category_id,objects"),
+        ("Augmentation", "step,parameter,amount"),
+    ] {
+        press(&mut window, Role::Button, page);
+        window.until(page, |w| page == "Health" || w.state.statistics.is_some());
+        window.until(page, |w| page != "Augmentation" || w.state.augmented.is_some());
+        let path = folder.path().join(format!("{page}.csv"));
+        raise(&mut window, Action::Export { panel: Panel::Data, path: path.clone() });
+        window.until("the file", |_| path.is_file());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(first), "{page}: {text}");
+    }
 }

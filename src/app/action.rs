@@ -2,6 +2,7 @@
 
 use super::export::Format;
 use super::layout::Panel;
+use super::outcome::{Coloring, OutcomeFilter};
 use super::run_action::RunAction;
 use super::window_action::WindowAction;
 use crate::detect::Arch;
@@ -43,7 +44,10 @@ pub enum Action {
     /// Counts the operations of the loaded model.
     CountFlops,
     SaveWeights(PathBuf),
-    Evaluate,
+    /// Scores the model on the open data; with `misses` also why objects are missed at the score threshold.
+    Evaluate {
+        misses: bool,
+    },
     /// Scores somebody's COCO results on the open data.
     EvaluateResults(PathBuf),
     /// Counts the confusion matrix again at this score.
@@ -84,6 +88,12 @@ pub enum Action {
     Score(f32),
     ScoreBy(f32),
     Toggle(Layer),
+    /// What the colours of detections tell.
+    Color(Coloring),
+    /// Shows only what comes to this.
+    Outcomes(OutcomeFilter),
+    /// The outcomes after the ones that are shown, around.
+    NextOutcomes,
     Isolate(Option<u32>),
     /// Selects detection `n` of the image on show.
     Select(Option<usize>),
@@ -147,21 +157,38 @@ pub enum Dialog {
 pub enum Layer {
     Truth,
     Predictions,
+    Boxes,
+    Masks,
     Labels,
     Anchors,
     HeatMap,
 }
 
 impl Layer {
-    pub const ALL: [Self; 5] = [Self::Truth, Self::Predictions, Self::Labels, Self::Anchors, Self::HeatMap];
+    pub const ALL: [Self; 7] =
+        [Self::Truth, Self::Predictions, Self::Boxes, Self::Masks, Self::Labels, Self::Anchors, Self::HeatMap];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Truth => "Ground truth",
             Self::Predictions => "Predictions",
+            Self::Boxes => "Boxes",
+            Self::Masks => "Masks",
             Self::Labels => "Labels",
             Self::Anchors => "Positive anchors",
             Self::HeatMap => "Heat map",
+        }
+    }
+
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Truth => "G: annotated objects, dashed where no detection of their class takes them at IoU ≥ .5",
+            Self::Predictions => "P: detections of at least the score above",
+            Self::Boxes => "B: boxes of ground truth and predictions",
+            Self::Masks => "M: masks of ground truth and predictions, where there are any",
+            Self::Labels => "L: class and score of each detection",
+            Self::Anchors => "N: anchors that learn an object, and the hard negatives that were mined with them",
+            Self::HeatMap => "H: the mean over the channels of a feature map",
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::compare::SlotSource;
 use crate::engine::video::EXTENSIONS;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::io::Read;
 use std::path::PathBuf;
 
 /// Extensions of weights files.
@@ -119,8 +120,37 @@ fn ask(dialog: Dialog) -> Option<Action> {
     }
 }
 
+/// Whether a JSON file is a list, as COCO results are, rather than annotations. Looks at its beginning alone.
+pub fn holds_results(path: &std::path::Path) -> bool {
+    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        return false;
+    }
+    let mut beginning = [0; 64];
+    // A file that cannot be read is opened as data, which says why it cannot be.
+    let length = std::fs::File::open(path).and_then(|mut file| file.read(&mut beginning)).unwrap_or(0);
+    beginning.iter().take(length).find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+}
+
 /// Whether a dropped or named file holds weights rather than images.
 pub fn is_weights_path(path: &std::path::Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|e| WEIGHTS.contains(&e.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_results_and_an_object_is_annotations() {
+        let folder = tempfile::tempdir().unwrap();
+        let holds = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            holds_results(&path)
+        };
+        assert!(holds("a.json", "\n  [{\"image_id\": 1}]") && holds("b.JSON", "[]"));
+        assert!(!holds("c.json", "{\"images\": []}") && !holds("d.json", "") && !holds("e.txt", "[]"));
+        assert!(!holds_results(&folder.path().join("none.json")));
+    }
 }

@@ -65,7 +65,7 @@ impl KeySheet {
             ScrollArea::vertical().max_height(480.0).show(ui, |ui| self.table(ui, bindings, own, &mut changes));
             ui.horizontal(|ui| {
                 let all = ui.add_enabled(!own.is_empty(), Button::new("All as they were"));
-                if all.on_hover_text("Every action gets its first key again").clicked() {
+                if all.on_hover_text("Every action gets its first key again; Undo takes it back").clicked() {
                     changes.extend(own.keys().map(|name| (name.clone(), None)));
                 }
                 ui.button("Close").clicked()

@@ -2,6 +2,7 @@
 
 use super::action::{Action, Dialog, Layer};
 use super::layout::Panel;
+use super::outcome::Coloring;
 use super::run_action::RunAction;
 use crate::engine::command::InitialWeights;
 use egui::{Key, KeyboardShortcut, Modifiers};
@@ -44,9 +45,16 @@ pub fn defaults() -> Vec<Binding> {
         bind("Zoom out", &[plain(Key::Minus)], Action::ZoomBy(0.8)),
         bind("Ground truth on or off", &[plain(Key::G)], Action::Toggle(Layer::Truth)),
         bind("Predictions on or off", &[plain(Key::P)], Action::Toggle(Layer::Predictions)),
+        bind("Boxes on or off", &[plain(Key::B)], Action::Toggle(Layer::Boxes)),
+        bind("Masks on or off", &[plain(Key::M)], Action::Toggle(Layer::Masks)),
         bind("Labels on or off", &[plain(Key::L)], Action::Toggle(Layer::Labels)),
         bind("Positive anchors on or off", &[plain(Key::N)], Action::Toggle(Layer::Anchors)),
         bind("Heat map on or off", &[plain(Key::H)], Action::Toggle(Layer::HeatMap)),
+        bind("Next of all, TP, FP, FN", &[plain(Key::T)], Action::NextOutcomes),
+        bind("Colour by class", &[], Action::Color(Coloring::Class)),
+        bind("Colour by instance", &[], Action::Color(Coloring::Instance)),
+        bind("Colour by score", &[], Action::Color(Coloring::Score)),
+        bind("Colour by error", &[], Action::Color(Coloring::Error)),
         bind("All classes", &[with(Modifiers::ALT, Key::Num0)], Action::Isolate(None)),
         bind("Open image…", &[with(Modifiers::COMMAND, Key::O)], Action::OpenDialog(Dialog::Image)),
         bind(
@@ -59,7 +67,7 @@ pub fn defaults() -> Vec<Binding> {
         bind("Save weights…", &[with(Modifiers::COMMAND, Key::S)], Action::OpenDialog(Dialog::SaveWeights)),
         bind("Export view as PNG…", &[with(Modifiers::COMMAND, Key::E)], Action::OpenDialog(Dialog::ExportView)),
         bind("Open the Shapes sample", &[], Action::OpenData { path: "shapes".into(), split: Some("test".into()) }),
-        bind("Evaluate on the open data", &[], Action::Evaluate),
+        bind("Evaluate on the open data", &[], Action::Evaluate { misses: false }),
         bind("Score COCO results…", &[], Action::OpenDialog(Dialog::Results)),
         bind("Compare on the open data", &[], Action::CompareData),
         bind("Start training on the open data", &[], Action::StartTraining(InitialWeights::Random)),

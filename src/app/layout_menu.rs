@@ -16,7 +16,8 @@ pub struct LayoutMenu {
 }
 
 impl LayoutMenu {
-    pub fn ui(&mut self, ui: &mut Ui, settings: &Settings, actions: &mut Vec<Action>) {
+    /// `last` is what the last edit was about, where there is one to undo.
+    pub fn ui(&mut self, ui: &mut Ui, settings: &Settings, last: Option<&str>, actions: &mut Vec<Action>) {
         // A click into the name must not close the menu.
         let config = MenuConfig::new().close_behavior(PopupCloseBehavior::CloseOnClickOutside);
         MenuButton::new("Layout").config(config).ui(ui, |ui| {
@@ -48,6 +49,12 @@ impl LayoutMenu {
                 });
             }
             ui.separator();
+            let undo = last.map_or("Undo".to_string(), |last| format!("Undo: {last}"));
+            let undo = ui.add_enabled(last.is_some(), egui::Button::new(undo));
+            let undo = undo.on_hover_text("Takes the last edit back: moved, reset, loaded and forgotten layouts too");
+            if undo.on_disabled_hover_text("Nothing was changed yet").clicked() {
+                actions.push(Action::Undo);
+            }
             for (name, action) in [
                 ("Reset layout", Action::ResetLayout),
                 ("Export layout…", Action::OpenDialog(Dialog::ExportLayout)),

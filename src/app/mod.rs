@@ -2,6 +2,7 @@
 
 pub mod action;
 mod bridge;
+mod choice;
 mod dialogs;
 pub mod export;
 pub mod frame_time;
@@ -9,6 +10,8 @@ mod key_sheet;
 mod keys;
 pub mod layout;
 mod layout_menu;
+mod motion;
+pub mod outcome;
 mod overlay;
 mod panels;
 pub mod past_runs;
@@ -21,7 +24,9 @@ pub mod theme;
 mod toasts;
 mod unsaved;
 pub mod window_action;
+pub mod window_time;
 pub mod workbench;
+mod writer;
 
 use crate::cli::WindowArguments;
 use std::time::Instant;

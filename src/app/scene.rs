@@ -1,8 +1,11 @@
 //! From what the engine shows to what is drawn: the same for the window and for `boxwright render`.
 
+pub use crate::app::choice::Choice;
+
+use crate::app::outcome::{Coloring, OUTCOMES, bytes, judge, letter, outcome_of};
 use crate::engine::Shown;
-use crate::geometry::iou::iou;
-use crate::geometry::{BBox, Detection, Object};
+use crate::eval::Verdict;
+use crate::geometry::{BBox, Mask};
 use crate::imaging::draw::class_color;
 use crate::render::{
     BoxAssignment, BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, CLASS_LIMIT, ColorMap, HeatLayer,
@@ -11,19 +14,46 @@ use crate::render::{
 use crate::trace::{FeatureMap, Trace};
 use std::sync::Arc;
 
-/// Which of the scene's parts are on, and how.
+/// Opacity of the masks of detections, and of those of ground truth below them.
+const MASK: f32 = 0.4;
+const TRUTH_MASK: f32 = 0.25;
+
+/// Boxes, and the parts of their masks in the same colours.
+#[derive(Debug, Default)]
+struct Marks {
+    boxes: Arc<Vec<BoxInstance>>,
+    masks: Arc<Vec<BoxInstance>>,
+}
+
+impl Marks {
+    /// Masks of another size than the picture are left out.
+    fn new<'a>(marks: impl Iterator<Item = (BoxInstance, Option<&'a Mask>)>, size: (u32, u32)) -> Self {
+        let (mut boxes, mut masks) = (Vec::new(), Vec::new());
+        for (mark, mask) in marks {
+            boxes.push(mark);
+            if let Some(mask) = mask.filter(|mask| (mask.width, mask.height) == size) {
+                let part = |b: BBox| BoxInstance { bbox: corners(b), ..mark }.with_style(LineStyle::Solid);
+                masks.extend(mask.rectangles().into_iter().map(part));
+            }
+        }
+        Self { boxes: Arc::new(boxes), masks: Arc::new(masks) }
+    }
+
+    fn with_outcome(&self, outcome: Outcome) -> Self {
+        let changed = |marks: &[BoxInstance]| Arc::new(marks.iter().map(|mark| mark.with_outcome(outcome)).collect());
+        Self { boxes: changed(&self.boxes), masks: changed(&self.masks) }
+    }
+}
+
+/// Text at a box.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
-    pub truth: bool,
-    pub predictions: bool,
-    pub anchors: bool,
-    /// Name of the feature map to lay over the picture.
-    pub heat: Option<String>,
-    pub score: f32,
-    pub isolated: Option<u32>,
-    /// Index into the detections.
-    pub selected: Option<usize>,
-    pub hovered: Option<usize>,
+pub struct Caption {
+    /// Pixels of the picture.
+    pub bbox: BBox,
+    pub text: String,
+    /// What stands there where there is no room for all of it.
+    pub short: &'static str,
+    pub color: [u8; 3],
 }
 
 /// Buffers of one shown image, made once; filters and looks are put on per frame.
@@ -34,13 +64,17 @@ pub struct Prepared {
     height: u32,
     pixels: Arc<Vec<u8>>,
     style: Arc<BoxStyle>,
-    /// Lowest score first, so that better boxes lie on top.
-    predictions: Arc<Vec<BoxInstance>>,
-    count: usize,
-    /// The score of a truth box is that of the best detection that finds it, −1 when none does.
-    truth: Arc<Vec<BoxInstance>>,
-    /// The same boxes as missed objects, without crowds; empty where classes differ and nothing can be missed.
-    missed: Arc<Vec<BoxInstance>>,
+    /// Whether there are verdicts.
+    judged: bool,
+    /// Lowest score first, so that better boxes lie on top; all lines solid.
+    predictions: Marks,
+    /// The same boxes with their lines by outcome.
+    by_outcome: Arc<Vec<BoxInstance>>,
+    /// The score of a truth box is that of the detection that takes it, −1 when none does; ignored ones, and all where
+    /// nothing is judged, have the highest one.
+    truth: Marks,
+    /// The same as missed objects; empty where nothing is judged.
+    missed: Marks,
     anchors: Arc<Vec<BoxInstance>>,
     heat: Option<(String, HeatLayer)>,
 }
@@ -48,31 +82,43 @@ pub struct Prepared {
 impl Prepared {
     /// `version` must differ between images.
     pub fn new(shown: &Shown, version: u64) -> Self {
-        let boxes = |b: BBox| [b.x0, b.y0, b.x1, b.y1];
-        let mut predictions: Vec<BoxInstance> =
-            shown.detections.iter().map(|d| BoxInstance::new(boxes(d.bbox), d.score, d.class)).collect();
-        predictions.reverse();
-        let same = shown.detected && shown.object_classes == shown.detection_classes;
-        let truth = shown.objects.iter().map(|object| {
-            let outcome = if object.crowd { Outcome::Ignored } else { Outcome::TruePositive };
-            let found = if same && !object.crowd { best_score(object, &shown.detections) } else { 1.0 };
-            BoxInstance::new(boxes(object.bbox), found, object.class).with_outcome(outcome).with_style(LineStyle::Solid)
+        let verdicts = judge(shown);
+        let judged = verdicts.is_some();
+        let verdicts = verdicts.unwrap_or_default();
+        let size = (shown.picture.width, shown.picture.height);
+        let mark = |index: usize, bbox: BBox, score: f32, class: u32, outcome: Outcome| {
+            BoxInstance::new(corners(bbox), score, class).with_level(index as u32).with_outcome(outcome)
+        };
+        let predictions = shown.detections.iter().enumerate().rev().map(|(index, d)| {
+            let outcome = verdicts.detections.get(index).map_or(Outcome::None, outcome_of);
+            (mark(index, d.bbox, d.score, d.class, outcome).with_style(LineStyle::Solid), d.mask.as_ref())
         });
-        let truth: Vec<BoxInstance> = truth.collect();
-        let as_missed = |b: &BoxInstance| b.with_outcome(Outcome::FalseNegative).with_style(LineStyle::ByOutcome);
-        let missed = if same { truth.iter().map(as_missed).collect() } else { Vec::new() };
-        let anchors = shown.trace.as_deref().map(positive_anchors).unwrap_or_default();
+        let predictions = Marks::new(predictions, size);
+        let by_outcome = predictions.boxes.iter().map(|mark| mark.with_style(LineStyle::ByOutcome)).collect();
+        let mut found_from = vec![if judged { -1.0 } else { f32::MAX }; shown.objects.len()];
+        for (verdict, d) in verdicts.detections.iter().zip(&shown.detections) {
+            if let (Verdict::TruePositive, Some(object)) = (verdict.verdict, verdict.truth) {
+                found_from[object] = d.score;
+            }
+        }
+        let truth = shown.objects.iter().zip(found_from).enumerate().map(|(index, (object, found))| {
+            let ignored = object.crowd || object.difficult;
+            let (score, outcome) = if ignored { (f32::MAX, Outcome::Ignored) } else { (found, Outcome::TruePositive) };
+            (mark(index, object.bbox, score, object.class, outcome), object.mask.as_ref())
+        });
+        let truth = Marks::new(truth, size);
         Self {
             version,
-            width: shown.picture.width,
-            height: shown.picture.height,
+            width: size.0,
+            height: size.1,
             pixels: Arc::new(shown.picture.rgba()),
             style: Arc::new(class_style()),
-            count: predictions.len(),
-            predictions: Arc::new(predictions),
-            truth: Arc::new(truth),
-            missed: Arc::new(missed),
-            anchors: Arc::new(anchors),
+            judged,
+            missed: if judged { truth.with_outcome(Outcome::FalseNegative) } else { Marks::default() },
+            predictions,
+            by_outcome: Arc::new(by_outcome),
+            truth,
+            anchors: Arc::new(shown.trace.as_deref().map(positive_anchors).unwrap_or_default()),
             heat: None,
         }
     }
@@ -90,46 +136,162 @@ impl Prepared {
         }
     }
 
-    /// Objects that no detection at or above `score` finds, as indices; crowds are not asked for.
+    /// Objects that no detection at or above `score` finds, as indices; ignored ones are not asked for.
     pub fn missed(&self, score: f32) -> Vec<usize> {
-        let lost = self.missed.iter().enumerate().filter(|(_, object)| object.score < score);
+        let lost = self.missed.boxes.iter().enumerate().filter(|(_, object)| object.score < score);
         lost.map(|(index, _)| index).collect()
+    }
+
+    /// Objects that can be missed.
+    pub fn asked(&self) -> usize {
+        self.truth.boxes.iter().filter(|object| object.outcome() != Outcome::Ignored).count()
+    }
+
+    /// Whether the evaluation has verdicts on the detections: objects of the model's classes are there, and it has run.
+    pub fn is_judged(&self) -> bool {
+        self.judged
+    }
+
+    pub fn has_masks(&self) -> bool {
+        !(self.predictions.masks.is_empty() && self.truth.masks.is_empty())
+    }
+
+    fn prediction(&self, index: usize) -> Option<&BoxInstance> {
+        self.predictions.boxes.iter().rev().nth(index)
+    }
+
+    /// What becomes of detection `index`, whatever the score threshold.
+    pub fn outcome(&self, index: usize) -> Outcome {
+        self.prediction(index).map_or(Outcome::None, BoxInstance::outcome)
+    }
+
+    /// What becomes of object `index` at a score threshold.
+    pub fn object_outcome(&self, index: usize, score: f32) -> Outcome {
+        match self.truth.boxes.get(index).filter(|_| self.judged) {
+            Some(object) if object.score < score => Outcome::FalseNegative,
+            Some(object) => object.outcome(),
+            None => Outcome::None,
+        }
+    }
+
+    /// How many detections of at least `score` come to each outcome, and how many objects are missed then.
+    pub fn counts(&self, score: f32) -> [(Outcome, usize); OUTCOMES.len()] {
+        let of = |outcome: Outcome| {
+            let found = self.predictions.boxes.iter().filter(|mark| mark.score >= score && mark.outcome() == outcome);
+            found.count()
+        };
+        OUTCOMES.map(|outcome| match outcome {
+            Outcome::FalseNegative => (outcome, self.missed(score).len()),
+            _ => (outcome, of(outcome)),
+        })
+    }
+
+    /// Whether detection `index` is among what is drawn.
+    pub fn shows(&self, index: usize, choice: &Choice) -> bool {
+        let [above, _] = self.filters(choice);
+        choice.predictions && self.prediction(index).is_some_and(|mark| above.shows(mark))
+    }
+
+    /// Whether object `index` is among what is drawn.
+    pub fn shows_object(&self, index: usize, choice: &Choice) -> bool {
+        let [above, below] = self.filters(choice);
+        let found = self.truth.boxes.get(index).is_some_and(|mark| above.shows(mark));
+        choice.shows_truth() && (found || self.missed.boxes.get(index).is_some_and(|mark| below.shows(mark)))
+    }
+
+    /// Whether colours tell errors: only where there are verdicts.
+    pub fn tells_errors(&self, choice: &Choice) -> bool {
+        self.color(choice) == BoxColor::Outcome
+    }
+
+    fn color(&self, choice: &Choice) -> BoxColor {
+        match choice.coloring {
+            Coloring::Instance => BoxColor::Instance,
+            Coloring::Score => BoxColor::Score,
+            Coloring::Error if self.judged => BoxColor::Outcome,
+            Coloring::Class | Coloring::Error => BoxColor::Class,
+        }
+    }
+
+    /// The filters of what counts from the chosen score on, and of objects that are found below it alone.
+    fn filters(&self, choice: &Choice) -> [BoxFilter; 2] {
+        let outcomes = if self.judged { choice.outcomes.bits() } else { u32::MAX };
+        let all = BoxFilter { isolated_class: choice.isolated, outcomes, ..BoxFilter::default() };
+        [BoxFilter { score_min: choice.score, ..all }, BoxFilter { score_max: choice.score.next_down(), ..all }]
+    }
+
+    /// Text at what is drawn, better detections first and missed objects last: class and score where `written`, and
+    /// letters wherever colours tell errors, since a colour alone must not.
+    pub fn captions(&self, shown: &Shown, choice: &Choice, written: bool) -> Vec<Caption> {
+        let errors = self.tells_errors(choice);
+        if !written && !errors {
+            return Vec::new();
+        }
+        let color = self.color(choice);
+        let name = |classes: &[String], class: u32| classes.get(class as usize).cloned().unwrap_or_else(|| "?".into());
+        let caption = |bbox: BBox, mark: &BoxInstance, words: String| {
+            let short = if errors { letter(mark.outcome()) } else { "" };
+            let text = if written { format!("{short} {words}").trim_start().to_string() } else { short.to_string() };
+            Caption { bbox, text, short, color: bytes(self.style.color(color, mark)) }
+        };
+        let found = shown.detections.iter().enumerate().filter(|(index, _)| self.shows(*index, choice));
+        let found = found.filter_map(|(index, d)| {
+            let words = format!("{} {:.2}", name(&shown.detection_classes, d.class), d.score);
+            Some(caption(d.bbox, self.prediction(index)?, words))
+        });
+        let lost = self.missed(choice.score).into_iter().filter(|index| errors && self.shows_object(*index, choice));
+        let lost = lost.filter_map(|index| {
+            let object = shown.objects.get(index)?;
+            let words = name(&shown.object_classes, object.class);
+            Some(caption(object.bbox, self.missed.boxes.get(index)?, words))
+        });
+        found.chain(lost).collect()
     }
 
     /// The scene under `choice`. Only a newly chosen heat map makes new numbers; everything else is filters and looks.
     pub fn scene(&mut self, shown: &Shown, choice: &Choice) -> Scene {
         // A view keeps its buffers by position among the layers, and layers come and go: each has versions of its own.
-        let version = |layer: u64| crate::random::mix(self.version.wrapping_mul(4).wrapping_add(layer));
-        let layer = |version: u64, boxes: &Arc<Vec<BoxInstance>>, filter: BoxFilter, look: BoxLook| BoxLayer {
-            version,
-            boxes: boxes.clone(),
-            style: self.style.clone(),
-            filter,
-            look,
-        };
+        let version = |layer: u64| crate::random::mix(self.version.wrapping_mul(8).wrapping_add(layer));
         let mut boxes = Vec::new();
-        let filter = BoxFilter { isolated_class: choice.isolated, ..BoxFilter::default() };
+        let mut add = |layer: u64, marks: &Arc<Vec<BoxInstance>>, filter: BoxFilter, look: BoxLook| {
+            if !marks.is_empty() {
+                let (version, style) = (version(layer), self.style.clone());
+                boxes.push(BoxLayer { version, boxes: marks.clone(), style, filter, look });
+            }
+        };
+        let [above, below] = self.filters(choice);
+        let color = self.color(choice);
         if choice.anchors {
             let look = BoxLook { color: BoxColor::Assignment, line_width: 1.0, opacity: 0.8, ..BoxLook::default() };
-            boxes.push(layer(version(0), &self.anchors, filter, look));
+            add(0, &self.anchors, BoxFilter { isolated_class: choice.isolated, ..BoxFilter::default() }, look);
         }
-        if choice.truth {
-            let look = BoxLook { color: BoxColor::Outcome, line_width: 1.5, ..BoxLook::default() };
-            boxes.push(layer(version(1), &self.truth, BoxFilter { score_min: choice.score, ..filter }, look));
-            let below = BoxFilter { score_max: choice.score.next_down(), ..filter };
-            boxes.push(layer(version(2), &self.missed, below, BoxLook { line_width: 2.0, ..look }));
+        let of_truth = BoxLook { color: BoxColor::Outcome, ..BoxLook::default() };
+        if choice.masks {
+            if choice.shows_truth() {
+                let look = BoxLook { line_width: 0.0, fill_opacity: TRUTH_MASK, ..of_truth };
+                add(1, &self.truth.masks, above, look);
+                add(2, &self.missed.masks, below, look);
+            }
+            if choice.predictions {
+                let look = BoxLook { color, line_width: 0.0, fill_opacity: MASK, ..BoxLook::default() };
+                add(3, &self.predictions.masks, above, look);
+            }
         }
-        if choice.predictions {
-            let position = |index: Option<usize>| {
-                index.and_then(|i| self.count.checked_sub(i + 1)).map(|position| position as u32)
-            };
-            let look = BoxLook {
-                selected: position(choice.selected),
-                hovered: position(choice.hovered),
-                ..BoxLook::default()
-            };
-            let above = BoxFilter { score_min: choice.score, ..filter };
-            boxes.push(layer(version(3), &self.predictions, above, look));
+        if choice.boxes {
+            if choice.shows_truth() {
+                add(4, &self.truth.boxes, above, BoxLook { line_width: 1.5, ..of_truth });
+                add(5, &self.missed.boxes, below, of_truth);
+            }
+            if choice.predictions {
+                let last = self.predictions.boxes.len();
+                let position = |index: Option<usize>| Some(last.checked_sub(index? + 1)? as u32);
+                let (selected, hovered) = (position(choice.selected), position(choice.hovered));
+                let look = BoxLook { color, selected, hovered, ..BoxLook::default() };
+                match color {
+                    BoxColor::Outcome => add(6, &self.by_outcome, above, look),
+                    _ => add(7, &self.predictions.boxes, above, look),
+                }
+            }
         }
         self.choose_heat(shown, choice.heat.as_deref());
         Scene { heat: self.heat.as_ref().map(|(_, layer)| layer.clone()), boxes, ..self.picture() }
@@ -149,10 +311,8 @@ impl Prepared {
     }
 }
 
-/// The best score of a detection of the object's class with IoU ≥ 0.5; −1 without one.
-fn best_score(object: &Object, detections: &[Detection]) -> f32 {
-    let finding = detections.iter().filter(|d| d.class == object.class && iou(d.bbox, object.bbox) >= 0.5);
-    finding.map(|d| d.score).fold(-1.0, f32::max)
+fn corners(b: BBox) -> [f32; 4] {
+    [b.x0, b.y0, b.x1, b.y1]
 }
 
 /// Where trace and picture know the same object: the index among the trace's objects of object `index` of the picture.
@@ -180,8 +340,7 @@ pub fn class_style() -> BoxStyle {
 
 /// A box of the network's input as an instance in pixels of the picture.
 pub fn instance(trace: &Trace, bbox: BBox, score: f32, class: u32) -> BoxInstance {
-    let b = trace.to_original(bbox);
-    BoxInstance::new([b.x0, b.y0, b.x1, b.y1], score, class)
+    BoxInstance::new(corners(trace.to_original(bbox)), score, class)
 }
 
 /// Positive anchors and the mined negatives of an inference trace, in original pixels.
@@ -238,6 +397,8 @@ fn heat_layer(map: &FeatureMap, trace: &Trace, version: u64, width: u32, height:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::outcome::OutcomeFilter;
+    use crate::geometry::{Detection, Object};
     use crate::imaging::picture::Picture;
 
     fn shown() -> Shown {
@@ -267,51 +428,97 @@ mod tests {
     fn the_score_moves_a_filter_and_no_data() {
         let shown = shown();
         let mut prepared = Prepared::new(&shown, 7);
-        let choice = Choice {
-            truth: true,
-            predictions: true,
-            anchors: false,
-            heat: None,
-            score: 0.3,
-            isolated: None,
-            selected: Some(0),
-            hovered: None,
-        };
-        let one = prepared.scene(&shown, &choice);
-        let two = prepared.scene(&shown, &Choice { score: 0.1, ..choice });
-        // found objects, missed ones, predictions
-        let layer = &one.boxes[2];
-        assert_eq!(layer.boxes.iter().filter(|b| layer.filter.shows(b)).count(), 1);
-        let lower = &two.boxes[2];
-        assert_eq!(lower.boxes.iter().filter(|b| lower.filter.shows(b)).count(), 2);
-        assert!(Arc::ptr_eq(&layer.boxes, &lower.boxes) && layer.version == lower.version);
-        // detection 0 lies last, on top
-        assert_eq!(layer.look.selected, Some(1));
+        for coloring in Coloring::ALL {
+            let choice = Choice { score: 0.3, selected: Some(0), coloring, ..Choice::default() };
+            let one = prepared.scene(&shown, &choice);
+            let two = prepared.scene(&shown, &Choice { score: 0.1, ..choice });
+            // found objects, missed ones, predictions
+            let layer = &one.boxes[2];
+            assert_eq!(layer.boxes.iter().filter(|b| layer.filter.shows(b)).count(), 1);
+            let lower = &two.boxes[2];
+            assert_eq!(lower.boxes.iter().filter(|b| lower.filter.shows(b)).count(), 2);
+            assert!(Arc::ptr_eq(&layer.boxes, &lower.boxes) && layer.version == lower.version);
+            // detection 0 lies last, on top
+            assert_eq!(layer.look.selected, Some(1));
+        }
     }
 
     #[test]
     fn every_object_is_drawn_once_found_or_missed_and_layers_never_share_a_version() {
-        let shown = shown();
-        let choice = Choice {
-            truth: true,
-            predictions: true,
-            anchors: true,
-            heat: None,
-            score: 0.9,
-            isolated: None,
-            selected: None,
-            hovered: None,
-        };
-        let scene = Prepared::new(&shown, 7).scene(&shown, &choice);
-        let drawn = |layer: usize| {
-            let layer = &scene.boxes[layer];
-            layer.boxes.iter().filter(|b| layer.filter.shows(b)).count()
-        };
-        assert_eq!((drawn(1), drawn(2)), (1, 1));
-        let mut versions: Vec<u64> = scene.boxes.iter().map(|layer| layer.version).collect();
+        let plain = shown();
+        let mask = Mask::from_bitmap(48, 64, &[1; 48 * 64]).ok();
+        let objects = plain.objects.iter().map(|o| Object { mask: mask.clone(), ..o.clone() }).collect();
+        let detections = plain.detections.iter().map(|d| Detection { mask: mask.clone(), ..d.clone() }).collect();
+        let shown = Shown { objects, detections, ..plain };
+        let choice = Choice { score: 0.9, ..Choice::default() };
+        let mut prepared = Prepared::new(&shown, 7);
+        assert!(prepared.has_masks());
+        let scene = prepared.scene(&shown, &choice);
+        // masks and boxes of found objects, missed ones and predictions
+        let drawn: Vec<usize> =
+            scene.boxes.iter().map(|layer| layer.boxes.iter().filter(|b| layer.filter.shows(b)).count()).collect();
+        assert_eq!(drawn, [1; 6]);
+        let errors = prepared.scene(&shown, &Choice { coloring: Coloring::Error, ..choice.clone() });
+        let mut versions: Vec<u64> = scene.boxes.iter().chain(&errors.boxes).map(|layer| layer.version).collect();
         versions.sort_unstable();
         versions.dedup();
-        assert_eq!(versions.len(), 4);
+        // only the predictions' lines differ
+        assert_eq!(versions.len(), 7);
+        let layers = |choice: Choice| Prepared::new(&shown, 7).scene(&shown, &choice).boxes.len();
+        assert_eq!(layers(Choice { boxes: false, ..choice.clone() }), 3);
+        assert_eq!(layers(Choice { masks: false, predictions: false, ..choice }), 2);
+    }
+
+    #[test]
+    fn a_mask_of_another_size_than_the_picture_is_left_out() {
+        let plain = shown();
+        let mask = Mask::from_bitmap(4, 6, &[1; 24]).ok();
+        let objects = plain.objects.iter().map(|o| Object { mask: mask.clone(), ..o.clone() }).collect();
+        assert!(!Prepared::new(&Shown { objects, ..plain }, 1).has_masks());
+    }
+
+    #[test]
+    fn outcomes_are_shown_alone_counted_and_named_and_follow_the_score() {
+        let shown = shown();
+        let prepared = Prepared::new(&shown, 7);
+        let seen = |outcomes: OutcomeFilter, score: f32, truth: bool| {
+            let choice = Choice { outcomes, score, truth, ..Choice::default() };
+            let found: Vec<usize> = (0..2).filter(|index| prepared.shows(*index, &choice)).collect();
+            let objects: Vec<usize> = (0..2).filter(|index| prepared.shows_object(*index, &choice)).collect();
+            (found, objects)
+        };
+        assert_eq!(seen(OutcomeFilter::All, 0.1, true), (vec![0, 1], vec![0, 1]));
+        assert_eq!(seen(OutcomeFilter::TruePositives, 0.1, true), (vec![0], vec![0]));
+        assert_eq!(seen(OutcomeFilter::FalsePositives, 0.1, true), (vec![1], vec![]));
+        assert_eq!(seen(OutcomeFilter::FalsePositives, 0.3, true), (vec![], vec![]));
+        // Missed objects need no ground truth to be on.
+        assert_eq!(seen(OutcomeFilter::FalseNegatives, 0.1, false), (vec![], vec![1]));
+        assert_eq!(seen(OutcomeFilter::FalseNegatives, 0.95, false), (vec![], vec![0, 1]));
+        assert_eq!(prepared.counts(0.1).map(|(_, count)| count), [1, 1, 0, 1, 0]);
+        assert_eq!(prepared.counts(0.95).map(|(_, count)| count), [0, 0, 0, 2, 0]);
+        assert_eq!(prepared.object_outcome(0, 0.5), Outcome::TruePositive);
+        assert_eq!(prepared.object_outcome(0, 0.95), Outcome::FalseNegative);
+        let texts = |choice: &Choice, written: bool| -> Vec<String> {
+            prepared.captions(&shown, choice, written).into_iter().map(|caption| caption.text).collect()
+        };
+        let errors = Choice { coloring: Coloring::Error, ..Choice::default() };
+        assert_eq!(texts(&errors, true), ["TP b 0.90", "FP a 0.20", "FN a"]);
+        assert_eq!(texts(&Choice { score: 0.5, ..errors.clone() }, true), ["TP b 0.90", "FN a"]);
+        assert_eq!(texts(&Choice { score: 0.5, ..errors }, false), ["TP", "FN"]);
+        assert_eq!(texts(&Choice::default(), true), ["b 0.90", "a 0.20"]);
+        assert!(texts(&Choice::default(), false).is_empty());
+    }
+
+    #[test]
+    fn without_verdicts_everything_is_shown_in_class_colours() {
+        let shown = Shown { object_classes: vec!["c".into()], ..shown() };
+        let mut prepared = Prepared::new(&shown, 7);
+        let outcomes = OutcomeFilter::FalsePositives;
+        let choice = Choice { coloring: Coloring::Error, outcomes, score: 0.1, ..Choice::default() };
+        assert!(!prepared.is_judged() && !prepared.tells_errors(&choice));
+        assert!((0..2).all(|index| prepared.shows(index, &choice) && prepared.shows_object(index, &choice)));
+        assert_eq!(prepared.object_outcome(1, 0.5), Outcome::None);
+        assert_eq!(prepared.scene(&shown, &choice).boxes.last().map(|layer| layer.look.color), Some(BoxColor::Class));
     }
 
     #[test]

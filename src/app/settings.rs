@@ -2,13 +2,14 @@
 
 use super::action::Layer;
 use super::layout::{self, Panel};
+use super::outcome::Coloring;
 use super::theme::Look;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Files of another version are not read.
-const VERSION: u32 = 1;
+/// Files of a later version are not read.
+const VERSION: u32 = 2;
 const RECENT: usize = 12;
 
 /// What the window remembers.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub scale: f32,
     pub score: f32,
     pub layers: Vec<Layer>,
+    /// What the colours of detections tell.
+    pub coloring: Coloring,
     pub recent: Vec<PathBuf>,
     /// Keys that differ from the defaults, by action name: "Ctrl+O".
     pub keys: BTreeMap<String, String>,
@@ -37,7 +40,8 @@ impl Default for Settings {
             look: Look::Dark,
             scale: 1.0,
             score: 0.4,
-            layers: vec![Layer::Truth, Layer::Predictions, Layer::Labels],
+            layers: vec![Layer::Truth, Layer::Predictions, Layer::Boxes, Layer::Masks, Layer::Labels],
+            coloring: Coloring::Class,
             recent: Vec::new(),
             keys: BTreeMap::new(),
             layout: None,
@@ -73,7 +77,15 @@ impl Settings {
 
     /// None for a text that is not settings of this version.
     fn read(text: &str) -> Option<Self> {
-        let mut settings = serde_json::from_str::<Self>(text).ok().filter(|settings| settings.version == VERSION)?;
+        let read = serde_json::from_str::<Self>(text).ok();
+        let mut settings = read.filter(|settings| (1..=VERSION).contains(&settings.version))?;
+        // In version 1 boxes were no layer but always there.
+        for layer in [Layer::Boxes, Layer::Masks] {
+            if settings.version == 1 && !settings.shows(layer) {
+                settings.toggle(layer);
+            }
+        }
+        settings.version = VERSION;
         settings.scale = if settings.scale.is_finite() { settings.scale.clamp(0.5, 3.0) } else { 1.0 };
         settings.score = if settings.score.is_finite() { settings.score.clamp(0.0, 1.0) } else { 0.4 };
         settings.recent.truncate(RECENT);
@@ -138,6 +150,10 @@ mod tests {
         assert!(Settings::read("{nonsense").is_none());
         assert!(Settings::read(r#"{"version":99,"score":0.9}"#).is_none());
         assert_eq!(Settings::read(r#"{"version":1,"score":7.0}"#).map(|settings| settings.score), Some(1.0));
+        let first = Settings::read(r#"{"version":1,"layers":["Labels"]}"#).unwrap();
+        assert_eq!((first.version, first.layers), (2, vec![Layer::Labels, Layer::Boxes, Layer::Masks]));
+        let second = Settings::read(r#"{"version":2,"layers":["Labels"]}"#).unwrap();
+        assert_eq!(second.layers, [Layer::Labels]);
     }
 
     #[test]

@@ -12,12 +12,19 @@ use crate::engine::event::{DataSummary, EvalSummary, ModelSummary};
 use crate::engine::playback::PlayStatus;
 use crate::engine::{Augmented, Event, Scrubbed, Severity, Shown, Stepped};
 use crate::train::{RunConfig, StepReport};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Lines kept in the log; the oldest go first.
 const LOG_LINES: usize = 5000;
+/// A warning that nothing follows stands in the status bar for so long.
+const STANDS: Duration = Duration::from_secs(20);
+/// Who reports that a command did not reach the engine.
+pub const ENGINE: &str = "engine";
+/// What the engine says of work that somebody ended.
+const CANCELLED: &str = "cancelled";
 
 /// One line of the log.
 #[derive(Clone, Debug)]
@@ -25,6 +32,7 @@ pub struct LogLine {
     pub severity: Severity,
     pub source: String,
     pub message: String,
+    pub at: Instant,
 }
 
 /// A long task under way.
@@ -58,6 +66,8 @@ pub struct Training {
 #[derive(Debug, Default)]
 pub struct State {
     pub data: Option<Arc<DataSummary>>,
+    /// Counts changes of `data`.
+    pub data_version: u64,
     pub model: Option<Arc<ModelSummary>>,
     pub shown: Option<Arc<Shown>>,
     /// Counts changes of `shown`.
@@ -95,6 +105,8 @@ pub struct State {
     pub playing: Option<PlayStatus>,
     pub progress: Option<Progress>,
     pub log: VecDeque<LogLine>,
+    /// By source: how many requests had no answer, and what was said of the last.
+    failures: HashMap<String, (u64, String)>,
     /// Errors that nobody has looked at yet.
     pub unseen_errors: usize,
     /// The weights as they are now were written to a file.
@@ -109,7 +121,12 @@ impl State {
     /// Takes one event in.
     pub fn fold(&mut self, event: Event) {
         match event {
-            Event::Log { severity, source, message } => self.note(severity, &source, message),
+            Event::Log { severity, source, message } => {
+                if severity == Severity::Error || message == CANCELLED {
+                    self.fail(&source, &message);
+                }
+                self.note(severity, &source, message);
+            }
             Event::Progress { task, done, total, per_second } => {
                 self.progress = Some(Progress { task, done, total, per_second });
             }
@@ -136,6 +153,7 @@ impl State {
                     self.note_finding(finding);
                 }
                 self.data = Some(data);
+                self.data_version += 1;
                 self.shown = None;
                 self.shown_version += 1;
                 self.evaluation = None;
@@ -214,6 +232,8 @@ impl State {
             Event::Slots(slots) => {
                 self.slots = slots;
                 self.slots_version += 1;
+                self.compared = None;
+                self.compared_version += 1;
                 self.comparison = None;
             }
             Event::ImageCompared { .. } | Event::Augmented { .. } | Event::Scrubbed { .. } => {}
@@ -251,7 +271,32 @@ impl State {
         if severity == Severity::Error {
             self.unseen_errors += 1;
         }
-        self.log.push_back(LogLine { severity, source: source.into(), message: message.into() });
+        self.log.push_back(LogLine { severity, source: source.into(), message: message.into(), at: Instant::now() });
+    }
+
+    fn fail(&mut self, source: &str, message: &str) {
+        let (count, said) = self.failures.entry(source.into()).or_default();
+        *count += 1;
+        *said = message.into();
+    }
+
+    /// Adds a warning that something asked of `source` will have no answer.
+    pub fn refuse(&mut self, source: &str, message: &str) {
+        self.fail(source, message);
+        self.note(Severity::Warning, source, message);
+    }
+
+    /// How many requests to `source` had no answer, and what was said of the last.
+    pub fn failures(&self, source: &str) -> (u64, &str) {
+        self.failures.get(source).map_or((0, ""), |(count, said)| (*count, said.as_str()))
+    }
+
+    /// The newest line, while it is a warning or an error and not old: what came after it has succeeded. With the time
+    /// that it stands yet.
+    pub fn standing(&self, now: Instant) -> Option<(&LogLine, Duration)> {
+        let line = self.log.back().filter(|line| line.severity >= Severity::Warning)?;
+        let left = STANDS.saturating_sub(now.saturating_duration_since(line.at));
+        (!left.is_zero()).then_some((line, left))
     }
 
     fn note_finding(&mut self, finding: &Finding) {
@@ -331,5 +376,29 @@ mod tests {
         assert_eq!(state.progress.as_ref().and_then(Progress::seconds_left), Some(2.0));
         state.fold(Event::Idle { task: "evaluation".into(), cancelled: true });
         assert!(state.progress.is_none());
+    }
+
+    #[test]
+    fn a_warning_stands_until_something_succeeds_or_it_is_old() {
+        let mut state = State::default();
+        state.note(Severity::Warning, "keys", "taken");
+        let now = Instant::now();
+        assert_eq!(state.standing(now).map(|(line, _)| line.message.as_str()), Some("taken"));
+        assert!(state.standing(now + STANDS).is_none());
+        state.note(Severity::Info, "save", "written");
+        assert!(state.standing(now).is_none() && state.log.len() == 2);
+    }
+
+    #[test]
+    fn what_had_no_answer_is_counted_by_source_and_warnings_are_not() {
+        let mut state = State::default();
+        let said =
+            |severity, message: &str| Event::Log { severity, source: "comparison".into(), message: message.into() };
+        state.fold(said(Severity::Warning, "counted as without detections: a.png"));
+        assert_eq!(state.failures("comparison"), (0, ""));
+        state.fold(said(Severity::Error, "torn"));
+        state.fold(said(Severity::Info, CANCELLED));
+        state.refuse(ENGINE, "full");
+        assert_eq!((state.failures("comparison"), state.failures(ENGINE)), ((2, CANCELLED), (1, "full")));
     }
 }

@@ -1,4 +1,4 @@
-//! Notifications: what failed lies over the panels until somebody has seen it.
+//! Notifications: what failed lies over the panels until somebody has seen it, what succeeded for a few seconds.
 
 use super::action::Action;
 use super::layout::Panel;
@@ -6,9 +6,12 @@ use super::state::State;
 use crate::engine::Severity;
 use egui::{Align2, Area, Context, Frame, Id, Label, Order, RichText, Ui, vec2};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// Notifications on the screen; the log has the others.
 const SHOWN: usize = 3;
+/// A success goes by itself after so long.
+const TOLD: Duration = Duration::from_secs(6);
 const WIDTH: f32 = 380.0;
 
 /// What is on the screen, and how far the log was read.
@@ -23,8 +26,10 @@ pub struct Toasts {
 
 #[derive(Debug)]
 struct Toast {
-    source: String,
+    title: String,
     message: String,
+    /// When it goes by itself; a failure stays.
+    until: Option<Instant>,
 }
 
 impl Toasts {
@@ -35,18 +40,35 @@ impl Toasts {
         let errors = state.log.iter().rev().filter(|line| line.severity == Severity::Error);
         let latest: Vec<Toast> = errors
             .take(fresh.min(SHOWN))
-            .map(|line| Toast { source: line.source.clone(), message: line.message.clone() })
+            .map(|line| Toast { title: format!("{} failed", line.source), message: line.message.clone(), until: None })
             .collect();
         self.more += fresh.saturating_sub(latest.len());
-        for toast in latest.into_iter().rev() {
-            // The same failure again says nothing new.
-            self.shown.retain(|known| known.message != toast.message);
-            self.shown.push_back(toast);
-        }
+        latest.into_iter().rev().for_each(|toast| self.put(toast));
+    }
+
+    /// Shows for a while that something is done.
+    pub fn tell(&mut self, title: &str, message: &str) {
+        let until = Some(Instant::now() + TOLD);
+        self.put(Toast { title: title.into(), message: message.into(), until });
+    }
+
+    fn put(&mut self, toast: Toast) {
+        // The same again says nothing new.
+        self.shown.retain(|known| known.message != toast.message);
+        self.shown.push_back(toast);
         while self.shown.len() > SHOWN {
-            self.shown.pop_front();
-            self.more += 1;
+            // A success gives way first: the log has it, and nothing is to be done.
+            let told = self.shown.iter().position(|known| known.until.is_some()).unwrap_or(0);
+            if self.shown.remove(told).is_some_and(|gone| gone.until.is_none()) {
+                self.more += 1;
+            }
         }
+    }
+
+    /// Takes away what was told long enough by `now`; gives how long the next one stays.
+    fn expire(&mut self, now: Instant) -> Option<Duration> {
+        self.shown.retain(|toast| toast.until.is_none_or(|until| until > now));
+        self.shown.iter().filter_map(|toast| toast.until).min().map(|until| until - now)
     }
 
     /// Takes all away; false when there were none.
@@ -59,6 +81,9 @@ impl Toasts {
 
     /// Draws them in the lower right corner.
     pub fn show(&mut self, ctx: &Context, actions: &mut Vec<Action>) {
+        if let Some(left) = self.expire(Instant::now()) {
+            ctx.request_repaint_after(left);
+        }
         if self.shown.is_empty() {
             return;
         }
@@ -101,7 +126,8 @@ enum Answer {
 impl Toast {
     fn ui(&self, ui: &mut Ui, index: usize) -> Option<Answer> {
         ui.set_width(WIDTH);
-        ui.label(RichText::new(format!("{} failed", self.source)).strong().color(ui.visuals().error_fg_color));
+        let title = RichText::new(&self.title).strong();
+        ui.label(if self.until.is_none() { title.color(ui.visuals().error_fg_color) } else { title });
         ui.add(Label::new(&self.message).wrap());
         let mut answer = None;
         ui.horizontal(|ui| {
@@ -140,5 +166,20 @@ mod tests {
         assert_eq!(messages(&toasts), ["three", "four", "five"]);
         assert_eq!(toasts.more, 3);
         assert!(toasts.dismiss() && !toasts.dismiss());
+    }
+
+    #[test]
+    fn a_success_goes_by_itself_and_never_pushes_a_failure_out() {
+        let (mut state, mut toasts) = (State::default(), Toasts::default());
+        for message in ["one", "two"] {
+            state.note(Severity::Error, "a", message);
+        }
+        toasts.take(&state);
+        toasts.tell("Export", "written: a.png");
+        toasts.tell("Export", "written: b.png");
+        assert_eq!(messages(&toasts), ["one", "two", "written: b.png"]);
+        assert!(toasts.expire(Instant::now()).is_some_and(|left| left <= TOLD));
+        assert_eq!(toasts.expire(Instant::now() + TOLD), None);
+        assert_eq!((messages(&toasts), toasts.more), (vec!["one", "two"], 0));
     }
 }

@@ -4,15 +4,19 @@ mod collecting;
 mod comfort;
 mod exporting;
 mod menus;
+mod panes;
+mod status;
 mod training;
+mod undo;
 
 use super::action::{Action, Dialog, Layer};
 use super::bridge::{self, Messages};
-use super::dialogs::{Dialogs, is_weights_path};
+use super::dialogs::{Dialogs, holds_results, is_weights_path};
 use super::key_sheet::KeySheet;
 use super::keys::{self, Binding};
 use super::layout::{self, Panel};
 use super::layout_menu::LayoutMenu;
+use super::outcome::OutcomeFilter;
 use super::overlay::Palette;
 use super::panels::compare::ComparePanel;
 use super::panels::data::DataPanel;
@@ -27,11 +31,12 @@ use super::panels::runs::RunsPanel;
 use super::panels::step::StepPanel;
 use super::run_action::RunAction;
 use super::settings::Settings;
-use super::state::State;
+use super::state::{ENGINE, State};
 use super::theme;
 use super::toasts::Toasts;
 use super::unsaved::Unsaved;
 use super::window_action::WindowAction;
+use super::writer::Writer;
 use crate::cli::WindowArguments;
 use crate::data::open::is_built_in;
 use crate::detect::Arch;
@@ -43,7 +48,7 @@ use egui::{Context, Ui, ViewportCommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use training::Edit;
+use undo::Edit;
 
 /// Time that one frame may spend on taking events in.
 const DRAIN_BUDGET: Duration = Duration::from_millis(4);
@@ -54,6 +59,7 @@ const WAKE_DELAY: Duration = Duration::from_millis(10);
 pub struct Workbench {
     engine: Engine,
     history: History,
+    writer: Writer,
     pub state: State,
     pub settings: Settings,
     tree: egui_tiles::Tree<Panel>,
@@ -66,9 +72,11 @@ pub struct Workbench {
     toasts: Toasts,
     full_screen: bool,
     dialogs: Dialogs,
-    /// Settings to go back to, and to go forward to again.
+    /// What to go back to, and to go forward to again.
     undo: Vec<Edit>,
     redo: Vec<Edit>,
+    /// The layout before the drag of a tile or border that is under way.
+    moving: Option<egui_tiles::Tree<Panel>>,
     drawing: Messages,
     /// The image that was asked for and is not on show yet.
     asked_for: Option<usize>,
@@ -81,6 +89,8 @@ pub struct Workbench {
     exit_at: Option<Instant>,
     saved: String,
     saved_at: Instant,
+    /// When the run at hand was put into the list of runs last.
+    noted_at: Instant,
 }
 
 /// Scratch of the panels.
@@ -118,6 +128,7 @@ impl Workbench {
             Some(state) => bridge::install(state).map_err(|e| e.to_string())?,
             None => Messages::default(),
         };
+        super::motion::follow_system(&creation.egui_ctx);
         let mut workbench = Self::start(&creation.egui_ctx, arguments, Settings::load(), drawing)?;
         workbench.times = arguments.verbose.then_some(Times { start, frame: false, detections: false });
         Ok(workbench)
@@ -142,6 +153,7 @@ impl Workbench {
         let wake: crate::engine::Wake = Arc::new(move || wake.request_repaint_after(WAKE_DELAY));
         let engine = Engine::start(arguments.device, wake.clone())
             .map_err(|e| format!("the engine's thread does not start: {e}"))?;
+        let writer = Writer::start(wake.clone()).map_err(|e| format!("no thread writes files: {e}"))?;
         let history = History::start(wake).map_err(|e| format!("no thread reads the runs: {e}"))?;
         let (bindings, wrong) = keys::bindings(&settings.keys);
         let mut workbench = Self {
@@ -161,6 +173,8 @@ impl Workbench {
             dialogs: Dialogs::default(),
             undo: Vec::new(),
             redo: Vec::new(),
+            moving: None,
+            writer,
             drawing,
             asked_for: None,
             shown_seen: 0,
@@ -172,6 +186,7 @@ impl Workbench {
             exit_at: arguments.exit_after.map(|s| Instant::now() + Duration::from_secs_f32(s.max(0.0))),
             saved: String::new(),
             saved_at: Instant::now(),
+            noted_at: Instant::now(),
         };
         for message in wrong {
             workbench.state.note(Severity::Warning, "keys", message);
@@ -201,7 +216,7 @@ impl Workbench {
 
     fn send(&mut self, command: Command) {
         if !self.engine.send(command) {
-            self.state.note(Severity::Warning, "engine", "too much is waiting already; try again in a moment");
+            self.state.refuse(ENGINE, "too much is waiting already; try again in a moment");
         }
     }
 
@@ -216,6 +231,8 @@ impl Workbench {
         } else if is_weights_path(path) {
             let weights = Some(path.to_path_buf());
             self.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
+        } else if holds_results(path) {
+            self.send(Command::EvaluateResults { path: path.to_path_buf() });
         } else {
             self.open_data(&path.to_string_lossy(), None);
         }
@@ -261,6 +278,7 @@ impl Workbench {
             self.take_stepped(stepped);
         }
         self.take_answers();
+        self.take_written();
         if let Some(augmented) = self.engine.slots.augmented.newer(&mut self.augmented_seen) {
             self.state.augmented = Some(augmented);
             self.state.augmented_version += 1;
@@ -295,6 +313,9 @@ impl Workbench {
         }
         if let Event::Evaluated(_) = event {
             layout::focus(&mut self.tree, Panel::Evaluation);
+        }
+        if let Event::Saved { path } = event {
+            self.toasts.tell("Saved", &format!("written: {}", path.display()));
         }
         if let Event::DataCompared(_) = event {
             layout::focus(&mut self.tree, Panel::Compare);
@@ -349,7 +370,10 @@ impl Workbench {
             Action::UseDevice(device) => self.send(Command::UseDevice(device)),
             Action::CountFlops => self.send(Command::CountFlops),
             Action::SaveWeights(path) => self.send(Command::Save { path }),
-            Action::Evaluate => self.send(Command::Evaluate),
+            Action::Evaluate { misses } => {
+                let misses = misses.then_some(self.settings.score);
+                self.send(Command::Evaluate { misses });
+            }
             Action::EvaluateResults(path) => self.send(Command::EvaluateResults { path }),
             Action::CountConfusion(score) => self.send(Command::Confusion { score }),
             Action::SetSlot { slot, source } => self.send(Command::SetSlot { slot, source }),
@@ -375,6 +399,9 @@ impl Workbench {
             Action::Score(score) => self.settings.score = score.clamp(0.0, 1.0),
             Action::ScoreBy(by) => self.settings.score = (self.settings.score + by).clamp(0.0, 1.0),
             Action::Toggle(layer) => self.settings.toggle(layer),
+            Action::Color(coloring) => self.settings.coloring = coloring,
+            Action::Outcomes(outcomes) => self.panels.image.outcomes = outcomes,
+            Action::NextOutcomes => self.panels.image.outcomes = self.panels.image.outcomes.next(),
             Action::Isolate(class) => self.isolate(class),
             Action::Select(selected) => self.panels.image.selected = selected,
             Action::StepImage(image) => self.panels.step.select_image(image),
@@ -396,7 +423,7 @@ impl Workbench {
                 self.panels.pipeline.attention = Some(panel);
                 layout::focus(&mut self.tree, panel);
             }
-            Action::ResetLayout => self.tree = layout::default_layout(),
+            Action::ResetLayout => self.lay_out(layout::default_layout()),
             Action::ToggleTheme => self.apply_window(ctx, WindowAction::Look(self.settings.look.next())),
             Action::UiScale(scale) => {
                 self.settings.scale = scale.clamp(0.5, 3.0);
@@ -413,6 +440,7 @@ impl Workbench {
             Action::Clear => {
                 self.panels.image.selected = None;
                 self.panels.image.isolated = None;
+                self.panels.image.outcomes = OutcomeFilter::All;
                 self.state.object = None;
             }
         }
@@ -497,15 +525,7 @@ impl Workbench {
         if self.panels.pipeline.attention.is_some_and(|panel| layout::is_hidden(&self.tree, panel)) {
             self.panels.pipeline.attention = None;
         }
-        egui::CentralPanel::default().frame(egui::Frame::NONE).show(ui, |ui| {
-            let mut behavior = PanelBehavior {
-                state: &self.state,
-                settings: &self.settings,
-                panels: &mut self.panels,
-                actions: &mut actions,
-            };
-            self.tree.ui(&mut behavior, ui);
-        });
+        egui::CentralPanel::default().frame(egui::Frame::NONE).show(ui, |ui| self.panes(ui, &mut actions));
         if let Some(action) = self.palette.show(&ctx, &self.bindings) {
             actions.push(action);
         }
@@ -514,115 +534,6 @@ impl Workbench {
         for action in actions {
             self.apply(&ctx, action);
         }
-    }
-
-    fn status(&mut self, ui: &mut Ui, actions: &mut Vec<Action>) {
-        ui.horizontal(|ui| {
-            if let Some(model) = &self.state.model {
-                ui.label(format!("{} on {}", model.config.arch(), model.device));
-                ui.separator();
-            }
-            if let Some(data) = &self.state.data {
-                ui.label(format!(
-                    "{} {}, image {} of {}",
-                    data.name,
-                    data.split,
-                    (self.state.wanted + 1).min(data.images.len()),
-                    data.images.len()
-                ));
-                ui.separator();
-            }
-            if let Some(training) = &self.state.training {
-                let how = if training.running { "training" } else { "paused" };
-                ui.label(format!("{how} at iteration {}", training.iteration));
-                ui.separator();
-            }
-            if let Some(progress) = &self.state.progress {
-                ui.label(format!("{} {}/{}", progress.task, progress.done, progress.total));
-                if ui.small_button("Cancel").clicked() {
-                    actions.push(Action::Cancel);
-                }
-                ui.separator();
-            }
-            if let Some(line) = self.state.log.iter().rev().find(|l| l.severity >= Severity::Warning) {
-                let color = if line.severity == Severity::Error { theme::ERROR } else { theme::WARNING };
-                let text = egui::RichText::new(&line.message).color(color);
-                if ui.add(egui::Label::new(text).truncate().sense(egui::Sense::click())).clicked() {
-                    actions.push(Action::Focus(Panel::Log));
-                }
-            } else {
-                ui.weak("? for keys, Ctrl+P for everything");
-            }
-        });
-    }
-}
-
-struct PanelBehavior<'a> {
-    state: &'a State,
-    settings: &'a Settings,
-    panels: &'a mut Panels,
-    actions: &'a mut Vec<Action>,
-}
-
-impl egui_tiles::Behavior<Panel> for PanelBehavior<'_> {
-    fn pane_ui(&mut self, ui: &mut Ui, _id: egui_tiles::TileId, panel: &mut Panel) -> egui_tiles::UiResponse {
-        if ui.input(|i| i.pointer.any_pressed()) && ui.rect_contains_pointer(ui.max_rect()) {
-            self.panels.pipeline.attention = Some(*panel);
-        }
-        egui::Frame::NONE.inner_margin(6.0).show(ui, |ui| {
-            let (panels, state, actions) = (&mut *self.panels, self.state, &mut *self.actions);
-            match panel {
-                Panel::Data => panels.data.ui(ui, state, &self.settings.recent, actions),
-                Panel::Model => panels.model.ui(ui, state, actions),
-                Panel::Image => panels.image.ui(ui, state, self.settings, actions),
-                Panel::Losses => panels.losses.ui(ui, state, actions),
-                Panel::Step => panels.step.ui(ui, state, &self.settings.runs, actions),
-                Panel::Evaluation => panels.evaluation.ui(ui, state, self.settings, actions),
-                Panel::Features => panels.features.ui(ui, state, self.settings, actions),
-                Panel::Compare => panels.compare.ui(ui, state, self.settings, actions),
-                Panel::Log => panels.log.ui(ui, state, actions),
-                Panel::Runs => panels.runs.ui(ui, state, self.settings, actions),
-                Panel::Anchors | Panel::Proposals | Panel::Suppression => {
-                    panels.pipeline.ui(*panel, ui, state, &mut panels.image, actions);
-                }
-            }
-        });
-        egui_tiles::UiResponse::None
-    }
-
-    fn top_bar_right_ui(
-        &mut self,
-        tiles: &egui_tiles::Tiles<Panel>,
-        ui: &mut Ui,
-        _tile: egui_tiles::TileId,
-        tabs: &egui_tiles::Tabs,
-        _scroll: &mut f32,
-    ) {
-        if let Some(panel) = tabs.active.and_then(|tile| tiles.get_pane(&tile)) {
-            exporting::menu(ui, *panel, self.actions);
-        }
-    }
-
-    fn on_tab_button(
-        &mut self,
-        tiles: &mut egui_tiles::Tiles<Panel>,
-        tile: egui_tiles::TileId,
-        response: egui::Response,
-    ) -> egui::Response {
-        if response.clicked()
-            && let Some(panel) = tiles.get_pane(&tile)
-        {
-            self.panels.pipeline.attention = Some(*panel);
-        }
-        response
-    }
-
-    fn tab_title_for_pane(&mut self, panel: &Panel) -> egui::WidgetText {
-        panel.name().into()
-    }
-
-    fn simplification_options(&self) -> egui_tiles::SimplificationOptions {
-        egui_tiles::SimplificationOptions { all_panes_must_have_tabs: true, ..Default::default() }
     }
 }
 

@@ -4,8 +4,8 @@
 //! Every network is measured in a process of its own, so that one's peak memory is not another's.
 
 use super::{Answer, CliError, Outcome, threads, write_json};
-use crate::app::frame_time;
-use crate::detect::Arch;
+use crate::app::{frame_time, window_time};
+use crate::engine::DeviceChoice;
 use crate::engine::bench::convolution::CONVOLUTIONS;
 use crate::engine::bench::network::Subject;
 use crate::engine::bench::operations::Operation;
@@ -23,7 +23,7 @@ const MANY: usize = 1_000_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Architectures to time, from a picture's bytes to detections
+    /// Architectures to time, from a picture's bytes to detections; yolov3-416 is yolov3 at --size 416
     #[arg(long, num_args = 1..)]
     model: Vec<String>,
     /// Side of a square input, pixels; each model's own when left out
@@ -44,9 +44,12 @@ pub struct Arguments {
     /// Time suppression, pooling, resizing, normalisation and losses
     #[arg(long)]
     op: bool,
-    /// Time a frame with 100,000 visible boxes, here and by egui's own painter
+    /// Time a frame with 100,000 visible boxes, here and by egui's own painter, and the window with large inputs
     #[arg(long)]
     draw: bool,
+    /// Where the networks run: cpu, cuda:N or auto; everything else is timed on the CPU
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
     /// Threads that compute; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -105,7 +108,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     // a name that does not exist, or a size that does not fit, is said before minutes have passed
     for name in &arguments.model {
-        Subject::new(name.parse()?, arguments.size)?;
+        Subject::named(name, arguments.size)?;
     }
     let mut report = Report::new(arguments);
     if arguments.conv {
@@ -148,6 +151,7 @@ fn drawing(arguments: &Arguments, report: &mut Report) -> Result<(), CliError> {
     let mut egui = frame_time::egui_painter(VISIBLE, arguments.repeat);
     egui.numbers.push(("times_ours", egui.times.median / ours.times.median));
     report.add_all(&[ours, many, egui]);
+    report.add_all(&window_time::large_inputs(window_time::Sizes::default(), arguments.repeat)?);
     Ok(())
 }
 
@@ -156,7 +160,7 @@ fn measured_here(arguments: &Arguments, part: Part) -> Outcome {
     let [name] = arguments.model.as_slice() else {
         return Err(CliError("--part needs exactly one --model".into()));
     };
-    let subject = Subject::new(name.parse::<Arch>()?, arguments.size)?;
+    let subject = Subject::named(name, arguments.size)?.on(arguments.device);
     let (batch, repeat) = (arguments.batch, arguments.repeat);
     let before = peak_mebibytes();
     let work = move || -> Result<Vec<Measurement>, String> {
@@ -181,7 +185,7 @@ fn measured_here(arguments: &Arguments, part: Part) -> Outcome {
 /// Measures in a fresh process of this program.
 fn in_a_process(arguments: &Arguments, model: &str, part: Part) -> Result<Vec<(String, Value)>, CliError> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["bench", "--model", model, "--part", part.name()]);
+    command.args(["bench", "--model", model, "--part", part.name(), "--device", &arguments.device.to_string()]);
     let numbers = [("--batch", arguments.batch), ("--repeat", arguments.repeat), ("--threads", thread_count())];
     for (option, number) in numbers.into_iter().chain(arguments.size.map(|size| ("--size", size))) {
         command.args([option, &number.to_string()]);
@@ -204,8 +208,9 @@ struct Report {
 impl Report {
     fn new(arguments: &Arguments) -> Self {
         let quiet = arguments.json.as_deref().is_some_and(|file| file.as_os_str() == "-");
-        let peak = peak_gflops(thread_count());
-        if !quiet {
+        // The peak is the CPU's: elsewhere there is no share of it.
+        let peak = if arguments.device == DeviceChoice::Cpu { peak_gflops(thread_count()) } else { f64::NAN };
+        if !quiet && !peak.is_nan() {
             println!("{} threads, measured peak {peak:.0} GFLOP/s", thread_count());
         }
         Self { times: Map::new(), peak, quiet }
@@ -247,6 +252,9 @@ fn lines(name: &str, value: &Value) -> String {
     }
     if let Some(peak) = number("peak_mib") {
         text += &format!("  peak {peak:.0} MiB");
+    }
+    if let Some(factor) = number("times_bare") {
+        text += &format!("  {factor:.3} × the bare step");
     }
     if let Some(factor) = number("times_without_probe") {
         text += &format!("  {factor:.2} × without the probe");
@@ -293,10 +301,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_timed_is_said_at_once() {
-        let cases: [(&[&str], &str); 4] = [
+        let cases: [(&[&str], &str); 5] = [
             (&["--train"], "--conv"),
             (&["--model", "ssd-huge"], "ssd-huge"),
             (&["--model", "ssd300", "--size", "512"], "300×300"),
+            // the first two can be timed
+            (&["--model", "refinedet320", "yolov3-416", "yolov3-400"], "multiples of 32"),
             (&["--model", "ssd300", "--batch", "0"], "--batch 0"),
         ];
         for (words, part) in cases {
@@ -309,12 +319,14 @@ mod tests {
     fn a_line_tells_time_rate_memory_and_stages() {
         let value = json!({
             "median_ms": 12.0, "min_ms": 11.0, "max_ms": 13.0, "gflops": 400.0, "of_peak": 0.8, "peak_mib": 512.0,
+            "times_bare": 1.004, "times_without_probe": 2.5,
             "stages_ms": [["backbone", 8.0], ["head", 4.0]],
         });
         let text = lines("x@300 forward", &value);
         let mut found = text.lines();
         let first = found.next().unwrap();
         assert!(first.contains("12.00 ms") && first.contains("80 % of peak") && first.contains("512 MiB"), "{first}");
+        assert!(first.contains("1.004 × the bare step") && first.contains("2.50 × without the probe"), "{first}");
         assert!(found.next().is_some_and(|line| line.contains("backbone") && line.contains("8.00 ms")));
         assert_eq!(found.count(), 1);
     }

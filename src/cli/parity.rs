@@ -1,6 +1,7 @@
 //! `boxwright parity`: a network against a reference implementation's recorded outputs, losses and gradients.
 
 use super::{Answer, Outcome, write_json};
+use crate::engine::DeviceChoice;
 use crate::engine::parity::compare_file;
 use std::path::PathBuf;
 
@@ -12,6 +13,9 @@ pub struct Arguments {
     /// Compare with the convolutions that training and detection use, at twice the tolerance
     #[arg(long)]
     quick: bool,
+    /// Where the networks run: cpu, cuda:N or auto
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
     /// Fixture files. Published weights that one names are looked for in the folder of BOXWRIGHT_WEIGHTS, beside the
     /// fixture and in data/weights of the folders above it
     #[arg(required = true)]
@@ -23,7 +27,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let mut all = Vec::new();
     let mut agree = true;
     for path in &arguments.fixtures {
-        let parity = compare_file(path, arguments.quick)?;
+        let parity = compare_file(path, arguments.quick, arguments.device)?;
         println!("{} ({})", parity.model, parity.source);
         for check in &parity.checks {
             let verdict = if check.agrees() { "ok" } else { "DIFFERS" };

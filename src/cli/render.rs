@@ -1,12 +1,15 @@
 //! `boxwright render`: any view as a PNG, SVG or CSV, without a window.
 
+mod asked;
 mod cascade;
 mod pass;
 mod scored;
 
 use super::{Answer, CliError, Outcome};
 use crate::app::export::{self, Figure, records};
+use crate::app::outcome::{Coloring, OutcomeFilter};
 use crate::engine::curves::Curves;
+use crate::engine::runs::Runs;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
@@ -38,8 +41,24 @@ pub enum View {
     Confusion,
     /// Kinds of mistakes on a data set, and what each costs
     Errors,
+    /// Why objects of a data set are missed at --score, by cause and class
+    Misses,
     /// Two models on one image, and where they disagree
     Compare,
+    /// Scores of two models on a data set, and how sure their difference is
+    CompareData,
+    /// Images of a data set with their sizes and objects
+    Images,
+    /// What is wrong with a data set
+    Health,
+    /// An image before and after augmentation, as --epoch of training sees it
+    Augmentation,
+    /// Load report of a model, key by key
+    Model,
+    /// Who enters the loss of a first training step
+    Step,
+    /// Runs in a folder of runs
+    Runs,
     /// Sizes, shapes and number of objects in a data set
     Statistics,
     /// Overlap of every stage's boxes with the objects of a data set, and what each head adds (two-stage detectors)
@@ -62,7 +81,7 @@ pub struct Arguments {
     /// File to write; its ending (.png, .svg, .csv) says how
     #[arg(long)]
     out: PathBuf,
-    /// Image, data set or (for losses) run folder
+    /// Image, data set or (for losses) run folder, or (for runs) folder of runs
     #[arg(long, default_value = "shapes")]
     data: String,
     /// Split of the data set
@@ -71,6 +90,9 @@ pub struct Arguments {
     /// Which image of the data set
     #[arg(long, default_value_t = 0)]
     index: usize,
+    /// Epoch that augmentation draws its chances from
+    #[arg(long, default_value_t = 0)]
+    epoch: u64,
     /// Architecture; may be left out when the weights say it
     #[arg(long)]
     model: Option<String>,
@@ -92,6 +114,12 @@ pub struct Arguments {
     /// Also write class and score at the boxes
     #[arg(long)]
     labels: bool,
+    /// What the colours of detections in image tell
+    #[arg(long, value_enum, default_value_t = Coloring::Class)]
+    color: Coloring,
+    /// What image shows, by verdicts at IoU 0.5 and --score
+    #[arg(long, value_enum, default_value_t = OutcomeFilter::All)]
+    only: OutcomeFilter,
     /// Also draw positive anchors and mined negatives
     #[arg(long)]
     anchors: bool,
@@ -131,8 +159,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         View::Losses => losses(arguments)?,
         View::Statistics => scored::statistics(arguments)?,
         View::CascadeIou => cascade::draw(arguments)?,
-        View::Compare => scored::compare(arguments)?,
-        View::Numbers | View::Pr | View::ByScore | View::Confusion | View::Errors => scored::evaluation(arguments)?,
+        View::Compare | View::CompareData => scored::compare(arguments)?,
+        View::Images | View::Health | View::Augmentation | View::Model | View::Step => asked::draw(arguments)?,
+        View::Runs => runs(arguments)?,
+        View::Numbers | View::Pr | View::ByScore | View::Confusion | View::Errors | View::Misses => {
+            scored::evaluation(arguments)?;
+        }
         View::Image
         | View::Scores
         | View::AnchorIou
@@ -158,4 +190,14 @@ fn losses(arguments: &Arguments) -> Result<(), CliError> {
         return Err(CliError(format!("no iteration is recorded yet: {}", arguments.data)));
     }
     write(arguments, &records::losses(&curves))
+}
+
+fn runs(arguments: &Arguments) -> Result<(), CliError> {
+    let root = Path::new(&arguments.data);
+    if !root.is_dir() {
+        return Err(CliError(format!("there is no folder of runs; name it with --data: {}", root.display())));
+    }
+    let mut runs = Runs::open(root)?;
+    runs.scan()?;
+    write(arguments, &records::runs(&runs.list()?))
 }

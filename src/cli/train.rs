@@ -1,18 +1,20 @@
 //! `boxwright train`: a run on the command line, through the same engine as the window.
 
+mod plan;
+
 use super::{Answer, CliError, Outcome, threads, train_jobs};
-use crate::data;
-use crate::detect::{Arch, config};
 use crate::engine::command::{InitialWeights, ModelChoice};
-use crate::engine::runs::Runs;
+use crate::engine::runs::{Runs, RunsError};
 use crate::engine::{Command, DeviceChoice, Engine, Event, Severity};
-use crate::imaging::Augmentation;
-use crate::train::checkpoint::saved_config;
-use crate::train::{Preset, RunConfig, StepReport, TrainConfig};
+use crate::train::{Preset, StepReport};
+use plan::{Begin, Job, plan};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// While a run goes on, the index of runs is told this often at most.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -25,8 +27,9 @@ pub struct Arguments {
     /// Split to learn from; the one called train when left out
     #[arg(long)]
     split: Option<String>,
-    /// Training settings by name: embed (how the embedded weights are made), or the published schedule 1x, 2x, 3x
-    #[arg(long, conflicts_with_all = ["config", "resume", "fork"])]
+    /// Training settings by name: embed (how the embedded weights are made; on the built-in data all phases of it, one
+    /// after another), or the published schedule 1x, 2x, 3x
+    #[arg(long, conflicts_with_all = ["config", "fork"])]
     preset: Option<Preset>,
     /// TOML file of a run to start from
     #[arg(long)]
@@ -46,7 +49,7 @@ pub struct Arguments {
     /// Folder of the run
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Go on with the run in --out
+    /// Go on with the run in --out; with --preset embed, with its phases
     #[arg(long, conflicts_with = "fork")]
     resume: bool,
     /// Go on from another run's state after --at iterations, with changed settings, in a folder of its own
@@ -97,52 +100,70 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
         _ => Path::new("runs").join(&arguments.model),
     });
-    let config = run_config(arguments, &folder)?;
-    if arguments.lr_range {
-        return train_jobs::range_test(arguments, &config);
+    let jobs = plan(arguments, &folder)?;
+    if let (true, Some(job)) = (arguments.lr_range, jobs.first()) {
+        return train_jobs::range_test(arguments, &job.config);
     }
-    if let (Some(source), Some(at)) = (&arguments.fork, arguments.at) {
-        train_jobs::fork(arguments.device, source, at, &config, &folder)?;
+    let root = folder.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for (number, job) in jobs.iter().enumerate() {
+        if let (Some(source), Some(at)) = (&arguments.fork, arguments.at) {
+            train_jobs::fork(arguments.device, source, at, &job.config, &job.folder)?;
+        }
+        if jobs.len() > 1 {
+            println!("phase {} of {}", number + 1, jobs.len());
+        }
+        let outcome = train(arguments.device, job, root);
+        index(root, &job.folder);
+        outcome?;
     }
-    let engine = Engine::start(arguments.device, Arc::new(|| {}))?;
+    Ok(Answer::Yes)
+}
+
+/// Runs one job to its end.
+fn train(device: DeviceChoice, job: &Job, root: &Path) -> Result<(), CliError> {
+    let Job { config, folder, .. } = job;
+    let engine = Engine::start(device, Arc::new(|| {}))?;
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: config.data.clone(), split: config.split.clone() });
     let boxed = Box::new(config.clone());
-    if arguments.resume || arguments.fork.is_some() {
-        engine.send(Command::ResumeTraining { folder: folder.clone(), config: Some(boxed) });
-    } else {
-        let mut start = arguments.backbone.clone().map_or(InitialWeights::Random, InitialWeights::File);
-        if let Some(file) = &arguments.weights {
+    let start = match &job.begin {
+        Begin::Resume => None,
+        Begin::Fresh(start) => Some(start.clone()),
+        Begin::Weights(file) => {
             let weights = Some(file.clone());
             engine.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
-            start = InitialWeights::Loaded;
+            Some(InitialWeights::Loaded)
         }
-        engine.send(Command::StartTraining { config: boxed, folder: Some(folder.clone()), start });
-    }
-    match arguments.until {
-        Some(_) => {}
-        None => _ = engine.send(Command::Train),
+    };
+    engine.send(match start {
+        None => Command::ResumeTraining { folder: folder.clone(), config: Some(boxed) },
+        Some(start) => Command::StartTraining { config: boxed, folder: Some(folder.clone()), start },
+    });
+    if job.until.is_none() {
+        engine.send(Command::Train);
     }
     println!("{} on {}, run folder {}", config.model.arch(), config.data, folder.display());
-    let outcome = follow(&engine, arguments, &config, &folder);
-    index(&folder);
-    outcome
+    follow(&engine, job, root)
 }
 
-/// Notes the run in the index beside its folder. An index that fails is a warning: the run itself is on disk.
-fn index(folder: &Path) {
-    let root = folder.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Err(error) = Runs::open(root).and_then(|runs| runs.note(folder)) {
+/// Notes the run in the index at `root`. An index that fails is a warning: the run itself is on disk.
+fn index(root: &Path, folder: &Path) {
+    if let Err(error) = noted(root, folder) {
         eprintln!("{error}");
     }
 }
 
+fn noted(root: &Path, folder: &Path) -> Result<(), RunsError> {
+    Runs::open(root)?.note(folder)
+}
+
 /// Prints progress until the run ends.
-fn follow(engine: &Engine, arguments: &Arguments, config: &RunConfig, folder: &Path) -> Outcome {
-    let total = config.train.iterations;
+fn follow(engine: &Engine, job: &Job, root: &Path) -> Result<(), CliError> {
+    let (total, folder) = (job.config.train.iterations, &job.folder);
     let mut rate = Rate::default();
     let terminal = std::io::stdout().is_terminal();
     let mut ready = false;
+    let mut told = Instant::now();
     loop {
         let Some(event) = engine.wait(Duration::MAX) else {
             return Err(CliError("the engine stopped answering".into()));
@@ -154,11 +175,11 @@ fn follow(engine: &Engine, arguments: &Arguments, config: &RunConfig, folder: &P
             Event::Log { severity, source, message } => eprintln!("{severity:?} {source}: {message}"),
             Event::TrainingReady { iteration, .. } => {
                 ready = true;
-                index(folder);
+                index(root, folder);
                 if iteration > 0 {
                     println!("resumed after iteration {iteration}");
                 }
-                if let Some(until) = arguments.until {
+                if let Some(until) = job.until {
                     engine.send(Command::Step { iterations: until.saturating_sub(iteration) });
                 }
             }
@@ -173,6 +194,11 @@ fn follow(engine: &Engine, arguments: &Arguments, config: &RunConfig, folder: &P
                 if let Some(validation) = validation_line(&report) {
                     println!("{}{validation}", if terminal { "\n" } else { "" });
                 }
+                if told.elapsed() > NOTE_EVERY {
+                    // An index that fails was complained of at the start.
+                    _ = noted(root, folder);
+                    told = Instant::now();
+                }
             }
             // Nobody pauses here: the wanted iteration is reached, or the run had no iteration left.
             Event::Training { running: false, iteration } if ready => {
@@ -180,13 +206,13 @@ fn follow(engine: &Engine, arguments: &Arguments, config: &RunConfig, folder: &P
                 println!("\nstopping after iteration {iteration}");
             }
             Event::TrainingEnded { iteration, .. } => {
-                let weights = folder.join("weights").join("weights.safetensors");
+                let weights = Job::weights(folder);
                 println!("\nended after iteration {iteration}; weights: {}", weights.display());
-                if let Some(file) = &arguments.embed {
+                if let Some(file) = &job.half {
                     embed(&weights, file)?;
                     println!("float16 weights: {}", file.display());
                 }
-                return Ok(Answer::Yes);
+                return Ok(());
             }
             _ => {}
         }
@@ -234,36 +260,6 @@ fn embed(weights: &Path, file: &Path) -> Result<(), CliError> {
     }
     write_safetensors(file, &tensors, checkpoint.metadata())?;
     Ok(())
-}
-
-fn run_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliError> {
-    let mut base = if let Some(source) = &arguments.fork {
-        saved_config(source)?
-    } else if arguments.resume {
-        saved_config(folder)?
-    } else if let Some(path) = &arguments.config {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| format!("cannot read the configuration ({e}): {}", path.display()))?;
-        toml::from_str(&text).map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?
-    } else {
-        let arch: Arch = arguments.model.parse()?;
-        let split = arguments.split.clone().or_else(|| data::open::training_split(&arguments.data));
-        let dataset = data::open::open(&arguments.data, split.as_deref())?;
-        let config = RunConfig::new(arch, &arguments.data, &dataset);
-        match arguments.preset {
-            Some(preset) => RunConfig { train: TrainConfig::preset(arch, preset)?, ..config },
-            None => config,
-        }
-    };
-    if arguments.no_augmentation {
-        base.train.augmentation = Augmentation::none();
-    }
-    arguments.set.iter().try_fold(base, |config, setting| {
-        let Some((key, value)) = setting.split_once('=') else {
-            return Err(CliError(format!("--set {setting}: write it as key=value")));
-        };
-        Ok(config::set(&config, key.trim(), value.trim())?)
-    })
 }
 
 /// Iterations per second over the last seconds.

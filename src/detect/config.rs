@@ -76,12 +76,30 @@ pub enum Arch {
     Yolov3Nano,
     #[serde(rename = "darknet")]
     Darknet,
+    #[serde(rename = "faster-r18")]
+    FasterR18,
+    #[serde(rename = "faster-r34")]
+    FasterR34,
     #[serde(rename = "faster-r50")]
     FasterR50,
+    #[serde(rename = "faster-r50-v2")]
+    FasterR50V2,
+    #[serde(rename = "faster-r50-c4")]
+    FasterR50C4,
+    #[serde(rename = "faster-r101")]
+    FasterR101,
+    #[serde(rename = "faster-r152")]
+    FasterR152,
     #[serde(rename = "mask-r50")]
     MaskR50,
+    #[serde(rename = "mask-r50-v2")]
+    MaskR50V2,
+    #[serde(rename = "mask-r101")]
+    MaskR101,
     #[serde(rename = "cascade-r50")]
     CascadeR50,
+    #[serde(rename = "cascade-r101")]
+    CascadeR101,
     #[serde(rename = "cascade-mask-r50")]
     CascadeMaskR50,
     #[serde(rename = "faster-nano")]
@@ -93,7 +111,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 45] = [
         Self::Ssd300,
         Self::Ssd512,
         Self::SsdNano,
@@ -123,9 +141,18 @@ impl Arch {
         Self::Yolov3Tiny,
         Self::Yolov3Nano,
         Self::Darknet,
+        Self::FasterR18,
+        Self::FasterR34,
         Self::FasterR50,
+        Self::FasterR50V2,
+        Self::FasterR50C4,
+        Self::FasterR101,
+        Self::FasterR152,
         Self::MaskR50,
+        Self::MaskR50V2,
+        Self::MaskR101,
         Self::CascadeR50,
+        Self::CascadeR101,
         Self::CascadeMaskR50,
         Self::FasterNano,
         Self::MaskNano,
@@ -164,9 +191,18 @@ impl Arch {
             Self::Yolov3Tiny => "yolov3-tiny",
             Self::Yolov3Nano => "yolov3-nano",
             Self::Darknet => "darknet",
+            Self::FasterR18 => "faster-r18",
+            Self::FasterR34 => "faster-r34",
             Self::FasterR50 => "faster-r50",
+            Self::FasterR50V2 => "faster-r50-v2",
+            Self::FasterR50C4 => "faster-r50-c4",
+            Self::FasterR101 => "faster-r101",
+            Self::FasterR152 => "faster-r152",
             Self::MaskR50 => "mask-r50",
+            Self::MaskR50V2 => "mask-r50-v2",
+            Self::MaskR101 => "mask-r101",
             Self::CascadeR50 => "cascade-r50",
+            Self::CascadeR101 => "cascade-r101",
             Self::CascadeMaskR50 => "cascade-mask-r50",
             Self::FasterNano => "faster-nano",
             Self::MaskNano => "mask-nano",
@@ -295,9 +331,18 @@ impl Config {
             Arch::Yolov3Tiny => Self::Darknet(DarknetConfig::tiny(classes)),
             Arch::Yolov3Nano => Self::Yolov3(Yolov3Config::nano(classes)),
             Arch::Darknet => Self::Darknet(DarknetConfig::yolov3(classes)),
+            Arch::FasterR18 => Self::Rcnn(RcnnConfig::faster(classes).of_depth(arch, Depth::R18)),
+            Arch::FasterR34 => Self::Rcnn(RcnnConfig::faster(classes).of_depth(arch, Depth::R34)),
             Arch::FasterR50 => Self::Rcnn(RcnnConfig::faster(classes)),
+            Arch::FasterR50V2 => Self::Rcnn(RcnnConfig::faster_v2(classes)),
+            Arch::FasterR50C4 => Self::Rcnn(RcnnConfig::c4(classes)),
+            Arch::FasterR101 => Self::Rcnn(RcnnConfig::faster(classes).of_depth(arch, Depth::R101)),
+            Arch::FasterR152 => Self::Rcnn(RcnnConfig::faster(classes).of_depth(arch, Depth::R152)),
             Arch::MaskR50 => Self::Rcnn(RcnnConfig::mask(classes)),
+            Arch::MaskR50V2 => Self::Rcnn(RcnnConfig::mask_v2(classes)),
+            Arch::MaskR101 => Self::Rcnn(RcnnConfig::mask(classes).of_depth(arch, Depth::R101)),
             Arch::CascadeR50 => Self::Rcnn(RcnnConfig::cascade(classes)),
+            Arch::CascadeR101 => Self::Rcnn(RcnnConfig::cascade(classes).of_depth(arch, Depth::R101)),
             Arch::CascadeMaskR50 => Self::Rcnn(RcnnConfig::cascade_mask(classes)),
             Arch::FasterNano => Self::Rcnn(RcnnConfig::faster_nano(classes)),
             Arch::MaskNano => Self::Rcnn(RcnnConfig::mask_nano(classes)),

@@ -5,9 +5,11 @@
 
 use super::Config;
 use super::fcos::{BoxLoss, DistanceCode, FcosConfig, ScoreRule};
-use super::implied::depth_of;
+use super::implied::{SECOND_RCNN, depth_of};
 use super::m2det::M2detConfig;
-use super::rcnn::{Background, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RpnConfig, ScoreMerge};
+use super::rcnn::{
+    Background, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RpnConfig, ScoreMerge, Trunk,
+};
 use super::refinedet::RefinedetConfig;
 use super::retinanet::{ClassLayout, Normalizer, RegressionLoss, RetinanetConfig, TowerConfig, imagenet};
 use super::ssd::SsdConfig;
@@ -256,8 +258,14 @@ fn rcnn_of(config: RcnnConfig, layout: Layout, checkpoint: &Checkpoint) -> RcnnC
         }),
         ..config
     };
+    let pyramid = config.trunk == Trunk::Pyramid;
     match layout {
-        Layout::MmdetRcnn => {
+        Layout::TorchvisionRcnn if pyramid && checkpoint.get(SECOND_RCNN).is_some() => config.second(),
+        Layout::Detectron2RcnnC4 => {
+            let c4 = RcnnConfig::c4(&config.classes);
+            RcnnConfig { arch: config.arch, backbone: ResNetConfig { depth, ..c4.backbone }, ..c4 }
+        }
+        Layout::MmdetRcnn if pyramid => {
             let config = shared(config);
             RcnnConfig {
                 score_merge: if cascade { ScoreMerge::Logits } else { config.score_merge },
@@ -267,7 +275,7 @@ fn rcnn_of(config: RcnnConfig, layout: Layout, checkpoint: &Checkpoint) -> RcnnC
                 ..config
             }
         }
-        Layout::Detectron2Rcnn => {
+        Layout::Detectron2Rcnn if pyramid => {
             let config = shared(config);
             RcnnConfig {
                 score_merge: if cascade { ScoreMerge::Probabilities } else { config.score_merge },

@@ -70,13 +70,23 @@ pub fn implied_arch(checkpoint: &Checkpoint) -> Option<Arch> {
         Layout::TorchvisionRcnn | Layout::MmdetRcnn | Layout::Detectron2Rcnn => {
             let cascade = has("roi_heads.box_predictor.0.cls_score.weight");
             let mask = has("roi_heads.mask_head.0.0.weight") || has("roi_heads.mask_head.0.0.0.weight");
-            match (cascade, mask) {
-                (false, false) => Arch::FasterR50,
-                (false, true) => Arch::MaskR50,
-                (true, false) => Arch::CascadeR50,
-                (true, true) => Arch::CascadeMaskR50,
+            let second = has(SECOND_RCNN);
+            match (cascade, mask, depth_of(checkpoint)) {
+                (false, false, _) if second => Arch::FasterR50V2,
+                (false, false, Some(Depth::R18)) => Arch::FasterR18,
+                (false, false, Some(Depth::R34)) => Arch::FasterR34,
+                (false, false, Some(Depth::R101)) => Arch::FasterR101,
+                (false, false, Some(Depth::R152)) => Arch::FasterR152,
+                (false, false, _) => Arch::FasterR50,
+                (false, true, _) if second => Arch::MaskR50V2,
+                (false, true, Some(Depth::R101)) => Arch::MaskR101,
+                (false, true, _) => Arch::MaskR50,
+                (true, false, Some(Depth::R101)) => Arch::CascadeR101,
+                (true, false, _) => Arch::CascadeR50,
+                (true, true, _) => Arch::CascadeMaskR50,
             }
         }
+        Layout::Detectron2RcnnC4 => Arch::FasterR50C4,
         Layout::LuuuyiRefinedet if has("base.conv1.weight") => Arch::Refinedet320R101,
         Layout::LuuuyiRefinedet => Arch::Refinedet320,
         Layout::QijiezhaoM2det if has("base.conv1.weight") => Arch::M2det512R101,
@@ -91,6 +101,9 @@ pub fn implied_arch(checkpoint: &Checkpoint) -> Option<Arch> {
         | Layout::Vgg16ReducedFc => return None,
     })
 }
+
+/// A norm that torchvision's second Faster and Mask R-CNN have in their pyramid.
+pub(super) const SECOND_RCNN: &str = "backbone.fpn.inner_blocks.0.1.weight";
 
 /// Depth of the ResNet below `backbone.body`, by its blocks.
 pub(super) fn depth_of(checkpoint: &Checkpoint) -> Option<Depth> {
@@ -110,7 +123,7 @@ pub(super) fn depth_of(checkpoint: &Checkpoint) -> Option<Depth> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::rcnn::Background;
+    use crate::detect::rcnn::{Background, Trunk};
     use crate::detect::retinanet::ClassLayout;
     use crate::geometry::anchors::AnchorOrder;
     use crate::geometry::priors::PriorClip;
@@ -219,6 +232,46 @@ mod tests {
         assert_eq!((config.backbone.style, config.preprocess.order), (StrideStyle::Caffe, ChannelOrder::Bgr));
         // this program's own narrow networks stay what they are
         assert_eq!(implied_config(Arch::FasterNano, &msra), Config::new(Arch::FasterNano, &names_for(80)));
+    }
+
+    #[test]
+    fn two_stage_networks_are_told_apart_by_version_depth_and_trunk() {
+        let body: [(&str, &[usize]); 4] = [
+            ("backbone.body.layer1.0.conv1.weight", BLOCK),
+            ("backbone.body.layer1.0.conv3.weight", BLOCK),
+            ("rpn.head.cls_logits.weight", BLOCK),
+            ("roi_heads.box_predictor.cls_score.weight", &[91, 0]),
+        ];
+        let norm: (&str, &[usize]) = (SECOND_RCNN, BLOCK);
+        let mask: (&str, &[usize]) = ("roi_heads.mask_head.0.0.weight", BLOCK);
+        let deep: (&str, &[usize]) = ("backbone.body.layer3.22.conv1.weight", BLOCK);
+        let of = |further: &[(&str, &[usize])]| checkpoint(&[&body[..], further].concat());
+        assert_eq!(implied_arch(&of(&[])), Some(Arch::FasterR50));
+        assert_eq!(implied_arch(&of(&[deep])), Some(Arch::FasterR101));
+        assert_eq!(implied_arch(&of(&[mask, deep])), Some(Arch::MaskR101));
+        assert_eq!(implied_arch(&of(&[mask, norm])), Some(Arch::MaskR50V2));
+        let second = of(&[norm]);
+        assert_eq!(implied_arch(&second), Some(Arch::FasterR50V2));
+        // asked for by the name of the first version, the layers are still the file's
+        let Config::Rcnn(config) = implied_config(Arch::FasterR50, &second) else { panic!("another family") };
+        assert_eq!((config.classes.len(), config.head_convolutions, config.rpn.convolutions), (90, 4, 2));
+
+        let c4 = checkpoint(&[
+            ("backbone.stem.conv1.weight", BLOCK),
+            ("backbone.res2.0.conv1.weight", BLOCK),
+            ("backbone.res2.0.conv3.weight", BLOCK),
+            ("backbone.res4.22.conv1.weight", BLOCK),
+            ("proposal_generator.rpn_head.conv.weight", BLOCK),
+            ("roi_heads.res5.0.conv1.weight", BLOCK),
+            ("roi_heads.box_predictor.cls_score.weight", &[21, 0]),
+        ]);
+        assert_eq!(implied_arch(&c4), Some(Arch::FasterR50C4));
+        assert!(c4.get("backbone.body.layer4.0.conv1.weight").is_some());
+        let Config::Rcnn(config) = implied_config(Arch::FasterR50C4, &c4) else { panic!("another family") };
+        assert_eq!((config.classes.len(), config.backbone.depth, config.trunk), (20, Depth::R101, Trunk::C4));
+        // weights on a pyramid change nothing but the depth of a network on C4
+        let Config::Rcnn(config) = implied_config(Arch::FasterR50C4, &second) else { panic!("another family") };
+        assert_eq!((config.trunk, config.head_convolutions, config.check().is_ok()), (Trunk::C4, 0, true));
     }
 
     #[test]

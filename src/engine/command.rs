@@ -3,7 +3,7 @@
 use super::compare::SlotSource;
 use super::device::DeviceChoice;
 use super::playback::PlayOrder;
-use crate::detect::Config;
+use crate::detect::{Arch, Config};
 use crate::train::{RunConfig, TrainConfig};
 use std::path::PathBuf;
 
@@ -41,7 +41,8 @@ pub enum Command {
         folder: PathBuf,
         config: Option<Box<RunConfig>>,
     },
-    /// Runs iterations with the probe on the last of them, then pauses.
+    /// Runs iterations with the probe on the last of them, then pauses. Commands that come meanwhile are done in between;
+    /// a further step adds its iterations.
     Step {
         iterations: u64,
     },
@@ -89,8 +90,11 @@ pub enum Command {
     Save {
         path: PathBuf,
     },
-    /// Scores the loaded (or training) model on the open data.
-    Evaluate,
+    /// Scores the loaded (or training) model on the open data; with `misses` every pass is looked into, for why objects
+    /// are missed by detections of at least that score.
+    Evaluate {
+        misses: Option<f32>,
+    },
     /// Scores somebody's COCO results on the open data.
     EvaluateResults {
         path: PathBuf,
@@ -143,6 +147,8 @@ pub enum InitialWeights {
     Loaded,
     /// What of a file fits: the backbone of a classification network, the body of another detector. The rest is random.
     File(PathBuf),
+    /// What fits of the weights that are embedded for another network. The rest is random.
+    Embedded(Arch),
 }
 
 /// Which network to build.

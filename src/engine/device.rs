@@ -100,4 +100,12 @@ mod tests {
         }
         assert!(DeviceChoice::Auto.open().is_ok());
     }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_build_without_cuda_says_so() {
+        let reason = DeviceChoice::Cuda(0).open().unwrap_err();
+        assert!(reason.contains("without CUDA") && reason.contains("--features cuda"), "{reason}");
+        assert!(matches!(DeviceChoice::Auto.open(), Ok(Device::Cpu)));
+    }
 }

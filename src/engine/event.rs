@@ -9,6 +9,7 @@ use crate::data::dataset::Finding;
 use crate::data::statistics::Statistics;
 use crate::detect::Config;
 use crate::eval::coco::CocoResult;
+use crate::eval::misses::Misses;
 use crate::train::blackbox::Record;
 use crate::train::{Incident, Phase, RangeTest, Replay, RunConfig, StepReport};
 use crate::weights::LoadReport;
@@ -177,4 +178,6 @@ pub struct EvalSummary {
     pub seconds: f64,
     pub details: Arc<EvalDetails>,
     pub confusion: Arc<ConfusionDetails>,
+    /// Where causes of misses were asked for.
+    pub misses: Option<Arc<Misses>>,
 }

@@ -172,6 +172,25 @@ fn fill(detector: &dyn Detector, checkpoint: Checkpoint, layout: Option<Layout>)
 pub fn initialise(detector: &dyn Detector, path: &Path) -> Result<LoadReport, ModelError> {
     let mut checkpoint = weights::open(path)?;
     let layout = translate(&mut checkpoint);
+    fill_some(detector, checkpoint, layout, path)
+}
+
+/// As [`initialise`], from the weights that are embedded for `relative`.
+///
+/// # Errors
+/// A network without embedded weights, or with some of which nothing fits.
+pub fn initialise_from_embedded(detector: &dyn Detector, relative: Arch) -> Result<LoadReport, ModelError> {
+    let bytes = relative.embedded_weights().ok_or(ModelError::NoWeights { arch: relative })?;
+    fill_some(detector, weights::from_bytes(bytes)?, None, Path::new(relative.name()))
+}
+
+/// [`fill`], where loading nothing is an error.
+fn fill_some(
+    detector: &dyn Detector,
+    checkpoint: Checkpoint,
+    layout: Option<Layout>,
+    path: &Path,
+) -> Result<LoadReport, ModelError> {
     let report = fill(detector, checkpoint, layout)?;
     if report.loaded.is_empty() {
         return Err(ModelError::NothingFits { arch: detector.config().arch(), path: path.into() });

@@ -83,7 +83,9 @@ pub fn read(folder: &Path, name: &str) -> Option<RunSummary> {
     let train = &config.train;
     let patience = best.is_some_and(|best| train.patience > 0 && best.without >= train.patience);
     let paused = || Recording::read(folder).is_ok_and(|recording| recording.record.iteration == iteration + 1);
-    let status = if iteration >= train.iterations {
+    // The last validation may have been interrupted: resumed, the run makes it up.
+    let validated = train.validate_every == 0 || best.is_some_and(|best| best.validated >= train.iterations);
+    let status = if iteration >= train.iterations && validated {
         Status::Finished
     } else if patience {
         Status::EndedEarly
@@ -126,7 +128,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read(folder.path(), "a"), None);
         let dataset = crate::data::open("shapes:train=1,val=1,test=1", None).unwrap();
-        let config = RunConfig::new(Arch::SsdNano, "shapes", &dataset);
+        let mut config = RunConfig::new(Arch::SsdNano, "shapes", &dataset);
         std::fs::write(folder.path().join("config.toml"), toml::to_string(&config).unwrap()).unwrap();
         std::fs::write(folder.path().join("metrics.jsonl"), "{\"iteration\":4}\n{\"iteration\":5}\n{\"iter").unwrap();
         let summary = read(folder.path(), "a").unwrap();
@@ -135,6 +137,9 @@ mod tests {
         let line = format!("{{\"iteration\":{}}}\n", config.train.iterations);
         std::fs::write(folder.path().join("metrics.jsonl"), line).unwrap();
         assert_eq!(read(folder.path(), "a").unwrap().status, Status::Finished);
+        config.train.validate_every = 10;
+        std::fs::write(folder.path().join("config.toml"), toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(read(folder.path(), "a").unwrap().status, Status::Unfinished, "its last validation is missing");
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Runs {
         Ok(found.len())
     }
 
-    /// Reads one run's folder anew, at its start and its end.
+    /// Reads one run's folder anew: at its start, now and then while it goes on, and at its end.
     ///
     /// # Errors
     /// An index that cannot be written, or a folder that holds no run.

@@ -12,7 +12,7 @@ use super::details::EvalDetails;
 use super::device::DeviceChoice;
 use super::event::{DataSummary, Event, ImageSummary, Severity};
 use super::latest::{Shown, Slots};
-use super::model::{self, Model};
+use super::model::{self, Model, ModelError};
 use super::outbox::Outbox;
 use super::playback::Playback;
 use super::thumbnails::Thumbnails;
@@ -23,12 +23,17 @@ use crate::detect::{Config, Detector, build, predict};
 use crate::ops::interrupt;
 use crate::train::checkpoint::saved_config;
 use crate::train::{Run, RunConfig};
+use crate::weights::LoadReport;
 use candle_core::Device;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use stepping::NO_RUN;
+
+/// Training goes on until it is done, paused or stopped.
+const ENDLESS: u64 = u64::MAX;
 
 pub(super) struct Worker {
     inbox: Receiver<Command>,
@@ -39,8 +44,8 @@ pub(super) struct Worker {
     model: Option<Model>,
     data: Option<Arc<Dataset>>,
     run: Option<Run>,
-    /// Training goes on whenever no command waits.
-    training: bool,
+    /// Iterations to run while no command waits: what is left of a step, or [`ENDLESS`].
+    to_run: u64,
     probe: bool,
     shown: Option<usize>,
     /// What was scored last, for another look at it.
@@ -77,7 +82,7 @@ impl Worker {
             model: None,
             data: None,
             run: None,
-            training: false,
+            to_run: 0,
             probe: true,
             shown: None,
             evaluated: None,
@@ -97,7 +102,7 @@ impl Worker {
             }
             let command = if let Some(command) = self.ahead.take() {
                 Some(command)
-            } else if self.training {
+            } else if self.to_run > 0 {
                 match self.inbox.try_recv() {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
@@ -132,7 +137,7 @@ impl Worker {
                     }
                     self.obey(command);
                 }
-                None => self.train_once(false),
+                None => self.train_once(),
             }
         }
         self.end_run(false);
@@ -174,7 +179,7 @@ impl Worker {
             Command::UseDevice(choice) => self.use_device(choice),
             Command::CountFlops => self.count_flops(true),
             Command::Save { path } => self.save(path),
-            Command::Evaluate => self.evaluate(),
+            Command::Evaluate { misses } => self.evaluate(misses),
             Command::EvaluateResults { path } => self.evaluate_results(&path),
             Command::Confusion { score } => self.count_confusion(score),
             Command::SetSlot { slot, source } => self.set_slot(slot, &source),
@@ -377,32 +382,38 @@ impl Worker {
     }
 
     /// The weights that a new run starts from, by name; what is not named is random.
-    fn initial_weights(
-        &mut self,
-        config: &RunConfig,
-        start: &InitialWeights,
-    ) -> Result<Vec<(String, Vec<f32>)>, String> {
-        let values = |detector: &dyn Detector, wanted: &dyn Fn(&String) -> bool| {
-            let values = detector.params().values().map_err(|error| error.to_string())?;
-            Ok(values.into_iter().filter(|(name, _)| wanted(name)).map(|(name, (_, v))| (name, v)).collect())
-        };
+    fn initial_weights(&mut self, config: &RunConfig, start: &InitialWeights) -> Result<NamedWeights, String> {
         match (start, &self.model) {
             (InitialWeights::Random, _) | (InitialWeights::Loaded, None) => Ok(Vec::new()),
-            (InitialWeights::Loaded, Some(model)) => values(&*model.detector, &|_| true),
+            (InitialWeights::Loaded, Some(model)) => named_weights(&*model.detector, &|_| true),
             (InitialWeights::File(path), _) => {
-                let detector = build(&config.model, &Device::Cpu, 0).map_err(|error| error.to_string())?;
-                let report = model::initialise(&*detector, path).map_err(|error| error.to_string())?;
-                let text = format!(
-                    "{} of {} tensors ({:.1} % of the weights) start from {}, the rest at random",
-                    report.loaded.len(),
-                    report.loaded.len() + report.missing.len() + report.mismatched.len(),
-                    report.coverage * 100.0,
-                    path.display()
-                );
-                self.log(Severity::Info, "training", text);
-                values(&*detector, &|name| report.loaded.contains(name))
+                let fill = |detector: &dyn Detector| model::initialise(detector, path);
+                self.fitting_weights(config, &path.display().to_string(), &fill)
+            }
+            (InitialWeights::Embedded(relative), _) => {
+                let fill = |detector: &dyn Detector| model::initialise_from_embedded(detector, *relative);
+                self.fitting_weights(config, &format!("the weights embedded for {relative}"), &fill)
             }
         }
+    }
+
+    /// What `fill` loads into the network of `config`, by name.
+    fn fitting_weights(
+        &mut self,
+        config: &RunConfig,
+        source: &str,
+        fill: &dyn Fn(&dyn Detector) -> Result<LoadReport, ModelError>,
+    ) -> Result<NamedWeights, String> {
+        let detector = build(&config.model, &Device::Cpu, 0).map_err(|error| error.to_string())?;
+        let report = fill(&*detector).map_err(|error| error.to_string())?;
+        let text = format!(
+            "{} of {} tensors ({:.1} % of the weights) start from {source}, the rest at random",
+            report.loaded.len(),
+            report.loaded.len() + report.missing.len() + report.mismatched.len(),
+            report.coverage * 100.0
+        );
+        self.log(Severity::Info, "training", text);
+        named_weights(&*detector, &|name| report.loaded.contains(name))
     }
 
     fn resume_training(&mut self, folder: &Path, config: Option<RunConfig>) {
@@ -420,7 +431,7 @@ impl Worker {
     }
 
     fn take_run(&mut self, run: Run) {
-        self.training = false;
+        self.to_run = 0;
         self.out.put(Event::TrainingReady {
             config: Arc::new(run.config.clone()),
             iteration: run.iteration,
@@ -432,38 +443,67 @@ impl Worker {
 
     fn set_training(&mut self, on: bool) {
         let Some(run) = &self.run else {
-            return self.error("training", "there is no run; start one in the Step panel");
+            return self.error("training", NO_RUN);
         };
-        let iteration = run.iteration;
-        self.training = on && !run.is_finished();
-        self.out.put(Event::Training { running: self.training, iteration });
-        if !self.training {
+        let (iteration, over) = (run.iteration, run.over().filter(|_| on));
+        let running = on && over.is_none();
+        self.to_run = if running { ENDLESS } else { 0 };
+        if let Some(over) = over {
+            self.log(Severity::Warning, "training", over);
+        }
+        self.out.put(Event::Training { running, iteration });
+        if !running {
             self.tell_remembered();
             self.show_again();
         }
     }
 
+    /// Runs one of `iterations` iterations and leaves the others to be run between commands; what is left of an earlier
+    /// step is run too.
     fn step(&mut self, iterations: u64) {
-        if self.run.is_none() {
-            return self.error("training", "there is no run; start one in the Step panel");
+        let Some(run) = &self.run else {
+            return self.error("training", NO_RUN);
+        };
+        let iteration = run.iteration;
+        if let Some(over) = run.over().filter(|_| iterations > 0) {
+            self.error("training", over);
+            return self.settled();
         }
-        self.training = false;
-        for left in (0..iterations).rev() {
-            self.train_once(left == 0);
-            if self.run.is_none() || interrupt::requested() || self.ahead.is_some() || !self.inbox.is_empty() {
-                break;
-            }
+        let left = if self.to_run == ENDLESS { 0 } else { self.to_run };
+        self.to_run = left.saturating_add(iterations);
+        match self.to_run {
+            0 => return self.settled(),
+            1 => {}
+            _ => self.out.put(Event::Training { running: true, iteration }),
         }
-        self.settled();
+        self.train_once();
     }
 
-    fn train_once(&mut self, probe: bool) {
+    /// One iteration. The last one of a step is probed, and the run stands still after it.
+    fn train_once(&mut self) {
         let Some(run) = &mut self.run else {
-            self.training = false;
+            self.to_run = 0;
             return;
         };
-        match run.advance(probe) {
-            Ok(report) => self.stepped(report),
+        // What an interruption left undone comes first, and may be all that was left.
+        if let Err(error) = run.catch_up() {
+            return self.not_stepped(error);
+        }
+        if run.is_finished() {
+            _ = self.end_run(true);
+            return;
+        }
+        let last = self.to_run == 1;
+        match run.advance(last) {
+            Ok(report) => {
+                if self.to_run != ENDLESS {
+                    self.to_run -= 1;
+                }
+                self.stepped(report);
+                if last {
+                    self.settled();
+                }
+            }
             Err(error) => self.not_stepped(error),
         }
     }
@@ -471,7 +511,7 @@ impl Worker {
     /// Ends the run: its last state is saved, and its averaged weights become the loaded model.
     /// False when the state could not be saved: the run stays open, until it is ended a second time.
     fn end_run(&mut self, keep_model: bool) -> bool {
-        self.training = false;
+        self.to_run = 0;
         let Some(run) = self.run.take() else {
             return true;
         };
@@ -520,6 +560,15 @@ impl Worker {
             Err(error) => self.error("save", error),
         }
     }
+}
+
+/// Weights by name.
+type NamedWeights = Vec<(String, Vec<f32>)>;
+
+/// Those of `detector` whose name is wanted.
+fn named_weights(detector: &dyn Detector, wanted: &dyn Fn(&String) -> bool) -> Result<NamedWeights, String> {
+    let values = detector.params().values().map_err(|error| error.to_string())?;
+    Ok(values.into_iter().filter(|(name, _)| wanted(name)).map(|(name, (_, values))| (name, values)).collect())
 }
 
 /// A network under `config` with the weights of `detector`.

@@ -21,6 +21,7 @@ pub mod files;
 mod json_scan;
 pub mod mapping;
 mod matching;
+pub mod misses;
 mod ranking;
 mod regions;
 pub mod report;

@@ -282,6 +282,45 @@ impl Mask {
         hull.map_or_else(BBox::default, |(x0, y0, x1, y1)| BBox::new(x0 as f32, y0 as f32, x1 as f32, y1 as f32))
     }
 
+    /// The pixels inside as boxes that do not overlap: the runs of each column, joined with equal ones of the columns
+    /// beside it. Nothing for a mask that does not read.
+    pub fn rectangles(&self) -> Vec<BBox> {
+        if self.check().is_err() {
+            return Vec::new();
+        }
+        let height = u64::from(self.height);
+        let mut found: Vec<BBox> = Vec::new();
+        // Positions in `found` of what ends at the left and at the right edge of the column, by rising row.
+        let (mut column, mut left, mut right) = (0, Vec::new(), Vec::new());
+        for (mut start, end) in self.ranges() {
+            while start < end {
+                let x = start / height;
+                if x != column {
+                    left = std::mem::take(&mut right);
+                    if x != column + 1 {
+                        left.clear();
+                    }
+                    column = x;
+                }
+                let stop = end.min((x + 1) * height);
+                let (top, bottom) = ((start - x * height) as f32, (stop - x * height) as f32);
+                let beside = left.binary_search_by(|&at: &usize| found[at].y0.total_cmp(&top));
+                match beside.map(|place| left[place]) {
+                    Ok(at) if found[at].y1 == bottom => {
+                        found[at].x1 = (x + 1) as f32;
+                        right.push(at);
+                    }
+                    _ => {
+                        right.push(found.len());
+                        found.push(BBox::new(x as f32, top, (x + 1) as f32, bottom));
+                    }
+                }
+                start = stop;
+            }
+        }
+        found
+    }
+
     fn same_size(&self, other: &Self) -> bool {
         (self.height, self.width) == (other.height, other.width)
     }
@@ -504,6 +543,30 @@ mod tests {
                 assert_eq!(ma.bbox(), expected);
             }
         }
+    }
+
+    #[test]
+    fn rectangles_cover_every_pixel_inside_once() {
+        let mut rng = Random::new(7);
+        for (h, w) in [(1, 1), (1, 9), (9, 1), (4, 5), (17, 8)] {
+            for density in [0.0, 0.1, 0.5, 0.9, 1.0] {
+                let bitmap = random_bitmap(h, w, density, &mut rng);
+                let mut covered = vec![0_u8; bitmap.len()];
+                for b in Mask::from_bitmap(h, w, &bitmap).unwrap().rectangles() {
+                    for y in b.y0 as usize..b.y1 as usize {
+                        for x in b.x0 as usize..b.x1 as usize {
+                            covered[y * w as usize + x] += 1;
+                        }
+                    }
+                }
+                assert_eq!(covered, bitmap, "{h}×{w}");
+            }
+        }
+        // Columns that are alike are one box, also where a run goes over their ends; others are not.
+        assert_eq!(mask(2, 3, &[0, 6]).rectangles(), [BBox::new(0.0, 0.0, 3.0, 2.0)]);
+        assert_eq!(mask(3, 3, &[1, 1, 2, 1, 2, 1, 1]).rectangles(), [BBox::new(0.0, 1.0, 3.0, 2.0)]);
+        assert_eq!(mask(1, 3, &[0, 1, 1, 1]).rectangles().len(), 2);
+        assert!(Mask { height: 5, width: 9, counts: vec![1] }.rectangles().is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Convolution layers: plain, and followed by batch normalisation that inference folds away.
+//! Convolution layers: plain, followed by batch normalisation that inference folds away, and either of the two.
 
 use super::params::{Init, Role, Scope};
 use super::pass::{Mode, Pass};
@@ -192,5 +192,39 @@ impl ConvNorm {
             bias: Tensor::from_vec(bias, channels, device)?,
             cache: Arc::default(),
         })
+    }
+}
+
+/// A convolution with a bias, or one with a batch norm instead: networks that exist in both versions. Keys: `0.weight`
+/// and `0.bias`, or `0.weight` and `1.*` (torchvision's `Conv2dNormActivation`).
+#[derive(Debug)]
+pub enum ConvBlock {
+    Plain(Conv),
+    Normed(ConvNorm),
+}
+
+impl ConvBlock {
+    /// With a batch norm where `norm` says so; the weight is drawn by `init`.
+    ///
+    /// # Errors
+    /// A name that is taken, or a device that cannot hold the layer.
+    pub fn new(scope: &Scope, shape: ConvShape, spec: ConvSpec, init: Init, norm: bool) -> Result<Self> {
+        let conv = scope.enter(0);
+        Ok(if norm {
+            Self::Normed(ConvNorm::new(&conv, &scope.enter(1), shape, spec, init)?)
+        } else {
+            Self::Plain(Conv::new(&conv, shape, spec, init)?)
+        })
+    }
+
+    /// `[N, in, H, W]` → `[N, out, H', W']`.
+    ///
+    /// # Errors
+    /// Another number of channels than the layer has.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match self {
+            Self::Plain(conv) => conv.forward(x, pass),
+            Self::Normed(conv) => conv.forward(x, pass),
+        }
     }
 }

@@ -7,6 +7,6 @@ pub mod neck;
 pub mod params;
 pub mod pass;
 
-pub use conv::{Conv, ConvNorm};
+pub use conv::{Conv, ConvBlock, ConvNorm};
 pub use params::{Init, Params, Role, Scope};
 pub use pass::{Mode, Pass};

@@ -1,6 +1,7 @@
 //! Activation functions with exact derivatives: rectifiers, sigmoid, swish, mish, and softmax over the last dimension.
 
 use super::conv::Activation;
+use super::cuda;
 use super::storage::{CHUNK, contiguous, map, map2, with_values};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -70,11 +71,7 @@ pub fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
 /// # Errors
 /// A scalar, or a tensor that is not f32.
 pub fn softmax_last(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op1(SoftmaxLast { log: false });
-    }
-    let shifted = x.broadcast_sub(&x.detach().max_keepdim(D::Minus1)?)?.exp()?;
-    shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
+    softmax(x, false)
 }
 
 /// Logarithm of the softmax over the last dimension, finite for any finite logits.
@@ -82,11 +79,11 @@ pub fn softmax_last(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A scalar, or a tensor that is not f32.
 pub fn log_softmax_last(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op1(SoftmaxLast { log: true });
-    }
-    let shifted = x.broadcast_sub(&x.detach().max_keepdim(D::Minus1)?)?;
-    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+    softmax(x, true)
+}
+
+fn softmax(x: &Tensor, log: bool) -> Result<Tensor> {
+    if x.device().is_cpu() { x.apply_op1(SoftmaxLast { log }) } else { cuda::activation::softmax_last(x, log) }
 }
 
 /// `1 / (1 + e^−x)` of one number.
@@ -94,20 +91,6 @@ pub fn log_softmax_last(x: &Tensor) -> Result<Tensor> {
 pub(super) fn sigmoid_of(x: f32) -> f32 {
     let e = (-x.abs()).exp();
     if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
-}
-
-/// `sigmoid` from candle's own operations, for devices without the fused one.
-pub(super) fn composed_sigmoid(x: &Tensor) -> Result<Tensor> {
-    let e = x.abs()?.neg()?.exp()?;
-    let positive = e.affine(1.0, 1.0)?.recip()?;
-    x.ge(0f32)?.where_cond(&positive, &e.mul(&positive)?)
-}
-
-/// A tensor that equals `value` and whose gradient towards `x` is `derivative`: the closed form of an element-wise
-/// function, differentiable on any device.
-pub(super) fn straight_through(x: &Tensor, value: &Tensor, derivative: &Tensor) -> Result<Tensor> {
-    let zero = x.sub(&x.detach())?;
-    value.detach().add(&zero.mul(&derivative.detach())?)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,7 +105,18 @@ enum Curve {
 
 impl Curve {
     fn of(self, x: &Tensor) -> Result<Tensor> {
-        if x.device().is_cpu() { x.apply_op1(self) } else { self.composed(x) }
+        if x.device().is_cpu() {
+            return x.apply_op1(self);
+        }
+        let (code, slope) = match self {
+            Self::Relu => (0, 0.0),
+            Self::LeakyRelu(slope) => (1, slope),
+            Self::Relu6 => (2, 0.0),
+            Self::Sigmoid => (3, 0.0),
+            Self::Swish => (4, 0.0),
+            Self::Mish => (5, 0.0),
+        };
+        cuda::activation::curve(x, self.name(), code, slope)
     }
 
     #[inline(always)]
@@ -181,48 +175,6 @@ impl Curve {
             Self::Mish => {
                 let (gate, complement) = mish_gate(x);
                 gate + x * complement * sigmoid_of(x)
-            }
-        }
-    }
-
-    fn composed(self, x: &Tensor) -> Result<Tensor> {
-        let fixed = x.detach();
-        let (value, derivative) = self.parts(&fixed)?;
-        straight_through(x, &value, &derivative)
-    }
-
-    /// Value and derivative as tensors.
-    fn parts(self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let positive = x.gt(0f32)?.to_dtype(x.dtype())?;
-        match self {
-            Self::Relu => Ok((x.relu()?, positive)),
-            Self::LeakyRelu(slope) => {
-                let slope = f64::from(slope);
-                let derivative = positive.affine(1.0 - slope, slope)?;
-                Ok((x.mul(&derivative)?, derivative))
-            }
-            Self::Relu6 => {
-                let below = x.lt(6f32)?.to_dtype(x.dtype())?;
-                Ok((x.clamp(0f32, 6f32)?, positive.mul(&below)?))
-            }
-            Self::Sigmoid => {
-                let s = composed_sigmoid(x)?;
-                let derivative = s.mul(&s.affine(-1.0, 1.0)?)?;
-                Ok((s, derivative))
-            }
-            Self::Swish => {
-                let s = composed_sigmoid(x)?;
-                let value = x.mul(&s)?;
-                let derivative = s.add(&value.mul(&s.affine(-1.0, 1.0)?)?)?;
-                Ok((value, derivative))
-            }
-            Self::Mish => {
-                let softplus = x.relu()?.add(&x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?)?;
-                let gate = softplus.tanh()?;
-                let value = x.mul(&gate)?;
-                let complement = gate.sqr()?.affine(-1.0, 1.0)?;
-                let derivative = gate.add(&x.mul(&complement)?.mul(&composed_sigmoid(x)?)?)?;
-                Ok((value, derivative))
             }
         }
     }
@@ -370,17 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn the_composed_curves_equal_the_kernels_for_any_logit() -> Result<()> {
+    fn curves_stay_finite_for_any_logit() -> Result<()> {
         for curve in [Curve::Relu, Curve::LeakyRelu(0.1), Curve::Relu6, Curve::Sigmoid, Curve::Swish, Curve::Mish] {
             let x = Var::from_slice(&POINTS, POINTS.len(), &Device::Cpu)?;
-            let (fused, composed) = (curve.of(x.as_tensor())?, curve.composed(x.as_tensor())?);
-            let values = (fused.to_vec1::<f32>()?, composed.to_vec1::<f32>()?);
-            let gradients = (gradient_of(&x, &fused)?, gradient_of(&x, &composed)?);
-            for (a, b) in [values, gradients] {
-                assert!(a.iter().all(|v| v.is_finite()), "{curve:?}: {a:?}");
-                let close = a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + a.abs()));
-                assert!(close, "{curve:?}: {a:?} and {b:?}");
-            }
+            let y = curve.of(x.as_tensor())?;
+            let mut values = y.to_vec1::<f32>()?.into_iter().chain(gradient_of(&x, &y)?);
+            assert!(values.all(f32::is_finite), "{curve:?}: {y}");
         }
         Ok(())
     }

@@ -3,8 +3,9 @@
 //! They return values that are not yet reduced: mining and tracing read them, and [`weighted_sum`] selects and
 //! averages in one step. No gradient flows into a target.
 
-use super::activation::{composed_sigmoid, log_softmax_last, sigmoid_of, straight_through};
-use super::storage::{CHUNK, contiguous, map2, map3, on_cpu, same_shape, with_values};
+use super::activation::sigmoid_of;
+use super::cuda;
+use super::storage::{CHUNK, contiguous, map2, map3, same_shape, with_values};
 use crate::geometry::BBox;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -35,11 +36,8 @@ pub fn cross_entropy(logits: &Tensor, target: &[i64], ignore: i64) -> Result<Ten
     if logits.device().is_cpu() {
         return logits.apply_op1(CrossEntropy { columns });
     }
-    let index: Vec<u32> = columns.iter().map(|c| c.unwrap_or(0) as u32).collect();
-    let counts: Vec<f32> = columns.iter().map(|c| if c.is_some() { -1.0 } else { 0.0 }).collect();
-    let index = Tensor::from_vec(index, (rows, 1), logits.device())?;
-    let counts = Tensor::from_vec(counts, rows, logits.device())?;
-    log_softmax_last(logits)?.gather(&index, 1)?.squeeze(1)?.mul(&counts)
+    let columns = columns.iter().map(|column| column.map_or(-1, |column| column as i32)).collect();
+    cuda::losses::cross_entropy(logits, columns)
 }
 
 /// Binary cross-entropy of logits with targets in `[0, 1]`: `max(x, 0) − x·t + ln(1 + e^−|x|)`.
@@ -84,7 +82,7 @@ pub enum IouLoss {
 
 /// The loss of every predicted box `[M, 4]` (corners `x0 y0 x1 y1`) with its target. Returns `[M]`.
 ///
-/// `eps` is added to the denominators, as torchvision does (its value is 1e-7). On other devices it runs in main memory.
+/// `eps` is added to the denominators, as torchvision does (its value is 1e-7).
 ///
 /// # Errors
 /// Predictions that are not `[M, 4]` f32, or another number of targets.
@@ -92,8 +90,19 @@ pub fn box_iou_loss(prediction: &Tensor, target: &[BBox], kind: IouLoss, eps: f3
     if prediction.dims() != [target.len(), 4] {
         candle_core::bail!("box_iou_loss: {} targets for boxes of shape {:?}", target.len(), prediction.dims());
     }
-    let loss = BoxLoss { target: target.to_vec(), kind, eps: f64::from(eps).max(1e-12) };
-    on_cpu(prediction, move |boxes| boxes.apply_op1(loss))
+    let eps = eps.max(1e-12);
+    if prediction.device().is_cpu() {
+        return prediction.apply_op1(BoxLoss { target: target.to_vec(), kind, eps: f64::from(eps) });
+    }
+    let targets = target.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
+    let code = match kind {
+        IouLoss::Iou => 0,
+        IouLoss::Linear => 1,
+        IouLoss::Giou => 2,
+        IouLoss::Diou => 3,
+        IouLoss::Ciou => 4,
+    };
+    cuda::losses::box_loss(prediction, targets, code, eps)
 }
 
 /// Σ wᵢ xᵢ over all elements as a scalar: summed in f64 in a fixed order. Elements of weight 0 are not looked at, so
@@ -194,8 +203,12 @@ impl PairLoss {
         if x.device().is_cpu() {
             return x.apply_op2(&target, self);
         }
-        let (value, derivative) = self.parts(&x.detach(), &target)?;
-        straight_through(x, &value, &derivative)
+        let (code, parameters) = match self {
+            Self::Bce => (0, (0.0, 0.0)),
+            Self::Focal { alpha, gamma } => (1, (alpha, gamma)),
+            Self::SmoothL1 { beta } => (2, (beta, 0.0)),
+        };
+        cuda::losses::pair_loss(x, &target, self.name(), code, parameters)
     }
 
     #[inline(always)]
@@ -224,42 +237,6 @@ impl PairLoss {
                 } else {
                     d.signum()
                 }
-            }
-        }
-    }
-
-    /// Value and derivative as tensors.
-    fn parts(self, x: &Tensor, t: &Tensor) -> Result<(Tensor, Tensor)> {
-        let plain = || x.relu()?.sub(&x.mul(t)?)?.add(&x.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?);
-        match self {
-            Self::Bce => Ok((plain()?, composed_sigmoid(x)?.sub(t)?)),
-            Self::Focal { alpha, gamma } => {
-                let (alpha, gamma) = (f64::from(alpha), f64::from(gamma));
-                let (p, entropy) = (composed_sigmoid(x)?, plain()?);
-                let flip = t.affine(-2.0, 1.0)?;
-                let miss = p.mul(&flip)?.add(t)?.maximum(1e-12f32)?;
-                let focus = miss.powf(gamma)?;
-                let slope = p.mul(&p.affine(-1.0, 1.0)?)?.mul(&flip)?;
-                let pull = focus.div(&miss)?.mul(&slope)?.mul(&entropy)?.affine(gamma, 0.0)?;
-                let derivative = pull.add(&focus.mul(&p.sub(t)?)?)?;
-                let value = focus.mul(&entropy)?;
-                if alpha < 0.0 {
-                    return Ok((value, derivative));
-                }
-                let balance = t.affine(2.0 * alpha - 1.0, 1.0 - alpha)?;
-                Ok((value.mul(&balance)?, derivative.mul(&balance)?))
-            }
-            Self::SmoothL1 { beta } => {
-                let d = x.sub(t)?;
-                let sign = d.gt(0f32)?.to_dtype(d.dtype())?.sub(&d.lt(0f32)?.to_dtype(d.dtype())?)?;
-                if beta <= 0.0 {
-                    return Ok((d.abs()?, sign));
-                }
-                // With c = d held to ±β both branches are c (d − c/2) / β and c / β.
-                let held = d.clamp(-beta, beta)?;
-                let value = held.mul(&d.sub(&held.affine(0.5, 0.0)?)?)?;
-                let scale = 1.0 / f64::from(beta);
-                Ok((value.affine(scale, 0.0)?, held.affine(scale, 0.0)?))
             }
         }
     }
@@ -520,39 +497,7 @@ impl std::ops::Div for Dual {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
-
-    fn gradient_of(x: &Var, y: &Tensor) -> Result<Vec<f32>> {
-        let gradients = y.sum_all()?.backward()?;
-        gradients.get(x.as_tensor()).expect("a gradient").flatten_all()?.to_vec1()
-    }
-
-    #[test]
-    fn the_composed_pair_losses_equal_the_kernels() -> Result<()> {
-        let device = &Device::Cpu;
-        let logits = [-90.0f32, -3.0, -0.4, 0.0, 0.3, 2.0, 90.0, 0.7];
-        let targets = [0.0f32, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.25];
-        let target = Tensor::from_slice(&targets, 8, device)?;
-        for loss in [
-            PairLoss::Bce,
-            PairLoss::Focal { alpha: 0.25, gamma: 2.0 },
-            PairLoss::Focal { alpha: -1.0, gamma: 1.5 },
-            PairLoss::SmoothL1 { beta: 1.0 },
-            PairLoss::SmoothL1 { beta: 0.0 },
-        ] {
-            let x = Var::from_slice(&logits, 8, device)?;
-            let fused = loss.of(x.as_tensor(), &target)?;
-            let (value, derivative) = loss.parts(&x.detach(), &target)?;
-            let composed = straight_through(x.as_tensor(), &value, &derivative)?;
-            let values = (fused.to_vec1::<f32>()?, composed.to_vec1::<f32>()?);
-            let gradients = (gradient_of(&x, &fused)?, gradient_of(&x, &composed)?);
-            for (a, b) in [values, gradients] {
-                let close = a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + a.abs()));
-                assert!(close, "{loss:?}: {a:?} and {b:?}");
-            }
-        }
-        Ok(())
-    }
+    use candle_core::Device;
 
     /// Two 2x2 boxes shifted by (1, 0): intersection 2, union 6, enclosing 3x2, centres 1 apart, diagonal² 13.
     #[test]

@@ -1,7 +1,9 @@
-//! Floor 1: tensor operations that candle lacks, gets wrong or does slowly, each with forward and backward.
+//! Floor 1: tensor operations that candle lacks, gets wrong or does slowly, each with forward and backward, on the CPU
+//! and on NVIDIA GPUs (`cuda`).
 
 pub mod activation;
 pub mod conv;
+mod cuda;
 pub mod gather;
 pub mod gradients;
 pub mod interrupt;

@@ -2,6 +2,7 @@
 //!
 //! Sums run in f64 in a fixed order, so a result does not depend on the number of threads.
 
+use super::cuda;
 use super::storage::{CHUNK, contiguous, with_values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -28,14 +29,12 @@ pub fn batch_norm(
     running_var: &Tensor,
     eps: f32,
 ) -> Result<Tensor> {
-    let (_, channels, _) = planes(x.shape(), "batch_norm")?;
+    let (n, channels, inner) = planes(x.shape(), "batch_norm")?;
     for vector in [gamma, beta, running_mean, running_var] {
         per_channel(vector.shape(), channels, "batch_norm")?;
     }
     if !x.device().is_cpu() {
-        let centred = x.broadcast_sub(&spread(&running_mean.detach(), x.rank())?)?;
-        let deviation = running_var.detach().affine(1.0, f64::from(eps))?.sqrt()?;
-        return composed_affine(&centred.broadcast_div(&spread(&deviation, x.rank())?)?, gamma, beta);
+        return cuda::norm::batch_norm(x, [gamma, beta, running_mean, running_var], (n, channels, inner), eps);
     }
     let mean = with_values(running_mean, "batch_norm", |v| Ok(v.to_vec()))?;
     let inverse = with_values(running_var, "batch_norm", |v| {
@@ -57,17 +56,10 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> 
     if count < 2 {
         candle_core::bail!("batch_norm_train needs more than one value per channel, not a batch of {:?}", x.dims());
     }
-    let unbias = count as f64 / (count - 1) as f64;
     if !x.device().is_cpu() {
-        let others: Vec<usize> = (0..x.rank()).filter(|&dim| dim != 1).collect();
-        let mean = x.mean_keepdim(others.clone())?;
-        let centred = x.broadcast_sub(&mean)?;
-        let var = centred.sqr()?.mean_keepdim(others)?;
-        let unit = centred.broadcast_div(&var.affine(1.0, f64::from(eps))?.sqrt()?)?;
-        let unbiased = var.detach().affine(unbias, 0.0)?.flatten_all()?.to_vec1()?;
-        let mean = mean.detach().flatten_all()?.to_vec1()?;
-        return Ok((composed_affine(&unit, gamma, beta)?, mean, unbiased));
+        return cuda::norm::batch_norm_train(x, [gamma, beta], (n, channels, inner), eps);
     }
+    let unbias = count as f64 / (count - 1) as f64;
     let statistics = with_values(x, "batch_norm_train", |x| Ok(channel_statistics(x, n, channels, inner)))?;
     let mean: Vec<f32> = statistics.iter().map(|s| s.0 as f32).collect();
     let inverse = statistics.iter().map(|s| inverse_deviation(s.1, eps) as f32).collect();
@@ -91,10 +83,7 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
     if x.device().is_cpu() {
         return x.apply_op3(gamma, beta, GroupNorm { groups, eps });
     }
-    let grouped = x.reshape((n * groups, channels / groups * inner))?;
-    let centred = grouped.broadcast_sub(&grouped.mean_keepdim(1)?)?;
-    let deviation = centred.sqr()?.mean_keepdim(1)?.affine(1.0, f64::from(eps))?.sqrt()?;
-    composed_affine(&centred.broadcast_div(&deviation)?.reshape(x.shape())?, gamma, beta)
+    cuda::norm::group_norm([x, gamma, beta], (n, channels, inner), groups, eps)
 }
 
 /// Each pixel's channel vector scaled to length 1, then by `gamma` `[C]` (ParseNet; the first SSD source).
@@ -102,18 +91,12 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
 /// # Errors
 /// Fewer than two dimensions, `gamma` that is not `[C]`, or a tensor that is not f32.
 pub fn l2_norm(x: &Tensor, gamma: &Tensor, eps: L2Eps) -> Result<Tensor> {
-    let (_, channels, _) = planes(x.shape(), "l2_norm")?;
+    let (n, channels, inner) = planes(x.shape(), "l2_norm")?;
     per_channel(gamma.shape(), channels, "l2_norm")?;
     if x.device().is_cpu() {
         return x.apply_op2(gamma, L2Norm(eps));
     }
-    // The tiny addend keeps the root's gradient finite where a pixel is all zero; f32 loses it anywhere else.
-    let length = x.sqr()?.sum_keepdim(1)?.affine(1.0, 1e-37)?.sqrt()?;
-    let length = match eps {
-        L2Eps::Add(eps) => length.affine(1.0, f64::from(eps))?,
-        L2Eps::Max(eps) => length.maximum(eps)?,
-    };
-    x.broadcast_div(&length)?.broadcast_mul(&spread(gamma, x.rank())?)
+    cuda::norm::l2_norm(x, gamma, (n, channels, inner), eps)
 }
 
 /// A convolution's weight `[out_channels, …]` and bias with the batch norm that follows it folded in: the same
@@ -160,17 +143,6 @@ fn per_channel(shape: &Shape, channels: usize, op: &str) -> Result<()> {
         candle_core::bail!("{} of {} channels needs vectors of that length, not {:?}", op, channels, shape.dims());
     }
     Ok(())
-}
-
-/// `[C]` viewed as `[1, C, 1, …]`.
-fn spread(vector: &Tensor, rank: usize) -> Result<Tensor> {
-    let mut dims = vec![1; rank];
-    dims[1] = vector.elem_count();
-    vector.reshape(dims)
-}
-
-fn composed_affine(unit: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
-    unit.broadcast_mul(&spread(gamma, unit.rank())?)?.broadcast_add(&spread(beta, unit.rank())?)
 }
 
 /// Σ term(a, b) in eight interleaved partial sums, which the compiler can vectorise without changing their order.

@@ -3,8 +3,9 @@
 //! Both axes are resampled independently, so an op is two sparse matrices: `y = R · x · Cᵀ` on every plane and
 //! `gx = Rᵀ · gy · C` going back. Average pooling and RoIAlign are of the same form and share [`Axis`].
 
+use super::cuda;
 use super::storage::{contiguous, with_values};
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// One axis of a separable resampling: every output is a weighted sum of a few inputs.
@@ -98,28 +99,6 @@ impl Axis {
         let end = self.taps.iter().map(|t| t.0 + 1).max();
         (start.unwrap_or(0), end.unwrap_or(0))
     }
-
-    /// The sources, where every output is one input unchanged.
-    fn selection(&self) -> Option<Vec<u32>> {
-        let one_each = self.ends.iter().enumerate().all(|(i, &end)| end == i + 1);
-        if one_each && self.taps.iter().all(|t| t.1 == 1.0) {
-            Some(self.taps.iter().map(|t| t.0 as u32).collect())
-        } else {
-            None
-        }
-    }
-
-    /// The transposed matrix `[input, output]`.
-    fn matrix(&self, device: &Device) -> Result<Tensor> {
-        let outputs = self.outputs();
-        let mut values = vec![0.0f32; self.input * outputs];
-        for i in 0..outputs {
-            for &(source, weight) in self.taps(i) {
-                values[source * outputs + i] += weight;
-            }
-        }
-        Tensor::from_vec(values, (self.input, outputs), device)
-    }
 }
 
 /// Nearest-neighbour resampling of `[N, C, H, W]` to `[N, C, h, w]` (PyTorch `interpolate(mode="nearest")`).
@@ -156,22 +135,10 @@ pub(super) fn resample(x: &Tensor, rows: Axis, columns: Axis, name: &'static str
     if (rows.input, columns.input) != (height, width) {
         candle_core::bail!("{} was set up for {}x{}, not {:?}", name, rows.input, columns.input, x.dims());
     }
-    if x.device().is_cpu() { x.apply_op1(Resample { rows, columns, name }) } else { composed(x, &rows, &columns) }
-}
-
-/// The same from candle's own operations: a selection where nothing is mixed, else two matrix products.
-fn composed(x: &Tensor, rows: &Axis, columns: &Axis) -> Result<Tensor> {
-    let (n, c, height, width) = x.dims4()?;
-    let (h, w) = (rows.outputs(), columns.outputs());
-    if let (Some(rows), Some(columns)) = (rows.selection(), columns.selection()) {
-        let rows = Tensor::from_vec(rows, h, x.device())?;
-        let columns = Tensor::from_vec(columns, w, x.device())?;
-        return x.contiguous()?.index_select(&rows, 2)?.index_select(&columns, 3);
+    if x.device().is_cpu() {
+        return x.apply_op1(Resample { rows, columns, name });
     }
-    let across = x.reshape((n * c * height, width))?.matmul(&columns.matrix(x.device())?)?;
-    let across = across.reshape((n * c, height, w))?.transpose(1, 2)?.contiguous()?;
-    let down = across.reshape((n * c * w, height))?.matmul(&rows.matrix(x.device())?)?;
-    down.reshape((n * c, w, h))?.transpose(1, 2)?.contiguous()?.reshape((n, c, h, w))
+    cuda::resize::resample(x, &rows, &columns, name)
 }
 
 struct Resample {
@@ -260,7 +227,7 @@ impl CustomOp1 for Resample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Var;
+    use candle_core::Device;
 
     #[test]
     fn axes_follow_the_documented_positions() {
@@ -321,34 +288,6 @@ mod tests {
                     assert!(error < 1e-5, "{h}x{w} to {oh}x{ow}, align {align}: {found}, not {expected}");
                 }
             }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn the_composed_path_equals_the_kernel_in_value_and_gradient() -> Result<()> {
-        let values: Vec<f32> = (0..2 * 3 * 5 * 4).map(|i| ((i * 37) % 23) as f32 * 0.1 - 1.0).collect();
-        let axes = [
-            (Axis::nearest(5, 7), Axis::nearest(4, 3)),
-            (Axis::bilinear(5, 8, false), Axis::bilinear(4, 9, true)),
-            (Axis::means(5, [(0, 2, 2), (1, 5, 4)].into_iter()), Axis::means(4, [(0, 4, 4)].into_iter())),
-        ];
-        for (rows, columns) in axes {
-            let mut results = Vec::new();
-            for kernel in [true, false] {
-                let x = Var::from_vec(values.clone(), (2, 3, 5, 4), &Device::Cpu)?;
-                let y = if kernel {
-                    resample(x.as_tensor(), rows.clone(), columns.clone(), "test")?
-                } else {
-                    composed(x.as_tensor(), &rows, &columns)?
-                };
-                let gradients = y.sqr()?.sum_all()?.backward()?;
-                let g = gradients.get(x.as_tensor()).expect("a gradient").flatten_all()?.to_vec1::<f32>()?;
-                results.push((y.flatten_all()?.to_vec1::<f32>()?, g));
-            }
-            let close = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
-            assert!(close(&results[0].0, &results[1].0), "values of {rows:?}");
-            assert!(close(&results[0].1, &results[1].1), "gradients of {rows:?}");
         }
         Ok(())
     }

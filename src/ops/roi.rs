@@ -3,8 +3,9 @@
 //! The bilinear samples of a RoIAlign bin lie on a grid, so a region is two sparse matrices (`R · x · Cᵀ`, see
 //! [`super::resize::Axis`]) worked out once and used by every channel.
 
+use super::cuda;
 use super::resize::{Axis, add_scaled};
-use super::storage::{contiguous, on_cpu, with_values};
+use super::storage::{contiguous, with_values};
 use crate::geometry::BBox;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -17,8 +18,8 @@ const PLANES: usize = 64;
 /// A RoI is an image of the batch and a box in input pixels, multiplied by `scale`. Every bin averages
 /// `sampling_ratio`² bilinear samples, or with 0 as many as make their spacing at most one cell. `aligned` shifts by
 /// half a cell and lets regions be smaller than a cell (detectron2's RoIAlignV2); without it they are at least one
-/// cell wide (torchvision's models). Arithmetic and borders are torchvision's. On other devices than the CPU it runs
-/// in main memory. The gradient goes to the features, not to the boxes.
+/// cell wide (torchvision's models). Arithmetic and borders are torchvision's. The gradient goes to the features, not to
+/// the boxes.
 ///
 /// # Errors
 /// Features that are not rank 4 f32, an empty output side or feature map, an image outside the batch, or a box that
@@ -33,21 +34,30 @@ pub fn roi_align(
 ) -> Result<Tensor> {
     let (n, _, h, w) = features.dims4()?;
     check(rois, n, (h, w), output, "roi_align")?;
-    let region = |&(image, bbox): &(u32, BBox)| {
-        let axis = |start: f32, end: f32, output: usize, input: usize| {
-            let offset = if aligned { 0.5 } else { 0.0 };
-            let start = start * scale - offset;
-            let length = (end * scale - offset) - start;
-            let length = if aligned { length } else { length.max(1.0) };
-            sampled_axis(start, length, output, input, sampling_ratio)
+    let grid = |start: f32, end: f32, output: usize| {
+        let offset = if aligned { 0.5 } else { 0.0 };
+        let start = start * scale - offset;
+        let length = (end * scale - offset) - start;
+        let length = if aligned { length } else { length.max(1.0) };
+        let bin = length / output as f32;
+        let samples = if sampling_ratio > 0 { sampling_ratio as f32 } else { bin.ceil() };
+        Grid { start, bin, samples }
+    };
+    let grids = |bbox: BBox| (grid(bbox.y0, bbox.y1, output.0), grid(bbox.x0, bbox.x1, output.1));
+    if !features.device().is_cpu() {
+        let numbers = |&(image, bbox): &(u32, BBox)| {
+            let (rows, columns) = grids(bbox);
+            [image as f32, rows.start, rows.bin, rows.samples, columns.start, columns.bin, columns.samples]
         };
-        let rows = axis(bbox.y0, bbox.y1, output.0, h);
-        let columns = axis(bbox.x0, bbox.x1, output.1, w);
+        return cuda::roi::roi_align(features, rois.iter().flat_map(numbers).collect(), rois.len(), output);
+    }
+    let region = |&(image, bbox): &(u32, BBox)| {
+        let (rows, columns) = grids(bbox);
+        let (rows, columns) = (rows.axis(output.0, h), columns.axis(output.1, w));
         let span = columns.span();
         AlignedRegion { image: image as usize, rows, columns, span }
     };
-    let op = RoiAlign { regions: rois.iter().map(region).collect(), output };
-    on_cpu(features, move |features| features.apply_op1(op))
+    features.apply_op1(RoiAlign { regions: rois.iter().map(region).collect(), output })
 }
 
 /// Regions of `features` `[N, C, H, W]` reduced to `[R, C, h, w]` by the maximum over bins of whole cells, 0 where a
@@ -63,8 +73,16 @@ pub fn roi_pool(features: &Tensor, rois: &[(u32, BBox)], scale: f32, output: (us
         rows: pooled_axis(bbox.y0 * scale, bbox.y1 * scale, output.0, h),
         columns: pooled_axis(bbox.x0 * scale, bbox.x1 * scale, output.1, w),
     };
-    let op = RoiPool { regions: rois.iter().map(region).collect(), output };
-    on_cpu(features, move |features| features.apply_op1(op))
+    let regions: Vec<PooledRegion> = rois.iter().map(region).collect();
+    if features.device().is_cpu() {
+        return features.apply_op1(RoiPool { regions, output });
+    }
+    let mut table = Vec::with_capacity(regions.len() * (1 + 2 * output.0 + 2 * output.1));
+    for region in &regions {
+        table.push(region.image as i32);
+        table.extend(region.rows.iter().chain(&region.columns).flat_map(|&(from, to)| [from as i32, to as i32]));
+    }
+    cuda::roi::roi_pool(features, table, regions.len(), output)
 }
 
 fn check(rois: &[(u32, BBox)], n: usize, map: (usize, usize), output: (usize, usize), op: &str) -> Result<()> {
@@ -82,33 +100,42 @@ fn check(rois: &[(u32, BBox)], n: usize, map: (usize, usize), output: (usize, us
     Ok(())
 }
 
-/// One axis of a region that starts at `start` and is `length` long, both in cells. All of it in f32, in torchvision's
-/// order of operations: the cell a sample falls into is decided by the last bit.
-fn sampled_axis(start: f32, length: f32, output: usize, input: usize, sampling_ratio: usize) -> Axis {
-    let bin = length / output as f32;
-    let samples = if sampling_ratio > 0 { sampling_ratio as f32 } else { bin.ceil() };
-    let mut axis = Axis::empty(input);
-    for p in 0..output {
-        let base = start + p as f32 * bin;
-        let (first, end) = reachable(base, bin, samples, input);
-        for i in first..end {
-            let position = base + (i as f32 + 0.5) * bin / samples;
-            if position < -1.0 || position > input as f32 {
-                continue;
+/// The samples of a region along one axis: where it starts and how long a bin is, both in cells, and samples in a bin.
+/// All of it in f32, in torchvision's order of operations: the cell a sample falls into is decided by the last bit.
+#[derive(Clone, Copy)]
+struct Grid {
+    start: f32,
+    bin: f32,
+    samples: f32,
+}
+
+impl Grid {
+    /// The sources and weights of `output` bins over `input` cells.
+    fn axis(self, output: usize, input: usize) -> Axis {
+        let Self { start, bin, samples } = self;
+        let mut axis = Axis::empty(input);
+        for p in 0..output {
+            let base = start + p as f32 * bin;
+            let (first, end) = reachable(base, bin, samples, input);
+            for i in first..end {
+                let position = base + (i as f32 + 0.5) * bin / samples;
+                if position < -1.0 || position > input as f32 {
+                    continue;
+                }
+                let position = position.max(0.0);
+                let low = position as usize;
+                if low >= input - 1 {
+                    axis.tap(input - 1, 1.0 / samples);
+                } else {
+                    let fraction = position - low as f32;
+                    axis.tap(low, (1.0 - fraction) / samples);
+                    axis.tap(low + 1, fraction / samples);
+                }
             }
-            let position = position.max(0.0);
-            let low = position as usize;
-            if low >= input - 1 {
-                axis.tap(input - 1, 1.0 / samples);
-            } else {
-                let fraction = position - low as f32;
-                axis.tap(low, (1.0 - fraction) / samples);
-                axis.tap(low + 1, fraction / samples);
-            }
+            axis.close();
         }
-        axis.close();
+        axis
     }
-    axis
 }
 
 /// A range of samples outside which none lies in `[-1, input]`: a region far larger than the map, with samples one

@@ -1,7 +1,7 @@
 //! From a tensor to a contiguous `f32` slice and back, done the same way by every op.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -32,16 +32,6 @@ pub fn with_values<R>(tensor: &Tensor, op: &str, read: impl FnOnce(&[f32]) -> Re
         Storage::Cpu(storage) => read(&contiguous(storage, layout, op)?),
         _ => candle_core::bail!("{} has no implementation for {:?}", op, tensor.device().location()),
     }
-}
-
-/// Runs `op` on a copy of `x` in main memory and brings the result back to the device of `x`; gradients take the
-/// same way. For operations that have no device implementation: correct, at the price of two copies.
-///
-/// # Errors
-/// A failed copy, or what `op` returns.
-pub fn on_cpu(x: &Tensor, op: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let device = x.device().clone();
-    op(&x.to_device(&Device::Cpu)?)?.to_device(&device)
 }
 
 /// Fails unless both tensors have one shape.
@@ -124,7 +114,7 @@ fn gather(values: &[f32], layout: &Layout) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     #[test]
     fn every_layout_reads_as_candle_reads_it() -> Result<()> {

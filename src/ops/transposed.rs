@@ -2,15 +2,14 @@
 //!
 //! The product is candle's own, gradients included; `Fold` adds up the patches and its gradient cuts them out again.
 
+use super::cuda;
 use super::storage::{contiguous, with_values};
-use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Transposed convolution of `x` `[N, Cin, H, W]` with `weight` `[Cin, Cout / groups, kh, kw]` and `bias` `[Cout]`, as
 /// PyTorch's `conv_transpose2d`: each side becomes `(side − 1) · stride − 2 · padding + kernel + output_padding`.
-///
-/// On other devices than the CPU, patches that overlap are summed in main memory.
 ///
 /// # Errors
 /// Shapes that do not fit together, a stride or group count of 0, an `output_padding` that is not smaller than the
@@ -59,14 +58,14 @@ pub fn conv_transpose2d(
 
     let patches = patches(x, weight, groups)?;
     let fold = Fold { n, channels, kernel: (kh, kw), input: (h, w), output: (oh, ow), stride, padding };
-    if !x.device().is_cpu() && kh == stride && kw == stride && padding == 0 && output_padding == 0 {
-        return fold.tiled(&patches, bias);
-    }
     let bias = match bias {
-        Some(bias) => bias.to_device(&Device::Cpu)?,
-        None => Tensor::zeros(channels, DType::F32, &Device::Cpu)?,
+        Some(bias) => bias.clone(),
+        None => Tensor::zeros(channels, DType::F32, x.device())?,
     };
-    patches.to_device(&Device::Cpu)?.apply_op2(&bias, fold)?.to_device(x.device())
+    if x.device().is_cpu() {
+        return patches.apply_op2(&bias, fold);
+    }
+    cuda::transposed::fold(&patches, &bias, [n, channels, kh, kw, h, w, oh, ow, stride, padding])
 }
 
 /// The contribution of every input pixel to every tap of every output channel: `[Cout · kh · kw, N · H · W]`.
@@ -121,20 +120,6 @@ impl Fold {
             let out_y = y * self.stride + ky - self.padding;
             let out_x = columns.start * self.stride + kx - self.padding;
             visit(y * self.input.1 + columns.start, out_y * self.output.1 + out_x, columns.len());
-        }
-    }
-
-    /// For patches that tile the output without overlap: a change of layout, in candle's own operations.
-    fn tiled(&self, patches: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let ((kh, kw), (h, w)) = (self.kernel, self.input);
-        let y = patches
-            .reshape(vec![self.channels, kh, kw, self.n, h, w])?
-            .permute(vec![3, 0, 4, 1, 5, 2])?
-            .contiguous()?
-            .reshape((self.n, self.channels, self.output.0, self.output.1))?;
-        match bias {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, self.channels, 1, 1))?),
-            None => Ok(y),
         }
     }
 }
@@ -209,6 +194,7 @@ impl CustomOp2 for Fold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     /// A 2x2 kernel of ones at stride 1 spreads each pixel over four: the sums of overlapping pairs and quads.
     #[test]
@@ -264,19 +250,6 @@ mod tests {
             let name = format!("kernel {kh}x{kw}, stride {stride}, padding {padding}, groups {groups}");
             assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, expected, "{name}");
         }
-        Ok(())
-    }
-
-    #[test]
-    fn tiling_equals_folding_where_patches_do_not_overlap() -> Result<()> {
-        let values = |count: usize| (0..count).map(|i| ((i * 29) % 31) as f32 * 0.1 - 1.5).collect::<Vec<f32>>();
-        let x = Tensor::from_vec(values(3 * 4 * 2 * 5), (3, 4, 2, 5), &Device::Cpu)?;
-        let weight = Tensor::from_vec(values(4 * 3 * 2 * 2), (4, 3, 2, 2), &Device::Cpu)?;
-        let bias = Tensor::from_vec(values(3), 3, &Device::Cpu)?;
-        let folded = conv_transpose2d(&x, &weight, Some(&bias), 2, 0, 0, 1)?;
-        let fold = Fold { n: 3, channels: 3, kernel: (2, 2), input: (2, 5), output: (4, 10), stride: 2, padding: 0 };
-        let tiled = fold.tiled(&patches(&x, &weight, 1)?, Some(&bias))?;
-        assert_eq!(folded.flatten_all()?.to_vec1::<f32>()?, tiled.flatten_all()?.to_vec1::<f32>()?);
         Ok(())
     }
 

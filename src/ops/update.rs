@@ -1,7 +1,8 @@
 //! In-place arithmetic on parameters: what an optimiser does after the gradients are known.
 
+use super::cuda;
 use super::storage::with_values;
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{CpuStorage, CudaStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
 /// Elements that one task of a parallel update handles.
@@ -21,15 +22,16 @@ fn write<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f3
     }
 }
 
-/// `d ← update(d, s)` for every pair of elements.
-struct Pairs<F> {
-    name: &'static str,
+/// `d ← update(d, s)` for every pair of elements; on a GPU by a kernel that is given the same factors.
+struct Pairs<'a, F> {
+    kernel: &'static str,
+    factors: &'a [f32],
     update: F,
 }
 
-impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Pairs<F> {
+impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Pairs<'_, F> {
     fn name(&self) -> &'static str {
-        self.name
+        self.kernel
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
@@ -41,17 +43,22 @@ impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Pairs<F> {
         });
         Ok(())
     }
+
+    fn cuda_fwd(&self, s1: &mut CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<()> {
+        cuda::update::change(self.kernel, (s1, l1), [(s2, l2)], self.factors)
+    }
 }
 
-/// `d ← update(d, a, b)` for every triple of elements.
-struct Triples<F> {
-    name: &'static str,
+/// `d ← update(d, a, b)` for every triple of elements; on a GPU by a kernel that is given the same factors.
+struct Triples<'a, F> {
+    kernel: &'static str,
+    factors: &'a [f32],
     update: F,
 }
 
-impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<F> {
+impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<'_, F> {
     fn name(&self) -> &'static str {
-        self.name
+        self.kernel
     }
 
     fn cpu_fwd(
@@ -72,6 +79,18 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<F> {
         });
         Ok(())
     }
+
+    fn cuda_fwd(
+        &self,
+        s1: &mut CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<()> {
+        cuda::update::change(self.kernel, (s1, l1), [(s2, l2), (s3, l3)], self.factors)
+    }
 }
 
 /// `destination ← keep · destination + add · source`, both f32 of one shape.
@@ -80,12 +99,8 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<F> {
 /// Shapes that differ, or tensors that are not contiguous f32.
 pub fn blend(destination: &Tensor, source: &Tensor, keep: f32, add: f32) -> Result<()> {
     same_shape(destination, source)?;
-    if destination.device().is_cpu() {
-        let update = |d: f32, s: f32| keep * d + add * s;
-        return destination.inplace_op2(&source.contiguous()?, &Pairs { name: "blend", update });
-    }
-    let value = (destination.affine(f64::from(keep), 0.0)? + source.affine(f64::from(add), 0.0)?)?;
-    destination.slice_set(&value, 0, 0)
+    let update = |d: f32, s: f32| keep * d + add * s;
+    destination.inplace_op2(&source.contiguous()?, &Pairs { kernel: "blend", factors: &[keep, add], update })
 }
 
 /// One step of momentum: `velocity ← momentum · velocity + scale · gradient + decay · parameter`.
@@ -100,12 +115,9 @@ pub fn velocity(
 ) -> Result<()> {
     same_shape(velocity, gradient)?;
     same_shape(velocity, parameter)?;
-    if velocity.device().is_cpu() {
-        let update = |v: f32, g: f32, p: f32| momentum * v + scale * g + decay * p;
-        return velocity.inplace_op3(&gradient.contiguous()?, parameter, &Triples { name: "velocity", update });
-    }
-    blend(velocity, gradient, momentum, scale)?;
-    blend(velocity, parameter, 1.0, decay)
+    let update = |v: f32, g: f32, p: f32| momentum * v + scale * g + decay * p;
+    let op = Triples { kernel: "velocity", factors: &[momentum, scale, decay], update };
+    velocity.inplace_op3(&gradient.contiguous()?, parameter, &op)
 }
 
 /// Adam's ε.
@@ -114,7 +126,7 @@ const EPSILON: f32 = 1e-8;
 /// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) at `step` ≥ 1: both moments and the parameter move.
 ///
 /// # Errors
-/// Shapes that differ, or tensors that are not contiguous f32 on the CPU.
+/// Shapes that differ, or tensors that are not contiguous f32.
 pub fn adamw(
     parameter: &Tensor,
     gradient: &Tensor,
@@ -127,20 +139,19 @@ pub fn adamw(
         same_shape(parameter, moment)?;
     }
     same_shape(parameter, gradient)?;
-    if !parameter.device().is_cpu() {
-        candle_core::bail!("AdamW runs on the CPU alone so far; use SGD on this device");
-    }
     let power = step.min(1_000_000) as i32;
     let corrections = (1.0 - f64::from(beta1).powi(power), 1.0 - f64::from(beta2).powi(power));
     blend(first, gradient, beta1, (1.0 - beta1) * scale)?;
     let (keep, add) = (beta2, (1.0 - beta2) * scale * scale);
     let update = |d: f32, g: f32| keep * d + add * g * g;
-    second.inplace_op2(&gradient.contiguous()?, &Pairs { name: "blend of squares", update })?;
+    let op = Pairs { kernel: "blend_squares", factors: &[keep, add], update };
+    second.inplace_op2(&gradient.contiguous()?, &op)?;
     let shrink = 1.0 - rate * decay;
     let rate = (f64::from(rate) / corrections.0) as f32;
     let correction = (1.0 / corrections.1) as f32;
     let update = |p: f32, m: f32, v: f32| shrink * p - rate * m / ((v * correction).sqrt() + EPSILON);
-    parameter.inplace_op3(first, second, &Triples { name: "adaptive step", update })
+    let op = Triples { kernel: "adaptive_step", factors: &[shrink, rate, correction], update };
+    parameter.inplace_op3(first, second, &op)
 }
 
 /// Σ x² in double precision, in a fixed order.
@@ -148,6 +159,9 @@ pub fn adamw(
 /// # Errors
 /// A tensor that cannot be read back as f32.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
+    if !x.device().is_cpu() {
+        return cuda::update::squared_norm(x);
+    }
     with_values(x, "squared_norm", |values| {
         let chunk = |values: &[f32]| {
             let mut lanes = [0f64; 8];

@@ -2,6 +2,8 @@
 //!
 //! Bits and numbers are those of `shaders/boxes.wgsl`.
 
+use super::colormap::ColorMap;
+
 /// Classes that a [`ClassMask`] can tell apart and that colours are kept for.
 pub const CLASS_LIMIT: usize = 512;
 
@@ -57,7 +59,7 @@ pub struct BoxInstance {
     /// A box whose score is NaN is never shown.
     pub score: f32,
     pub class: u32,
-    /// Level of the pyramid, finest 0.
+    /// Level of the pyramid, finest 0; of detections and objects their number, which the parts of a mask share.
     pub level: u32,
     /// Bits 0–2 [`Outcome`], 3–5 [`BoxAssignment`], 6–8 [`LineStyle`].
     pub flags: u32,
@@ -74,6 +76,17 @@ impl BoxInstance {
 
     pub fn with_outcome(self, outcome: Outcome) -> Self {
         Self { flags: (self.flags & !0b111) | outcome as u32, ..self }
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        match self.flags & 0b111 {
+            1 => Outcome::TruePositive,
+            2 => Outcome::FalsePositive,
+            3 => Outcome::FalseNegative,
+            4 => Outcome::Duplicate,
+            5 => Outcome::Ignored,
+            _ => Outcome::None,
+        }
     }
 
     pub fn with_assignment(self, assignment: BoxAssignment) -> Self {
@@ -168,7 +181,7 @@ pub enum BoxColor {
     Outcome = 2,
     Assignment = 3,
     Level = 4,
-    /// The class colours in turn, by position in the array.
+    /// The class colours in turn, by [`BoxInstance::level`].
     Instance = 5,
 }
 
@@ -185,11 +198,49 @@ pub struct BoxLook {
     /// Position in the array of the selected and of the hovered box; both are drawn over the others, with a halo.
     pub selected: Option<u32>,
     pub hovered: Option<u32>,
+    /// Where the array holds the same boxes several times over; then positions are those in one stage.
+    pub stages: Option<Stages>,
 }
 
 impl Default for BoxLook {
     fn default() -> Self {
-        Self { color: BoxColor::Class, line_width: 2.0, opacity: 1.0, fill_opacity: 0.0, selected: None, hovered: None }
+        Self {
+            color: BoxColor::Class,
+            line_width: 2.0,
+            opacity: 1.0,
+            fill_opacity: 0.0,
+            selected: None,
+            hovered: None,
+            stages: None,
+        }
+    }
+}
+
+/// The same boxes at several stages, stage after stage in one array, and the place between stages that is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stages {
+    /// Boxes of one stage. A box that a stage does not have stands there with the score NaN, and fades on the way to it.
+    pub each: u32,
+    /// 0 is the first stage; at 1.5 corners and scores are half-way from the second to the third.
+    pub place: f32,
+}
+
+impl Stages {
+    /// Where in an array of `count` boxes the stages before and after the place begin, and the way between them, 0 to 1.
+    /// `None` without one whole stage.
+    pub(super) fn around(self, count: u32) -> Option<(u32, u32, f32)> {
+        let last = count.checked_div(self.each)?.checked_sub(1)?;
+        let place = if self.place.is_nan() { 0.0 } else { self.place.clamp(0.0, last as f32) };
+        let before = place as u32;
+        Some((before * self.each, (before + 1).min(last) * self.each, place - before as f32))
+    }
+
+    /// The boxes of the nearest stage: for drawing without shaders.
+    pub fn nearest(self, boxes: &[BoxInstance]) -> &[BoxInstance] {
+        let count = u32::try_from(boxes.len()).unwrap_or(u32::MAX);
+        let Some((before, after, way)) = self.around(count) else { return &[] };
+        let start = (if way < 0.5 { before } else { after }) as usize;
+        boxes.get(start..start + self.each as usize).unwrap_or_default()
     }
 }
 
@@ -205,6 +256,29 @@ pub struct BoxStyle {
     pub assignment_colors: [[f32; 4]; 8],
     /// By level; level 8 starts again at the first.
     pub level_colors: [[f32; 4]; 8],
+}
+
+impl BoxStyle {
+    /// The colour of a box, as the shader has it.
+    pub fn color(&self, by: BoxColor, instance: &BoxInstance) -> [f32; 4] {
+        const WHITE: [f32; 4] = [1.0; 4];
+        let in_turn = |number: u32| {
+            let count = self.class_colors.len().clamp(1, CLASS_LIMIT);
+            self.class_colors.get(number as usize % count).copied().unwrap_or(WHITE)
+        };
+        let entry = |colors: &[[f32; 4]; 8], number: u32| colors.get((number % 8) as usize).copied().unwrap_or(WHITE);
+        match by {
+            BoxColor::Class => in_turn(instance.class),
+            BoxColor::Instance => in_turn(instance.level),
+            BoxColor::Score => {
+                let [r, g, b] = ColorMap::Viridis.color(instance.score);
+                [r, g, b, 1.0]
+            }
+            BoxColor::Outcome => entry(&self.outcome_colors, instance.flags & 0b111),
+            BoxColor::Assignment => entry(&self.assignment_colors, (instance.flags >> 3) & 0b111),
+            BoxColor::Level => entry(&self.level_colors, instance.level),
+        }
+    }
 }
 
 /// Colours that stay apart for every kind of colour vision: Okabe & Ito, "Color universal design" (2008).
@@ -246,6 +320,31 @@ mod tests {
             .with_outcome(Outcome::Ignored);
         assert_eq!(instance.flags, 5 | (4 << 3) | (3 << 6));
         assert_eq!(instance.with_style(LineStyle::ByOutcome).flags, 5 | (4 << 3));
+        for outcome in [
+            Outcome::None,
+            Outcome::TruePositive,
+            Outcome::FalsePositive,
+            Outcome::FalseNegative,
+            Outcome::Duplicate,
+            Outcome::Ignored,
+        ] {
+            assert_eq!(instance.with_outcome(outcome).outcome(), outcome);
+        }
+    }
+
+    #[test]
+    fn a_place_lies_between_two_stages_of_the_array() {
+        let at = |place: f32| Stages { each: 2, place }.around(6);
+        assert_eq!(
+            [-1.0, 0.0, 0.25, 1.0, 1.5].map(at),
+            [(0, 2, 0.0), (0, 2, 0.0), (0, 2, 0.25), (2, 4, 0.0), (2, 4, 0.5)].map(Some)
+        );
+        assert_eq!([2.0, 9.0, f32::NAN].map(at), [(4, 4, 0.0), (4, 4, 0.0), (0, 2, 0.0)].map(Some));
+        assert_eq!([(0, 6), (4, 3), (4, 0)].map(|(each, count)| Stages { each, place: 0.0 }.around(count)), [None; 3]);
+        let boxes: Vec<BoxInstance> = (0..6).map(|class| BoxInstance::new([0.0; 4], 1.0, class)).collect();
+        let nearest = |place: f32| Stages { each: 2, place }.nearest(&boxes)[0].class;
+        assert_eq!([0.0, 0.4, 0.5, 1.4, 2.0].map(nearest), [0, 0, 2, 2, 4]);
+        assert!(Stages { each: 0, place: 0.0 }.nearest(&boxes).is_empty());
     }
 
     #[test]

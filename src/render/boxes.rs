@@ -1,8 +1,9 @@
 //! Many rectangles at once (a million is fine): outlines of constant width on the screen, filtered by uniforms.
 //!
-//! Each box is one instance of a strip of ten vertices round its outline, so only the line's pixels are touched.
+//! Each box is one instance of a strip of ten vertices round its outline, so only the line's pixels are touched. Boxes at
+//! several stages lie in one buffer: it is bound twice, from one stage on and from the next, and a uniform moves between.
 
-use super::box_style::{BoxFilter, BoxInstance, BoxLook, BoxStyle, CLASS_LIMIT};
+use super::box_style::{BoxFilter, BoxInstance, BoxLook, BoxStyle, CLASS_LIMIT, Stages};
 use super::context::Gpu;
 use super::error::RenderError;
 use super::pipeline::{self, Recipe};
@@ -12,11 +13,13 @@ use super::view::{Placement, Target, View, ViewUniform};
 
 /// Outer and inner corner in turn, back to the first.
 const OUTLINE_VERTICES: u32 = 10;
-/// Stands for "no class" and "no box" in the uniform.
+/// Stands for "no class" in the uniform.
 const NONE: u32 = u32::MAX;
 
 const ATTRIBUTES: [wgpu::VertexAttribute; 5] =
     wgpu::vertex_attr_array![0 => Float32x4, 1 => Float32, 2 => Uint32, 3 => Uint32, 4 => Uint32];
+/// Corners and score of the same box at the next stage.
+const NEXT_ATTRIBUTES: [wgpu::VertexAttribute; 2] = wgpu::vertex_attr_array![5 => Float32x4, 6 => Float32];
 
 /// Twin of `BoxUniform` in `shaders/boxes.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -31,11 +34,11 @@ struct BoxUniform {
     outcome_mask: u32,
     assignment_mask: u32,
     color_mode: u32,
-    selected: u32,
-    hovered: u32,
     line_width: f32,
     opacity: f32,
     fill_opacity: f32,
+    way: f32,
+    padding: u32,
 }
 
 /// Twin of `PaletteUniform` in `shaders/boxes.wgsl`.
@@ -83,11 +86,10 @@ pub(super) fn twins() -> Vec<Twin> {
                 outcome_mask,
                 assignment_mask,
                 color_mode,
-                selected,
-                hovered,
                 line_width,
                 opacity,
-                fill_opacity
+                fill_opacity,
+                way
             ]
         ),
         describe_twin!(
@@ -109,6 +111,13 @@ pub struct BoxRenderer {
 
 #[derive(Debug)]
 struct Pipelines {
+    still: Strokes,
+    /// Between two stages.
+    moving: Strokes,
+}
+
+#[derive(Debug)]
+struct Strokes {
     plain: wgpu::RenderPipeline,
     hovered: wgpu::RenderPipeline,
     selected: wgpu::RenderPipeline,
@@ -122,20 +131,29 @@ impl Pipelines {
         layout: &wgpu::BindGroupLayout,
     ) -> Result<Self, RenderError> {
         let module = library.compile(device, "boxes.wgsl")?;
-        let build = |label: &str, vertex: &str| {
-            let buffer = wgpu::VertexBufferLayout {
+        let instances = |attributes: &'static [wgpu::VertexAttribute]| {
+            Some(wgpu::VertexBufferLayout {
                 array_stride: std::mem::size_of::<BoxInstance>() as u64,
                 step_mode: wgpu::VertexStepMode::Instance,
-                attributes: &ATTRIBUTES,
-            };
-            let recipe =
-                Recipe { label, vertex, fragment: "fs_box", layouts: &[layout], buffers: &[Some(buffer)], format };
+                attributes,
+            })
+        };
+        let (one, two) = ([instances(&ATTRIBUTES)], [instances(&ATTRIBUTES), instances(&NEXT_ATTRIBUTES)]);
+        let build = |label: &str, vertex: &str, buffers: &[Option<wgpu::VertexBufferLayout<'static>>]| {
+            let recipe = Recipe { label, vertex, fragment: "fs_box", layouts: &[layout], buffers, format };
             pipeline::build(device, &module, &recipe)
         };
         Ok(Self {
-            plain: build("boxes", "vs_box")?,
-            hovered: build("hovered box", "vs_hovered")?,
-            selected: build("selected box", "vs_selected")?,
+            still: Strokes {
+                plain: build("boxes", "vs_box", &one)?,
+                hovered: build("hovered box", "vs_hovered", &one)?,
+                selected: build("selected box", "vs_selected", &one)?,
+            },
+            moving: Strokes {
+                plain: build("moving boxes", "vs_box_moving", &two)?,
+                hovered: build("hovered moving box", "vs_hovered_moving", &two)?,
+                selected: build("selected moving box", "vs_selected_moving", &two)?,
+            },
         })
     }
 }
@@ -182,6 +200,7 @@ pub struct BoxDraw {
     style: Option<BoxStyle>,
     group: wgpu::BindGroup,
     boxes: VertexArray<BoxInstance>,
+    stages: Option<Stages>,
     hovered: Option<u32>,
     selected: Option<u32>,
     placement: Placement,
@@ -202,6 +221,7 @@ impl BoxDraw {
             style: None,
             group,
             boxes: VertexArray::new("boxes"),
+            stages: None,
             hovered: None,
             selected: None,
             placement: Placement::default(),
@@ -238,13 +258,14 @@ impl BoxDraw {
             outcome_mask: filter.outcomes,
             assignment_mask: filter.assignments,
             color_mode: look.color as u32,
-            selected: look.selected.unwrap_or(NONE),
-            hovered: look.hovered.unwrap_or(NONE),
             line_width: look.line_width.max(0.0),
             opacity: look.opacity.clamp(0.0, 1.0),
             fill_opacity: look.fill_opacity.clamp(0.0, 1.0),
+            way: look.stages.and_then(|stages| stages.around(self.boxes.count())).map_or(0.0, |(_, _, way)| way),
+            padding: 0,
         };
         self.uniform_uploads += u64::from(self.uniform.set(&gpu.queue, uniform));
+        self.stages = look.stages;
         self.hovered = look.hovered;
         self.selected = look.selected;
         self.placement = Placement::new(&view.viewport, target);
@@ -253,21 +274,34 @@ impl BoxDraw {
 
     /// Draws what was prepared.
     pub fn paint(&self, renderer: &BoxRenderer, pass: &mut wgpu::RenderPass<'_>) {
-        let Some(all) = self.boxes.slice_from(0) else { return };
-        if !self.placement.enter(pass) {
+        let count = self.boxes.count();
+        // Where the stages before and after begin, and how many boxes one has.
+        let (before, after, each) = match self.stages {
+            None => (0, None, count),
+            Some(stages) => match stages.around(count) {
+                Some((before, after, _)) => (before, Some(after), stages.each),
+                None => return,
+            },
+        };
+        if each == 0 || !self.placement.enter(pass) {
             return;
         }
+        let pipelines = if after.is_some() { &renderer.pipelines.moving } else { &renderer.pipelines.still };
         pass.set_bind_group(0, &self.group, &[]);
-        pass.set_pipeline(&renderer.pipelines.plain);
-        pass.set_vertex_buffer(0, all);
-        pass.draw(0..OUTLINE_VERTICES, 0..self.boxes.count());
-        let over = [(&renderer.pipelines.hovered, self.hovered), (&renderer.pipelines.selected, self.selected)];
-        for (pipeline, index) in over {
-            // The buffer is bound from this box on, since not every device counts instances from elsewhere than 0.
-            if let Some(one) = index.and_then(|index| self.boxes.slice_from(index)) {
-                pass.set_pipeline(pipeline);
-                pass.set_vertex_buffer(0, one);
-                pass.draw(0..OUTLINE_VERTICES, 0..1);
+        // Buffers are bound from the first box on, since not every device counts instances from elsewhere than 0.
+        let mut draw = |pipeline: &wgpu::RenderPipeline, first: u32, count: u32| {
+            let Some(own) = self.boxes.slice_from(before + first) else { return };
+            pass.set_pipeline(pipeline);
+            pass.set_vertex_buffer(0, own);
+            if let Some(next) = after.and_then(|after| self.boxes.slice_from(after + first)) {
+                pass.set_vertex_buffer(1, next);
+            }
+            pass.draw(0..OUTLINE_VERTICES, 0..count);
+        };
+        draw(&pipelines.plain, 0, each);
+        for (pipeline, index) in [(&pipelines.hovered, self.hovered), (&pipelines.selected, self.selected)] {
+            if let Some(index) = index.filter(|index| *index < each) {
+                draw(pipeline, index, 1);
             }
         }
     }

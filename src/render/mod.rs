@@ -30,6 +30,7 @@ pub use self::image::{ImageDraw, ImageFilter, ImageInput, ImageLook, ImageRender
 pub use bars::{BarDraw, BarInput, BarLook, BarRenderer, THRESHOLD_LIMIT, Threshold};
 pub use box_style::{
     BoxAssignment, BoxColor, BoxFilter, BoxInstance, BoxLook, BoxStyle, CLASS_LIMIT, ClassMask, LineStyle, Outcome,
+    Stages,
 };
 pub use boxes::{BoxDraw, BoxInput, BoxRenderer};
 pub use colormap::{ColorMap, range_position};

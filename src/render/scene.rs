@@ -41,6 +41,13 @@ pub struct BoxLayer {
     pub look: BoxLook,
 }
 
+impl BoxLayer {
+    /// The boxes as they are drawn without shaders, which alone stand between stages: those of the nearest one.
+    pub fn nearest(&self) -> &[BoxInstance] {
+        self.look.stages.map_or(self.boxes.as_slice(), |stages| stages.nearest(&self.boxes))
+    }
+}
+
 /// The buffers of one view of a scene.
 #[derive(Debug)]
 pub struct SceneDraw {

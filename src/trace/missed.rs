@@ -6,6 +6,7 @@
 use super::{Rule, Trace};
 use crate::geometry::iou::iou as overlap;
 use crate::geometry::{BBox, Detection};
+use std::collections::HashSet;
 
 /// A box that overlaps an object less than this is about something else.
 const NEAR: f32 = 0.1;
@@ -30,6 +31,8 @@ pub enum Cause {
     PoorBox { iou: f32, score: f32 },
     /// A good candidate was removed by a better one: indices into the candidates, and their IoU.
     Suppressed { candidate: u32, by: u32, iou: f32, score: f32 },
+    /// The only good box is a detection that finds another object.
+    Shared { detection: usize, iou: f32 },
     /// A good candidate came after the last detection that the model may give.
     OverLimit { candidate: u32, score: f32, limit: usize },
     /// A good box is there, with a score below the threshold that was asked for.
@@ -38,7 +41,7 @@ pub enum Cause {
 
 impl Cause {
     /// What causes are called, in the order of the chain.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "found",
         "no anchor reached it",
         "not proposed",
@@ -47,6 +50,7 @@ impl Cause {
         "wrong class",
         "poor box",
         "suppressed",
+        "its box finds another object",
         "over the detection limit",
         "below the threshold",
     ];
@@ -62,8 +66,9 @@ impl Cause {
             Self::WrongClass { .. } => 5,
             Self::PoorBox { .. } => 6,
             Self::Suppressed { .. } => 7,
-            Self::OverLimit { .. } => 8,
-            Self::BelowThreshold { .. } => 9,
+            Self::Shared { .. } => 8,
+            Self::OverLimit { .. } => 9,
+            Self::BelowThreshold { .. } => 10,
         }
     }
 
@@ -100,10 +105,25 @@ fn best_overlap(boxes: &[BBox], object: BBox) -> Option<f32> {
 /// Why object `object` of the trace, of class `class`, is not found by any detection with score `score_threshold` and
 /// IoU `iou` or more. `None` for an object that the trace does not have.
 pub fn why_missed(trace: &Trace, object: usize, class: u32, score_threshold: f32, iou: f32) -> Option<Missed> {
-    let bbox = trace.objects.get(object)?.bbox;
-    let view = Look { trace, object, bbox, class, score: score_threshold, iou };
-    let cause = view.output().or_else(|| view.heads()).unwrap_or_else(|| view.upstream());
-    Some(Missed { object, class, cause, links: view.links() })
+    let view = Look::new(trace, object, class, score_threshold, iou, &[])?;
+    Some(Missed { object, class, cause: view.cause(), links: view.links() })
+}
+
+/// As [`why_missed`], for an object that matching one to one left without a detection: the detections `taken` find
+/// other objects, and neither they nor what they removed speak for this one. Never [`Cause::Found`].
+pub fn why_unmatched(
+    trace: &Trace,
+    object: usize,
+    class: u32,
+    score_threshold: f32,
+    iou: f32,
+    taken: &[usize],
+) -> Option<Cause> {
+    Some(match Look::new(trace, object, class, score_threshold, iou, taken)?.cause() {
+        // Matching takes every box that lies well: this one does so by rounding alone.
+        Cause::Found { score, iou, .. } => Cause::PoorBox { iou, score },
+        cause => cause,
+    })
 }
 
 /// The question with all that it is about.
@@ -115,37 +135,70 @@ struct Look<'a> {
     class: u32,
     score: f32,
     iou: f32,
+    /// Detections that find other objects.
+    taken: &'a [usize],
+    /// The candidates that those were.
+    taken_candidates: HashSet<u32>,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(trace: &'a Trace, object: usize, class: u32, score: f32, iou: f32, taken: &'a [usize]) -> Option<Self> {
+        let bbox = trace.objects.get(object)?.bbox;
+        // Detections stand in the order of the kept candidates.
+        let kept = trace.suppression.as_ref().map(|s| s.kept.as_slice()).unwrap_or_default();
+        let taken_candidates = taken.iter().filter_map(|&index| kept.get(index).copied()).collect();
+        Some(Self { trace, object, bbox, class, score, iou, taken, taken_candidates })
+    }
+
+    fn cause(&self) -> Cause {
+        self.output().or_else(|| self.heads()).unwrap_or_else(|| self.upstream())
+    }
+
     fn candidates(&self) -> &[Detection] {
         self.trace.suppression.as_ref().map(|s| s.candidates.as_slice()).unwrap_or_default()
     }
 
-    /// The best-scored detection of the class that lies well: index, score, IoU.
-    fn detection(&self) -> Option<(usize, f32, f32)> {
+    /// The best-scored detection of the class that lies well, of those that find another object or of the others:
+    /// index, score, IoU.
+    fn detection(&self, taken: bool) -> Option<(usize, f32, f32)> {
         let own = self.trace.detections.iter().enumerate().filter(|(_, d)| d.class == self.class);
         let well = own.map(|(index, d)| (index, d.score, overlap(self.trace.to_input(d.bbox), self.bbox)));
-        well.filter(|(_, _, iou)| *iou >= self.iou).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+        let well = well.filter(|(index, _, iou)| *iou >= self.iou && self.taken.contains(index) == taken);
+        well.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
     }
 
     /// The best-scored candidate of the class that lies well.
     fn good_candidate(&self) -> Option<(usize, f32)> {
         let own = self.candidates().iter().enumerate().filter(|(_, c)| c.class == self.class);
         let well = own.filter(|(_, c)| overlap(c.bbox, self.bbox) >= self.iou).map(|(index, c)| (index, c.score));
-        well.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+        let free = well.filter(|(index, _)| !self.taken_candidates.contains(&(*index as u32)));
+        free.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+    }
+
+    /// Candidates with a score that counts and their IoU with the object, without those that find another object and
+    /// those that such a one removed.
+    fn counting(&self) -> Vec<(&Detection, f32)> {
+        let removals = self.trace.suppression.as_ref().map(|s| s.removals.as_slice()).unwrap_or_default();
+        let removed = removals.iter().filter(|r| self.taken_candidates.contains(&r.by)).map(|r| r.removed);
+        let others: HashSet<u32> = self.taken_candidates.iter().copied().chain(removed).collect();
+        let counting = (0..).zip(self.candidates()).filter(|(_, c)| c.score >= self.score);
+        let own = counting.filter(|(index, _)| !others.contains(index));
+        own.map(|(_, c)| (c, overlap(c.bbox, self.bbox))).collect()
     }
 
     /// The end of the chain: a detection finds the object, or a good candidate was lost on the way to one.
     fn output(&self) -> Option<Cause> {
-        let detection = self.detection();
+        let detection = self.detection(false);
         if let Some((detection, score, iou)) = detection.filter(|(_, score, _)| *score >= self.score) {
             return Some(Cause::Found { detection, score, iou });
         }
         let below = |score| Some(Cause::BelowThreshold { score, threshold: self.score });
         let (index, score) = match self.good_candidate() {
             Some(candidate) => candidate,
-            None => return detection.and_then(|(_, score, _)| below(score)),
+            None => {
+                let shared = || self.detection(true).map(|(detection, _, iou)| Cause::Shared { detection, iou });
+                return detection.and_then(|(_, score, _)| below(score)).or_else(shared);
+            }
         };
         let suppression = self.trace.suppression.as_ref()?;
         let candidate = index as u32;
@@ -164,15 +217,13 @@ impl Look<'_> {
 
     /// The middle: boxes about the object, with a score that counts, but of another class or lying badly.
     fn heads(&self) -> Option<Cause> {
-        let counting = || self.candidates().iter().filter(|c| c.score >= self.score);
-        let other = counting().filter(|c| c.class != self.class).map(|c| (c, overlap(c.bbox, self.bbox)));
-        let other = other.filter(|(_, iou)| *iou >= self.iou).max_by(|a, b| a.0.score.total_cmp(&b.0.score));
-        if let Some((candidate, iou)) = other {
+        let counting = self.counting();
+        let other = counting.iter().filter(|(c, iou)| c.class != self.class && *iou >= self.iou);
+        if let Some(&(candidate, iou)) = other.max_by(|a, b| a.0.score.total_cmp(&b.0.score)) {
             return Some(Cause::WrongClass { class: candidate.class, score: candidate.score, iou });
         }
-        let own = counting().filter(|c| c.class == self.class).map(|c| (c, overlap(c.bbox, self.bbox)));
-        let own = own.filter(|(_, iou)| *iou >= NEAR).max_by(|a, b| a.1.total_cmp(&b.1));
-        own.map(|(candidate, iou)| Cause::PoorBox { iou, score: candidate.score })
+        let own = counting.iter().filter(|(c, iou)| c.class == self.class && *iou >= NEAR);
+        own.max_by(|a, b| a.1.total_cmp(&b.1)).map(|&(candidate, iou)| Cause::PoorBox { iou, score: candidate.score })
     }
 
     /// The start: nothing about the object came as far as suppression.
@@ -247,52 +298,11 @@ impl Look<'_> {
         add("a candidate of any class lies on it (best score)".into(), any.is_some(), any);
         let good = self.good_candidate();
         add("a candidate of its class lies on it (best score)".into(), good.is_some(), good.map(|(_, score)| score));
-        let detection = self.detection();
+        let detection = self.detection(false);
         add("it outlives suppression (score)".into(), detection.is_some(), detection.map(|(_, score, _)| score));
         let above = detection.is_some_and(|(_, score, _)| score >= self.score);
         add(format!("its score is {:.2} or more", self.score), above, detection.map(|(_, score, _)| score));
         links
-    }
-}
-
-/// Causes counted over the objects of many traces.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MissedSummary {
-    pub objects: usize,
-    /// By position in [`Cause::NAMES`].
-    pub counts: [usize; Cause::NAMES.len()],
-}
-
-impl MissedSummary {
-    /// Counts every object of one trace.
-    pub fn add(&mut self, trace: &Trace, score_threshold: f32, iou: f32) {
-        for (index, object) in trace.objects.iter().enumerate() {
-            if let Some(missed) = why_missed(trace, index, object.class, score_threshold, iou) {
-                self.objects += 1;
-                if let Some(count) = self.counts.get_mut(missed.cause.kind()) {
-                    *count += 1;
-                }
-            }
-        }
-    }
-
-    /// All objects of `traces`.
-    pub fn of<'a>(traces: impl IntoIterator<Item = &'a Trace>, score_threshold: f32, iou: f32) -> Self {
-        let mut summary = Self::default();
-        for trace in traces {
-            summary.add(trace, score_threshold, iou);
-        }
-        summary
-    }
-
-    /// Objects that no detection finds.
-    pub fn missed(&self) -> usize {
-        self.objects - self.counts.first().copied().unwrap_or(0)
-    }
-
-    /// Causes of misses that occurred, with their counts, in the order of the chain.
-    pub fn causes(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
-        Cause::NAMES.into_iter().zip(self.counts).skip(1).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -430,16 +440,46 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_counted_over_traces() {
-        let traces = [
-            detected(trace(vec![candidate(0.0, 1, 0.9)])),
-            detected(trace(vec![candidate(0.0, 1, 0.3)])),
-            trace(Vec::new()),
-            Trace::default(),
+    fn what_finds_another_object_does_not_find_this_one() {
+        let unmatched = |trace: &Trace, taken: &[usize]| why_unmatched(trace, 0, 1, 0.5, 0.5, taken).unwrap();
+        // the only box on it belongs to another object
+        let alone = detected(trace(vec![candidate(1.0, 1, 0.9)]));
+        assert!(matches!(cause(&alone), Cause::Found { .. }));
+        assert!(matches!(unmatched(&alone, &[0]), Cause::Shared { detection: 0, .. }));
+        // by rounding alone
+        assert!(matches!(unmatched(&alone, &[]), Cause::PoorBox { iou, score } if iou > 0.8 && score == 0.9));
+        // and it removed the box that would have been this one's
+        let mut crowded = trace(vec![candidate(2.0, 1, 0.9), candidate(0.0, 1, 0.7)]);
+        let record = crowded.suppression.as_mut().unwrap();
+        record.kept = vec![0];
+        record.removals = vec![Removal { removed: 1, by: 0, iou: 0.6 }];
+        let crowded = detected(crowded);
+        assert_eq!(unmatched(&crowded, &[0]), Cause::Suppressed { candidate: 1, by: 0, iou: 0.6, score: 0.7 });
+        // a neighbour's box, and what it removed, are no poor boxes and no wrong classes of this object
+        let mut beside = trace(vec![candidate(6.0, 1, 0.9), candidate(5.0, 1, 0.8), candidate(0.0, 0, 0.7)]);
+        let record = beside.suppression.as_mut().unwrap();
+        record.kept = vec![0, 2];
+        record.removals = vec![Removal { removed: 1, by: 0, iou: 0.8 }];
+        let beside = detected(beside);
+        assert!(matches!(unmatched(&beside, &[]), Cause::WrongClass { class: 0, .. }));
+        assert_eq!(unmatched(&beside, &[0, 1]), Cause::LowScore { limit: 0.01, score: None });
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let causes = [
+            Cause::Found { detection: 0, score: 0.0, iou: 0.0 },
+            Cause::NoAnchor { iou: 0.0 },
+            Cause::NotProposed { stage: 0, iou: 0.0 },
+            Cause::Filtered { objectness: None },
+            Cause::LowScore { limit: 0.0, score: None },
+            Cause::WrongClass { class: 0, score: 0.0, iou: 0.0 },
+            Cause::PoorBox { iou: 0.0, score: 0.0 },
+            Cause::Suppressed { candidate: 0, by: 0, iou: 0.0, score: 0.0 },
+            Cause::Shared { detection: 0, iou: 0.0 },
+            Cause::OverLimit { candidate: 0, score: 0.0, limit: 0 },
+            Cause::BelowThreshold { score: 0.0, threshold: 0.0 },
         ];
-        let summary = MissedSummary::of(&traces, 0.5, 0.5);
-        assert_eq!((summary.objects, summary.missed()), (3, 2));
-        let causes: Vec<(&str, usize)> = summary.causes().collect();
-        assert_eq!(causes, [("low score", 1), ("below the threshold", 1)]);
+        assert_eq!(causes.map(|cause| cause.name()), Cause::NAMES);
     }
 }

@@ -86,12 +86,15 @@ impl Recording {
     }
 }
 
+/// Iterations and their losses, oldest first: what a jump is told from.
+pub type LossWindow = VecDeque<(u64, f32)>;
+
 /// The ring of the last iterations, and the recent losses.
 #[derive(Debug, Default)]
 pub struct BlackBox {
     ring: VecDeque<Record>,
-    /// Iteration and loss.
-    losses: VecDeque<(u64, f32)>,
+    /// Part of the run's state: it decides where the run pauses.
+    pub losses: LossWindow,
     /// An iteration whose jump was reported already and is let through.
     seen: Option<u64>,
 }
@@ -129,19 +132,20 @@ impl BlackBox {
         jumps.then_some(median)
     }
 
+    /// Takes the jump of `iteration` as reported.
+    pub fn let_through(&mut self, iteration: u64) {
+        self.seen = Some(iteration);
+    }
+
     /// Forgets that a jump was reported: nobody has seen it.
     pub fn not_seen(&mut self) {
         self.seen = None;
     }
 
-    /// Forgets iterations after `iteration`: the run went back.
+    /// Forgets records after `iteration`: the run went back.
     pub fn forget_after(&mut self, iteration: u64) {
         while self.ring.back().is_some_and(|record| record.iteration > iteration) {
             self.ring.pop_back();
-        }
-        // There may be more losses than records, even none of those.
-        while self.losses.back().is_some_and(|(at, _)| *at > iteration) {
-            self.losses.pop_back();
         }
     }
 
@@ -240,7 +244,10 @@ mod tests {
         black_box.forget_after(27);
         assert_eq!(black_box.records().last().map(|r| r.iteration), Some(27));
         black_box.forget_after(15);
-        assert_eq!((black_box.records().count(), black_box.losses.len()), (0, 16));
+        assert_eq!(black_box.records().count(), 0);
+        let mut again = BlackBox { losses: black_box.losses, ..BlackBox::default() };
+        again.let_through(31);
+        assert_eq!((again.spike(31, 21.0, 10.0), again.spike(32, 21.0, 10.0)), (None, Some(2.0)));
     }
 
     #[test]

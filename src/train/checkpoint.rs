@@ -1,6 +1,7 @@
 //! Checkpoints: everything that a resumed run needs to equal the unbroken one, in one safetensors file.
 
 use super::TrainError;
+use super::exact::Exact;
 use super::optimizer::{AVERAGE, SQUARE, VELOCITY};
 use super::run::{Run, RunConfig};
 use super::validation::Best;
@@ -21,6 +22,7 @@ pub const ITERATION: &str = "boxwright.iteration";
 pub const POSITION: &str = "boxwright.position";
 pub const VERSION: &str = "boxwright.version";
 pub const BEST: &str = "boxwright.best";
+pub const LOSSES: &str = "boxwright.losses";
 
 /// First part of the name of a kept checkpoint; its iteration follows.
 const KEPT: &str = "step-";
@@ -120,8 +122,8 @@ pub(super) fn clear(folder: &Path) -> std::io::Result<()> {
 }
 
 impl Run {
-    /// Writes `last.safetensors` (weights, velocity, average, iteration, place in the data) and `weights.safetensors`
-    /// (what to deploy: the averaged weights alone). Each is whole or absent at any moment.
+    /// Writes `last.safetensors` (weights, velocity, average, iteration, place in the data, recent losses) and
+    /// `weights.safetensors` (what to deploy: the averaged weights alone). Each is whole or absent at any moment.
     ///
     /// # Errors
     /// A folder that cannot be written.
@@ -180,6 +182,8 @@ impl Run {
         let position = self.position;
         metadata.insert(POSITION.into(), format!("{} {}", position.epoch, position.batch));
         metadata.insert(BEST.into(), json(&self.best));
+        let losses: Vec<(u64, Exact)> = self.black_box.losses.iter().map(|&(at, loss)| (at, loss.into())).collect();
+        metadata.insert(LOSSES.into(), json(&losses));
         let config = toml::to_string(&self.config).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
         metadata.insert(CONFIG.into(), config);
         weights::write_safetensors(path, &all, &metadata).map_err(|e| TrainError::Checkpoint(e.to_string()))
@@ -242,6 +246,9 @@ impl Run {
         let saved: Option<RunConfig> = metadata.get(CONFIG).and_then(|text| toml::from_str(text).ok());
         let same = saved.is_none_or(|saved| saved.train.best_by == self.config.train.best_by);
         self.best = best.filter(|_| same).unwrap_or_default();
+        // Checkpoints of earlier versions have none.
+        let losses: Option<Vec<(u64, Exact)>> = metadata.get(LOSSES).and_then(|text| serde_json::from_str(text).ok());
+        self.black_box.losses = losses.into_iter().flatten().map(|(at, loss)| (at, loss.single())).collect();
         Ok(())
     }
 }

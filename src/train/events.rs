@@ -6,7 +6,7 @@
 use super::layers::Spread;
 use super::metrics::write_whole;
 use super::tfrecord::push_record;
-use super::{StepReport, TrainError};
+use super::{StepReport, TrainError, Validation};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,23 +59,13 @@ impl Events {
             ("time/data_share".into(), (report.data_seconds / report.seconds.max(1e-9)) as f32),
         ];
         scalars.extend(report.parts.iter().map(|(name, value)| (format!("loss/{name}"), *value)));
-        if let Some(validation) = &report.validation {
-            scalars.push(("validation/loss".into(), validation.loss));
-            // −1 stands for undefined and is no point of a curve.
-            let scores = [("validation/AP", validation.ap), ("validation/AP50", validation.ap50)];
-            scalars.extend(scores.iter().filter(|s| s.1 >= 0.0).map(|(name, v)| ((*name).to_string(), *v as f32)));
-        }
+        scalars.extend(report.validation.iter().flat_map(scores));
         for layer in &report.layers {
             scalars.push((format!("update_ratio/{}", layer.name), layer.update_ratio as f32));
         }
         self.event(seconds_now(), report.iteration, |event| {
             event.message(5, |summary| {
-                for (tag, value) in &scalars {
-                    summary.message(1, |entry| {
-                        entry.bytes(1, tag.as_bytes());
-                        entry.float(2, *value);
-                    });
-                }
+                summary.scalars(&scalars);
                 for layer in &report.layers {
                     for (kind, spread) in [("weights", &layer.weights), ("gradients", &layer.gradients)] {
                         summary.message(1, |entry| {
@@ -86,6 +76,16 @@ impl Events {
                 }
             });
         });
+        self.flush()
+    }
+
+    /// Appends a validation that came after its iteration's scalars.
+    ///
+    /// # Errors
+    /// A disk that is full or gone; the records are kept for the next time.
+    pub fn append_validation(&mut self, validation: &Validation) -> Result<(), TrainError> {
+        let scalars = scores(validation);
+        self.event(seconds_now(), validation.iteration, |event| event.message(5, |summary| summary.scalars(&scalars)));
         self.flush()
     }
 
@@ -101,6 +101,15 @@ impl Events {
         write_whole(&mut self.file, &mut self.waiting)
             .map_err(|source| TrainError::Write { path: self.path.clone(), source })
     }
+}
+
+/// What of a validation becomes points of curves.
+fn scores(validation: &Validation) -> Vec<(String, f32)> {
+    // −1 stands for undefined and is no point of a curve.
+    let found = [("validation/AP", validation.ap), ("validation/AP50", validation.ap50)];
+    let found = found.into_iter().filter(|(_, value)| *value >= 0.0).map(|(name, value)| (name, value as f32));
+    let all = [("validation/loss", validation.loss)].into_iter().chain(found);
+    all.map(|(name, value)| (name.to_string(), value)).collect()
 }
 
 /// `HistogramProto`.
@@ -159,6 +168,16 @@ impl Message {
     fn doubles(&mut self, field: u64, values: &[f64]) {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.bytes(field, &bytes);
+    }
+
+    /// `Summary.Value`s of a tag and a `simple_value`.
+    fn scalars(&mut self, scalars: &[(String, f32)]) {
+        for (tag, value) in scalars {
+            self.message(1, |entry| {
+                entry.bytes(1, tag.as_bytes());
+                entry.float(2, *value);
+            });
+        }
     }
 
     fn message(&mut self, field: u64, fill: impl FnOnce(&mut Message)) {

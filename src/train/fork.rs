@@ -32,7 +32,9 @@ impl Run {
             )));
         }
         let (done, path) = at_or_before(source, iteration)?;
-        let old = config_of(&path)?;
+        let mut old = config_of(&path)?;
+        // What the run was let through before, it is let through again.
+        old.train.spike_factor = 0.0;
         let dataset = Arc::new(data::open(&old.data, old.split.as_deref())?);
         let same_data = (&old.data, &old.split) == (&config.data, &config.split);
         let mut run = Self::in_memory(old, dataset.clone(), device)?;
@@ -52,6 +54,10 @@ impl Run {
         if !same_data || run.config.train.best_by != config.train.best_by {
             // A best measured otherwise cannot be beaten, or too easily.
             state.best = Best::default();
+        }
+        if !same_data {
+            // Neither can a loss be held against those on other data.
+            state.losses.clear();
         }
         drop(run);
         let dataset = if same_data { dataset } else { Arc::new(data::open(&config.data, config.split.as_deref())?) };

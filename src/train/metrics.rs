@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: one line an iteration, appended, valid up to its last whole line whatever happens.
 
-use super::{StepReport, TrainError};
+use super::{StepReport, TrainError, Validation};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -59,6 +59,30 @@ impl Metrics {
             line["validation"] = json!(validation);
         }
         self.waiting.extend_from_slice(format!("{line}\n").as_bytes());
+        self.flush()
+    }
+
+    /// Adds a validation that came late to the last line, which is its iteration's. The file is whole at any moment.
+    ///
+    /// # Errors
+    /// A disk that is full or gone; nothing has changed then.
+    pub fn complete(&mut self, validation: &Validation) -> Result<(), TrainError> {
+        self.flush()?;
+        let failed = |source| TrainError::Write { path: self.path.clone(), source };
+        let text = std::fs::read_to_string(&self.path).map_err(failed)?;
+        let (before, last) = text.split_at(text.trim_end().rfind('\n').map_or(0, |at| at + 1));
+        let Ok(mut line) = serde_json::from_str::<serde_json::Value>(last) else { return Ok(()) };
+        // Somebody may have taken lines out of the file.
+        if line["iteration"] != json!(validation.iteration) {
+            return Ok(());
+        }
+        line["validation"] = json!(validation);
+        crate::weights::write_atomically(&self.path, format!("{before}{line}\n").as_bytes())?;
+        self.file = OpenOptions::new().append(true).open(&self.path).map_err(failed)?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), TrainError> {
         write_whole(&mut self.file, &mut self.waiting)
             .map_err(|source| TrainError::Write { path: self.path.clone(), source })
     }
@@ -130,6 +154,26 @@ mod tests {
         let mut metrics = Metrics::open(folder.path(), 2).unwrap();
         metrics.append(&report(3)).unwrap();
         assert_eq!(iterations(folder.path()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_late_validation_stands_in_its_iteration_s_line_as_if_it_had_come_in_time() {
+        let (late, timely) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let validation = Validation { iteration: 2, loss: 0.1, ap: 0.25, ..Validation::default() };
+        let report = |iteration| StepReport { iteration, loss: 0.1, gradient_norm: 1.0, ..StepReport::default() };
+        let mut metrics = Metrics::open(late.path(), 0).unwrap();
+        metrics.append(&report(1)).unwrap();
+        metrics.complete(&validation).unwrap();
+        metrics.append(&report(2)).unwrap();
+        metrics.complete(&validation).unwrap();
+        metrics.append(&report(3)).unwrap();
+        let mut metrics = Metrics::open(timely.path(), 0).unwrap();
+        for iteration in 1..=3 {
+            let validation = Some(validation.clone()).filter(|validation| validation.iteration == iteration);
+            metrics.append(&StepReport { validation, ..report(iteration) }).unwrap();
+        }
+        let text = |folder: &tempfile::TempDir| std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text(&late), text(&timely));
     }
 
     #[cfg(target_os = "linux")]

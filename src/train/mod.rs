@@ -3,6 +3,7 @@
 pub mod blackbox;
 pub mod checkpoint;
 pub mod config;
+pub mod embedding;
 pub mod error;
 pub mod events;
 pub mod exact;

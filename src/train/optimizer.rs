@@ -8,7 +8,7 @@ use super::groups::{Group, groups};
 use crate::nn::Params;
 use crate::ops::gradients::GradientStore;
 use crate::ops::update::{adamw, blend, squared_norm, velocity};
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 
 /// State of one parameter.
 #[derive(Debug)]
@@ -153,8 +153,10 @@ impl Optimizer {
     /// `iteration` counts from 0; the average starts fast: its decay is min(ema, (1 + i) / (10 + i)).
     ///
     /// # Errors
-    /// A gradient of another shape than its parameter.
+    /// A gradient of another shape than its parameter, before anything has moved; a device that runs out of memory, in
+    /// the middle.
     pub fn update(&mut self, gradients: &Gradients, rate: f32, norm: f64, iteration: u64) -> Result<()> {
+        self.check(gradients)?;
         let scale = if self.clip_norm > 0.0 && norm > f64::from(self.clip_norm) {
             (f64::from(self.clip_norm) / norm) as f32
         } else {
@@ -203,6 +205,18 @@ impl Optimizer {
             }
         }
         self.params.touch();
+        Ok(())
+    }
+
+    /// Whether every gradient fits its parameter.
+    fn check(&self, gradients: &Gradients) -> Result<()> {
+        for (slot, gradient) in self.slots.iter().zip(&gradients.slots) {
+            let Some(gradient) = gradient else { continue };
+            if gradient.dims() != slot.var.dims() || gradient.dtype() != DType::F32 {
+                let (found, own) = (gradient.dims(), slot.var.dims());
+                candle_core::bail!("{}: {:?} gradient {found:?} for a weight {own:?}", slot.name, gradient.dtype());
+            }
+        }
         Ok(())
     }
 
@@ -393,6 +407,22 @@ mod tests {
         assert!((value(&w)? - 0.2875).abs() < 1e-6);
         // v1 = 3, n1 = 0.7; v2 = 5.7, n2 = 0.13
         assert!((value(&n)? - 0.13).abs() < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn an_update_that_cannot_be_finished_moves_nothing() -> Result<()> {
+        let (params, w, n) = network()?;
+        let mut optimizer = Optimizer::new(&params, &TrainConfig { ema: 0.5, ..plain() });
+        let sum = gradients(&optimizer, &w, &n)?;
+        optimizer.update(&sum, 0.1, sum.norm()?, 0)?;
+        let all = |optimizer: &Optimizer| -> Result<_> { Ok((params.values()?, optimizer.state()?)) };
+        let before = all(&optimizer)?;
+        // The first parameter's gradient fits, the second one's does not.
+        let mut wrong = gradients(&optimizer, &w, &n)?;
+        wrong.slots[1] = Some(Tensor::zeros(2, DType::F32, &Device::Cpu)?);
+        assert!(optimizer.update(&wrong, 0.1, 1.0, 1).is_err_and(|error| error.to_string().starts_with("n:")));
+        assert_eq!(all(&optimizer)?, before);
         Ok(())
     }
 

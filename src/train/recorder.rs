@@ -1,5 +1,6 @@
 //! The recorder: copies of the last states of a run, to step back to bit for bit.
 
+use super::blackbox::LossWindow;
 use super::optimizer::OptimizerState;
 use super::validation::Best;
 use crate::data::loader::Position;
@@ -14,6 +15,7 @@ pub struct State {
     /// Where the next batch starts.
     pub position: Position,
     pub best: Best,
+    pub losses: LossWindow,
     pub optimizer: OptimizerState,
 }
 
@@ -82,6 +84,7 @@ mod tests {
                 iteration,
                 position: Position::default(),
                 best: Best::default(),
+                losses: LossWindow::default(),
                 optimizer: optimizer.snapshot()?,
             })
         };

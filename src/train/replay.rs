@@ -34,6 +34,8 @@ impl Run {
         let state = folder.join(STATE);
         let mut config = config_of(&state)?;
         config.train.validate_every = 0;
+        // A recorded jump is traced below, from its recorded median.
+        config.train.spike_factor = 0.0;
         let dataset = Arc::new(data::open(&config.data, config.split.as_deref())?);
         let mut run = Self::in_memory(config, dataset, device)?;
         run.restore(&state)?;
@@ -76,7 +78,7 @@ impl Run {
     fn repeat(&mut self, batches: Vec<Batch>, recording: &Recording) -> Result<Met, TrainError> {
         let met = |incident: Incident| (Some(incident.to_string()), Some(incident.value), incident.parts);
         self.begin(batches, false);
-        // A jump is told from the losses before it, which the recording has and a fresh run has not.
+        // A jump is told from its recorded median: the states of earlier versions have no losses before it.
         if let (Fault::Spike, Some(median)) = (recording.incident.fault, recording.incident.median) {
             return Ok(met(self.jump_from(median.single())?));
         }

@@ -1,17 +1,19 @@
 //! A training run: detector, data, optimiser and its folder on disk, advanced by phases or whole iterations.
 
-use super::blackbox::{BlackBox, Record};
+mod ending;
+
+use super::blackbox::{BlackBox, Record, Recording};
 use super::config::TrainConfig;
 use super::error::TrainError;
 use super::events::Events;
-use super::incident::Incident;
+use super::incident::{Fault, Incident};
 use super::loading::{loader_settings, next_batch};
 use super::manifest::Manifest;
 use super::metrics::Metrics;
 use super::optimizer::Optimizer;
 use super::recorder::{Recorder, State};
 use super::step::{Phase, StepInProgress, StepReport, StepSettings};
-use super::validation::{Best, Validation, validate, validation_data};
+use super::validation::{Best, Validation, validation_data};
 use super::{blackbox, checkpoint, journal};
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Batch, Loader, Position};
@@ -67,12 +69,14 @@ pub struct Run {
     metrics: Option<Metrics>,
     events: Option<Events>,
     recorder: Recorder,
-    black_box: BlackBox,
+    pub(super) black_box: BlackBox,
     step: Option<StepInProgress>,
     /// When the step in progress began to be worked on, and the seconds that its earlier phases took.
     working: f64,
-    /// A validation that was interrupted and done later than its iteration's report.
+    /// A validation that was interrupted and done later than its iteration's report: for the next report.
     late: Option<Validation>,
+    /// The same, until it is written down.
+    unwritten: Option<Validation>,
     /// A checkpoint that is due but could not be written.
     unsaved: bool,
 }
@@ -108,6 +112,12 @@ impl Run {
     ) -> Result<Self, TrainError> {
         let mut run = Self::in_memory(config, dataset, device)?;
         run.restore(&checkpoint::last(folder))?;
+        // A jump that was reported is let through, as in the run that was not interrupted.
+        if let Ok(recording) = Recording::read(folder)
+            && recording.incident.fault == Fault::Spike
+        {
+            run.black_box.let_through(recording.record.iteration.saturating_sub(1));
+        }
         run.write_config(folder)?;
         run.manifest(None).resume(folder, run.iteration)?;
         journal::note(folder, &format!("resumed after iteration {}", run.iteration))?;
@@ -145,6 +155,7 @@ impl Run {
             step: None,
             working: 0.0,
             late: None,
+            unwritten: None,
             unsaved: false,
         })
     }
@@ -170,9 +181,31 @@ impl Run {
         &self.dataset
     }
 
-    /// All iterations are done, or validation has not improved for as long as the settings allow.
+    /// All iterations are done and validated, or validation has not improved for as long as the settings allow.
     pub fn is_finished(&self) -> bool {
+        self.is_last() && !self.validation_is_due()
+    }
+
+    /// No iteration follows.
+    fn is_last(&self) -> bool {
         self.iteration >= self.config.train.iterations || self.stopped_early()
+    }
+
+    /// Why a finished run does not go on, and what to do.
+    pub fn over(&self) -> Option<String> {
+        if !self.is_finished() {
+            return None;
+        }
+        let (done, train) = (self.iteration, &self.config.train);
+        let (reason, setting) = if done >= train.iterations {
+            (format!("its {} iterations are done", train.iterations), "iterations")
+        } else {
+            (format!("validation has not improved {} times", train.patience), "patience")
+        };
+        Some(format!(
+            "the run has ended after iteration {done}: {reason}. Fork it with more {setting} in the Runs panel, or with \
+             `boxwright train --fork RUN --at {done} --set {setting}=N`, or start a new run"
+        ))
     }
 
     /// Ended by `patience`.
@@ -236,13 +269,17 @@ impl Run {
     /// report comes with the last phase.
     ///
     /// # Errors
-    /// A failing operation, an interruption, or an incident that pauses the run ([`TrainError::Incident`]): then the
-    /// iteration is abandoned and nothing has changed. A disk that cannot be written ([`TrainError::Write`]) is
-    /// reported after the update, and what was to be written is kept for the next time.
+    /// A run that is over, a failing operation, an interruption, or an incident that pauses the run
+    /// ([`TrainError::Incident`]): then the iteration is abandoned and nothing has changed. A disk that cannot be
+    /// written ([`TrainError::Write`]) is reported after the update, and what was to be written is kept for the next
+    /// time.
     pub fn phase(&mut self, probe: bool) -> Result<(Phase, Option<StepReport>), TrainError> {
         let start = Instant::now();
         if self.step.is_none() {
             self.catch_up()?;
+            if let Some(over) = self.over() {
+                return Err(TrainError::Settings(over));
+            }
             let count = self.config.train.accumulate.max(1);
             let batches: Result<Vec<Batch>, TrainError> = (0..count).map(|_| self.next_batch()).collect();
             if batches.is_err() {
@@ -302,7 +339,7 @@ impl Run {
             return Ok(false);
         };
         self.put_back(state)?;
-        self.late = None;
+        (self.late, self.unwritten) = (None, None);
         self.black_box.forget_after(self.iteration);
         Ok(true)
     }
@@ -320,13 +357,15 @@ impl Run {
     /// A copy of everything that an iteration changes.
     pub(super) fn state(&self) -> Result<State, TrainError> {
         let optimizer = self.optimizer.snapshot()?;
-        Ok(State { iteration: self.iteration, position: self.position, best: self.best, optimizer })
+        let (iteration, position, best) = (self.iteration, self.position, self.best);
+        Ok(State { iteration, position, best, losses: self.black_box.losses.clone(), optimizer })
     }
 
     /// Puts back what [`Self::state`] copied.
     pub(super) fn put_back(&mut self, state: State) -> Result<(), TrainError> {
         self.optimizer.put_back(state.optimizer)?;
         (self.iteration, self.position, self.best) = (state.iteration, state.position, state.best);
+        self.black_box.losses = state.losses;
         (self.loader, self.metrics, self.events, self.step) = (None, None, None, None);
         Ok(())
     }
@@ -346,22 +385,23 @@ impl Run {
     fn run_phase(&mut self) -> Result<Phase, TrainError> {
         let missing = || TrainError::Settings("no iteration is in progress".into());
         let next = self.step.as_ref().and_then(StepInProgress::next_phase).ok_or_else(missing)?;
-        let train = &self.config.train;
-        if next == Phase::Update && train.history > 0 {
-            let (most, bytes) = (train.history, train.history_mib.saturating_mul(1 << 20));
-            let state = self.state()?;
-            self.recorder.push(state, most, bytes);
-        }
+        let (most, bytes) = (self.config.train.history, self.config.train.history_mib.saturating_mul(1 << 20));
+        // On the CPU an update that is checked before it begins goes through; another device may run out of memory.
+        let may_fail = !self.detector.params().device().is_cpu();
+        let before = if next == Phase::Update && (most > 0 || may_fail) { Some(self.state()?) } else { None };
         let step = self.step.as_mut().ok_or_else(missing)?;
         let phase = match step.advance(&*self.detector, &mut self.optimizer) {
             Ok(phase) => phase,
             Err(error) => {
-                if next == Phase::Update && self.config.train.history > 0 {
-                    self.recorder.pop();
+                if let Some(before) = before {
+                    self.optimizer.put_back(before.optimizer)?;
                 }
                 return Err(error);
             }
         };
+        if let Some(before) = before.filter(|_| most > 0) {
+            self.recorder.push(before, most, bytes);
+        }
         if let (Phase::Loss, Some(loss)) = (phase, step.loss())
             && let Some(median) = self.black_box.spike(self.iteration, loss, self.config.train.spike_factor)
             && let Some(scene) = step.scene(&*self.detector, &self.optimizer)
@@ -412,114 +452,6 @@ impl Run {
         let text = serde_json::to_string_pretty(&recording).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
         crate::weights::write_atomically(&folder.join(blackbox::RECORD), format!("{text}\n").as_bytes())?;
         journal::note(folder, &format!("paused: {incident}"))
-    }
-
-    /// After the update: counts the iteration, validates, writes.
-    fn finish(&mut self) -> Result<StepReport, TrainError> {
-        let Some(step) = self.step.take() else {
-            return Err(TrainError::Settings("no iteration is in progress".into()));
-        };
-        let (mut report, batches) = step.finish();
-        let begun = self.position;
-        self.iteration += 1;
-        self.position = batches.last().map_or(begun, |batch| batch.position);
-        report.seconds = self.working;
-        self.black_box.push(&report, &batches, begun, self.config.train.black_box);
-        drop(batches);
-        report.validation = self.late.take();
-        let validated = self.validate_if_due();
-        if let Ok(Some(validation)) = &validated {
-            report.validation = Some(validation.clone());
-        }
-        let every = self.config.train.checkpoint_every;
-        self.unsaved |= (every > 0 && self.iteration.is_multiple_of(every)) || self.is_finished();
-        // A failure of one must not keep the others from being tried.
-        let written = self.write_report(&report);
-        let saved = self.save_if_due();
-        match validated {
-            // An interrupted validation is made up for before the next iteration.
-            Err(error) if !error.is_interruption() => return Err(error),
-            _ => {}
-        }
-        written?;
-        saved?;
-        Ok(report)
-    }
-
-    /// What the last iteration left undone.
-    fn catch_up(&mut self) -> Result<(), TrainError> {
-        if let Some(validation) = self.validate_if_due()? {
-            self.late = Some(validation);
-        }
-        self.save_if_due()
-    }
-
-    fn save_if_due(&mut self) -> Result<(), TrainError> {
-        if self.unsaved {
-            self.save_and_keep()?;
-            self.unsaved = false;
-        }
-        Ok(())
-    }
-
-    fn write_report(&mut self, report: &StepReport) -> Result<(), TrainError> {
-        let Some(folder) = &self.folder else {
-            return Ok(());
-        };
-        if self.metrics.is_none() {
-            self.metrics = Some(Metrics::open(folder, self.iteration - 1)?);
-        }
-        if self.events.is_none() {
-            self.events = Some(Events::create(folder, self.iteration - 1)?);
-        }
-        // Both are tried: each keeps for the next time what it could not write.
-        let metrics = self.metrics.as_mut().map_or(Ok(()), |metrics| metrics.append(report));
-        let events = self.events.as_mut().map_or(Ok(()), |events| events.append(report));
-        metrics.and(events)
-    }
-
-    /// Validates the averaged weights where the settings ask for it now; the best ones are saved.
-    fn validate_if_due(&mut self) -> Result<Option<Validation>, TrainError> {
-        let train = &self.config.train;
-        let every = train.validate_every;
-        let now = self.iteration > 0 && (every > 0 && self.iteration.is_multiple_of(every));
-        let last = every > 0 && self.iteration == train.iterations;
-        let Some(data) =
-            self.validation_data.clone().filter(|_| (now || last) && self.best.validated != self.iteration)
-        else {
-            return Ok(None);
-        };
-        let own = self.optimizer.enter_average()?;
-        let found = validate(&*self.detector, &data, &self.config.train, self.iteration);
-        self.optimizer.leave_average(&own)?;
-        let mut validation = found?;
-        let mut best = self.best;
-        validation.improved = best.take(&validation, self.config.train.best_by);
-        if let Some(folder) = &self.folder {
-            if validation.improved {
-                let path = checkpoint::best(folder);
-                if let Some(parent) = path.parent() {
-                    let failed = |source| TrainError::Write { path: parent.to_path_buf(), source };
-                    std::fs::create_dir_all(parent).map_err(failed)?;
-                }
-                self.save_weights(&path, false)?;
-            }
-            let better = if validation.improved { ", the best so far" } else { "" };
-            let ap = if validation.ap < 0.0 { "—".to_string() } else { format!("{:.1}", 100.0 * validation.ap) };
-            let text = format!(
-                "validation after iteration {}: loss {:.4}, AP over IoU .5 to .95 {ap}{better}",
-                self.iteration, validation.loss
-            );
-            journal::note(folder, &text)?;
-        }
-        // Only now: a validation whose best weights could not be written is done again.
-        self.best = best;
-        if self.stopped_early()
-            && let Some(folder) = &self.folder
-        {
-            journal::note(folder, &format!("no better validation {} times: the run ends", self.best.without))?;
-        }
-        Ok(Some(validation))
     }
 
     fn write_config(&self, folder: &Path) -> Result<(), TrainError> {

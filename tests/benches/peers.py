@@ -3,8 +3,9 @@
 peers.py BOXWRIGHT [SECTION…] [--rounds N] [--runs N] [--size N] [--threads N] [--json FILE]
 
 Needs a Python with torch, torchvision, onnx and onnxruntime; `peers.sh` finds or makes one. BOXWRIGHT is the release
-build. Sections: conv, op, simd, draw, the torchvision networks ssd300, retinanet, fcos, fasterrcnn and maskrcnn, and
-ssd300-batch8; without any, all of them. --size is the side of the input of all networks but ssd300.
+build. Sections: conv, op, simd, draw, the torchvision networks ssd300, retinanet, fcos, fasterrcnn and maskrcnn, the
+networks yolov3, refinedet and m2det, and ssd300-batch8; without any, all of them. --size is the side of the input of
+torchvision's networks but ssd300; the others have their own.
 
 In every round each section runs once in Boxwright and once in each peer, each in a process of its own; what is printed
 is the median of the rounds' medians. Weights are random, and the same things have the same names on both sides:
@@ -16,8 +17,9 @@ is the median of the rounds' medians. Weights are random, and the same things ha
 * `conv …`: with bias and ReLU forward; without them backward, where the gradient of the output is given. Boxwright's
   `forward+backward` also fills that gradient and adds the input's to zeros.
 
-RefineDet, M2Det and YOLOv3 have no peer here: no package on PyPI has these graphs, and a copy of them written for this
-script would measure the copy. `boxwright bench --model …` times them alone.
+Of RefineDet, M2Det and YOLOv3, for which torchvision has nothing, only the network has peers: the same graphs as plain
+PyTorch modules (peer_graphs.py, which checks that they are the same). PyTorch runs batch norms as they are, as it does
+torchvision's; the export to ONNX Runtime folds them into the convolutions before them, as Boxwright does.
 
 The asked ratio of a row is the largest that counts as reached. `best` stands for the best times that any of four kinds
 of kernels (two libraries, two prototypes, PyTorch's own) took on two Zen 5 cores with 512-bit vectors: on another
@@ -28,7 +30,9 @@ import argparse, json, os, re, statistics, subprocess, sys, tempfile, time
 MODELS = {"ssd300": ("ssd300", "ssd300_vgg16"), "retinanet": ("retinanet-r50", "retinanet_resnet50_fpn"),
           "fcos": ("fcos-r50", "fcos_resnet50_fpn"), "fasterrcnn": ("faster-r50", "fasterrcnn_resnet50_fpn"),
           "maskrcnn": ("mask-r50", "maskrcnn_resnet50_fpn")}
-SECTIONS = ["conv", "op", "simd", "draw", *MODELS, "ssd300-batch8"]
+# Boxwright's names of the networks in peer_graphs.py.
+GRAPHS = {"yolov3": "yolov3", "refinedet": "refinedet320", "m2det": "m2det320-vgg"}
+SECTIONS = ["conv", "op", "simd", "draw", *MODELS, *GRAPHS, "ssd300-batch8"]
 WARM_UP = 2
 
 # Milliseconds of forward pass, gradient of the input and of the weight.
@@ -217,15 +221,28 @@ def peer_forward(settings):
                 scores, deltas = self.model.rpn.head(maps)
                 return (*scores, *deltas)
             return tuple(self.model.head(maps).values())
+    label = f"{name}@{size}"
     with torch.no_grad():
         whole = timed(settings["runs"], lambda: model(x))
         images = model.transform(x)[0].tensors
-        network = Network().eval()
-        alone = timed(settings["runs"], lambda: network(images))
-        file = os.path.join(settings["cache"], f"{name}-{size}.onnx")
-        onnx = timed(settings["runs"], onnx_session(network, images, file, settings["threads"]))
-    label = f"{name}@{size}"
-    return {f"{label} forward": {"PyTorch": whole}, f"{label} network": {"PyTorch": alone, "ONNX Runtime": onnx}}
+        return {f"{label} forward": {"PyTorch": whole}} | network_alone(label, Network().eval(), images, settings)
+
+
+def network_alone(label, network, images, settings):
+    """From an input tensor to raw head outputs, in both peers; to be called without gradients."""
+    own = timed(settings["runs"], lambda: network(images))
+    file = os.path.join(settings["cache"], f"{label}.onnx")
+    onnx = timed(settings["runs"], onnx_session(network, images, file, settings["threads"]))
+    return {f"{label} network": {"PyTorch": own, "ONNX Runtime": onnx}}
+
+
+def peer_graph(settings):
+    import torch
+    sys.dont_write_bytecode = True
+    import peer_graphs
+    network, side = peer_graphs.network(settings["model"])
+    with torch.no_grad():
+        return network_alone(f"{settings['model']}@{side}", network, torch.rand(1, 3, side, side), settings)
 
 
 def peer_train(settings):
@@ -258,7 +275,8 @@ def peer_versions(_):
     return {"torch": torch.__version__, "torchvision": torchvision.__version__, "onnxruntime": onnxruntime.__version__}
 
 
-PEERS = {"conv": peer_conv, "op": peer_op, "forward": peer_forward, "train": peer_train, "versions": peer_versions}
+PEERS = {"conv": peer_conv, "op": peer_op, "forward": peer_forward, "graph": peer_graph, "train": peer_train,
+         "versions": peer_versions}
 
 
 def child(kind):
@@ -331,12 +349,14 @@ class Comparison:
             ours = self.ours(["--draw"])
             egui = next((value for name, value in ours.items() if "egui" in name), None)
             for name, value in ours.items():
-                if egui and "egui" not in name:
+                if egui and name.startswith("draw ") and "egui" not in name:
                     self.add(name, "egui's painter", value["median_ms"], egui["median_ms"])
         elif section == "ssd300-batch8":
             ours = self.ours(["--model", "ssd300", "--batch", "8", "--train"])
             ours = {name: value for name, value in ours.items() if name.endswith("train step batch 8")}
             self.add_all(ours, self.peer("train", model="ssd300", size=300, batch=8))
+        elif section in GRAPHS:
+            self.add_all(self.ours(["--model", GRAPHS[section]]), self.peer("graph", model=GRAPHS[section]))
         else:
             size = 300 if section == "ssd300" else self.options.size
             arch = MODELS[section][0]
@@ -380,7 +400,7 @@ def main():
     parser.add_argument("section", nargs="*", help=", ".join(SECTIONS))
     parser.add_argument("--rounds", type=int, default=3, help="turns of each section")
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each thing in a turn")
-    parser.add_argument("--size", type=int, default=800, help="side of the networks' input, but for ssd300")
+    parser.add_argument("--size", type=int, default=800, help="side of torchvision's inputs, but for ssd300")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every program")
     parser.add_argument("--json", help="file for rows and single rounds")
     options = parser.parse_args()

@@ -155,6 +155,29 @@ fn colours_can_tell_score_and_outcome() {
 }
 
 #[test]
+fn parts_of_a_mask_fill_every_pixel_once_in_the_colour_of_their_number() {
+    let Some(fixture) = fixture() else { return };
+    // Columns of one pixel beside each other, at a zoom that puts edges on the centres of pixels: from 14 to 50.
+    let part = |x: f32| BoxInstance::new([x, 20.0, x + 1.0, 44.0], 1.0, 0).with_level(1);
+    let boxes: Vec<BoxInstance> = (20..44u8).map(|x| part(f32::from(x))).collect();
+    let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.boxes);
+    let (style, target) = (style(), Target::new(64, 64));
+    let view = View { zoom: 1.5, ..one_to_one(&target) };
+    let mut draw = BoxDraw::new(renderer, gpu);
+    let input = BoxInput { version: 1, boxes: &boxes, style: &style };
+    for (fill_opacity, expected) in [(1.0, GREEN), (0.5, [0, 128, 0])] {
+        let look = BoxLook { line_width: 0.0, fill_opacity, color: BoxColor::Instance, ..BoxLook::default() };
+        draw.prepare(gpu, &input, &BoxFilter::default(), &look, &view, &target).unwrap();
+        let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
+        for (x, y) in (15..49).flat_map(|x| (15..49).map(move |y| (x, y))) {
+            picture.expect(x, y, expected);
+        }
+        picture.expect(12, 30, BLACK);
+        picture.expect(30, 52, BLACK);
+    }
+}
+
+#[test]
 fn two_views_of_the_same_boxes_are_prepared_before_either_is_painted() {
     let Some(fixture) = fixture() else { return };
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.boxes);
@@ -204,4 +227,45 @@ fn many_boxes_are_drawn_and_nothing_leaves_the_view() {
             }
         }
     }
+}
+
+#[test]
+fn scrubbing_between_stages_moves_boxes_and_sends_none() {
+    let Some(fixture) = fixture() else { return };
+    let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.boxes);
+    // The first box goes right, then down; the second is in the first stage alone.
+    let gone = BoxInstance::new([4.0, 36.0, 24.0, 56.0], f32::NAN, 1);
+    let at = |x: f32, y: f32| BoxInstance::new([x, y, x + 20.0, y + 20.0], 1.0, 0);
+    let only = BoxInstance { score: 1.0, ..gone };
+    let boxes = [at(4.0, 4.0), only, at(24.0, 4.0), gone, at(24.0, 24.0), gone];
+    let (style, target) = (style(), Target::new(64, 64));
+    let input = BoxInput { version: 1, boxes: &boxes, style: &style };
+    let mut draw = BoxDraw::new(renderer, gpu);
+    let mut scrub = |place: f32, selected: Option<u32>| {
+        let look = BoxLook { stages: Some(Stages { each: 2, place }), selected, ..BoxLook::default() };
+        draw.prepare(gpu, &input, &BoxFilter::default(), &look, &one_to_one(&target), &target).unwrap();
+        (fixture.draw(&target, |pass| draw.paint(renderer, pass)), draw.uploads)
+    };
+    let (first, uploads) = scrub(0.0, None);
+    first.expect(4, 14, RED);
+    first.expect(4, 46, GREEN);
+    for (place, corner, green) in [(0.25, [9, 4], 191), (0.5, [14, 4], 128), (1.0, [24, 4], 0), (1.5, [24, 14], 0)] {
+        let (picture, sent) = scrub(place, None);
+        assert_eq!(sent, uploads, "boxes were sent again at {place}");
+        let [x, y] = corner;
+        picture.expect(x, y + 10, RED);
+        picture.expect(x + 10, y, RED);
+        picture.expect(x - 3, y + 10, BLACK);
+        let faded = picture.at(4, 46);
+        assert!(faded[1].abs_diff(green) <= 2 && faded[0] == 0, "{faded:?} at {place}");
+    }
+    // A place beyond the last stage is the last stage; the selected box moves too.
+    let (last, sent) = scrub(9.0, Some(0));
+    assert_eq!(sent, uploads);
+    last.expect(24, 34, RED);
+    assert_eq!((19..29).filter(|&x| last.is(x, 34, RED)).count(), 4);
+    let (between, _) = scrub(0.5, Some(0));
+    assert_eq!((9..19).filter(|&x| between.is(x, 14, RED)).count(), 4);
+    // An index that the stage does not have is no box, though the array has it.
+    scrub(0.0, Some(2)).0.expect(4, 14, RED);
 }

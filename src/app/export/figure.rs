@@ -11,7 +11,7 @@ pub const THRESHOLD: [f32; 4] = [0.835, 0.369, 0.0, 1.0];
 pub struct Figure {
     /// For people.
     pub title: String,
-    /// Nothing where the view is a table.
+    /// Nothing where the view is a list: its table is drawn.
     pub drawing: Option<Drawing>,
     pub table: Table,
 }

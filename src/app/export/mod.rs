@@ -1,6 +1,7 @@
 //! Views as files: a figure is made once, by window and command line alike, and written as PNG, SVG or CSV.
 
 pub mod figure;
+mod listing;
 mod png;
 mod raster;
 pub mod records;
@@ -11,6 +12,7 @@ pub mod views;
 pub use figure::{Bar, Chart, Drawing, Figure, Label, Matrix, Still, THRESHOLD};
 pub use table::Table;
 
+use crate::imaging::draw::encode_png;
 use std::path::Path;
 
 /// What a figure can be written as.
@@ -58,21 +60,21 @@ impl Format {
 /// Width and height of a plot that nobody chose a size for, pixels.
 pub const PLOT: (u32, u32) = (960, 540);
 
-/// Writes a figure in the format that the file's name ends with; plots are `size` pixels large, pictures their own.
+/// Writes a figure in the format that the file's name ends with; plots are `size` pixels large, pictures and lists their
+/// own.
 ///
 /// # Errors
-/// An unknown ending, a figure that is a table alone where a drawing is asked for, no graphics adapter (PNG of pictures
-/// and plots), or a file that cannot be written.
+/// An unknown ending, no graphics adapter (PNG of pictures and plots), or a file that cannot be written.
 pub fn write(figure: &Figure, path: &Path, size: (u32, u32)) -> Result<(), String> {
-    let drawing = || {
-        let missing = || format!("{} is a table: write it as .csv", figure.title);
-        figure.drawing.as_ref().ok_or_else(missing)
+    let Figure { title, drawing, table } = figure;
+    let bytes = match (Format::of(path)?, drawing) {
+        (Format::Csv, _) => Ok(table.text().to_owned().into_bytes()),
+        (Format::Png, Some(drawing)) => png::bytes(title, drawing, size),
+        (Format::Png, None) => encode_png(&listing::picture(title, table)).map_err(|e| e.to_string()),
+        (Format::Svg, Some(drawing)) => svg::text(title, drawing, size).map(String::into_bytes),
+        (Format::Svg, None) => Ok(listing::svg(title, table).into_bytes()),
     };
-    let bytes = match Format::of(path)? {
-        Format::Png => png::bytes(&figure.title, drawing()?, size)?,
-        Format::Svg => svg::text(&figure.title, drawing()?, size)?.into_bytes(),
-        Format::Csv => figure.table.text().to_owned().into_bytes(),
-    };
+    let bytes = bytes.map_err(|error| format!("{error}: {}", path.display()))?;
     crate::weights::write_atomically(path, &bytes).map_err(|e| e.to_string())
 }
 
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_written_as_csv_and_not_as_a_picture() {
+    fn a_list_is_written_as_csv_and_drawn_as_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut table = Table::new(&["a", "b"]);
         table.row(&[&1, &"x, y"]);
@@ -97,6 +99,14 @@ mod tests {
         let path = folder.path().join("t.csv");
         write(&figure, &path, PLOT).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a,b\r\n1,\"x, y\"\r\n");
-        assert!(write(&figure, &folder.path().join("t.svg"), PLOT).unwrap_err().contains("is a table"));
+        let drawn = |name: &str| {
+            let path = folder.path().join(name);
+            write(&figure, &path, PLOT).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        assert!(String::from_utf8(drawn("t.svg")).unwrap().contains(">x, y</text>"));
+        assert!(drawn("t.png").starts_with(b"\x89PNG"));
+        let nowhere = write(&figure, &folder.path().join("none/t.csv"), PLOT).unwrap_err();
+        assert!(nowhere.contains("none/t.csv"), "{nowhere}");
     }
 }

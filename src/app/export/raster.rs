@@ -7,14 +7,16 @@ use crate::imaging::picture::Picture;
 /// Height of the line above a picture in a grid, pixels.
 pub(super) const TITLE: u32 = 18;
 /// One character of the built-in font with the space behind it, and its height.
-const LETTER: u32 = 6;
-const HEIGHT: u32 = 7;
-const GROUND: [u8; 3] = [255, 255, 255];
-const INK: [u8; 3] = [40, 40, 40];
+pub(super) const LETTER: u32 = 6;
+pub(super) const HEIGHT: u32 = 7;
+pub(super) const GROUND: [u8; 3] = [255, 255, 255];
+pub(super) const INK: [u8; 3] = [40, 40, 40];
 const RIGHT: [f64; 3] = [46.0, 125.0, 50.0];
 const WRONG: [f64; 3] = [192.0, 80.0, 77.0];
 /// Names in a matrix are cut to as many characters.
 const NAME: usize = 18;
+/// And of a bar's.
+const BAR_NAME: usize = 28;
 
 /// A number along an axis.
 pub(super) fn number(value: f32) -> String {
@@ -97,7 +99,7 @@ pub(super) fn matrix(title: &str, matrix: &Matrix) -> Picture {
 
 /// Horizontal bars with their names and words.
 pub(super) fn bars(title: &str, bars: &[Bar]) -> Picture {
-    let (row, from, room) = (22, NAME as u32 * LETTER + 16, 300);
+    let (row, from, room) = (22, BAR_NAME as u32 * LETTER + 16, 300);
     let words = bars.iter().map(|bar| bar.words.chars().count()).max().unwrap_or(0).min(60) as u32;
     let width = (from + room + words * LETTER + 24).max(title.chars().count() as u32 * LETTER + 16).min(16_384);
     let mut picture = Picture::new(width, 36 + row * bars.len().min(700) as u32, GROUND);
@@ -107,7 +109,7 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> Picture {
         let top = 30 + row * index as u32;
         let share = if longest > 0.0 { (bar.length / longest).clamp(0.0, 1.0) } else { 0.0 };
         let length = (share * f64::from(room)) as u32;
-        draw_text(&mut picture, &cut(&bar.name, NAME), (8, i64::from(top) + 4), INK, 1);
+        draw_text(&mut picture, &cut(&bar.name, BAR_NAME), (8, i64::from(top) + 4), INK, 1);
         if length > 0 {
             picture.paste(&Picture::new(length, 14, class_color(3)), from, top);
         }
@@ -117,7 +119,7 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> Picture {
 }
 
 /// The first characters of a text that is too long.
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -145,7 +147,7 @@ mod tests {
     fn bars_are_as_long_as_their_shares_and_long_text_is_cut() {
         let bar = |length: f64| Bar { name: "x".repeat(99), length, words: String::new() };
         let picture = bars("t", &[bar(2.0), bar(1.0), bar(0.0)]);
-        let from = NAME as u32 * LETTER + 16;
+        let from = BAR_NAME as u32 * LETTER + 16;
         let filled = |x: u32, row: u32| picture.pixel(x, 30 + 22 * row + 12) == class_color(3);
         assert!(filled(from + 299, 0) && filled(from + 149, 1) && !filled(from + 160, 1) && !filled(from + 1, 2));
         assert_eq!(cut("abcdef", 4), "ab..");

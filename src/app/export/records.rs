@@ -4,6 +4,7 @@ use super::figure::{Chart, Figure};
 use super::table::{Maybe, Table};
 use super::views;
 use crate::app::state::LogLine;
+use crate::data::Finding;
 use crate::data::statistics::{Bin, Distribution, Statistics};
 use crate::engine::Stepped;
 use crate::engine::curves::{Curves, DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SPEED, Validated};
@@ -35,6 +36,16 @@ pub fn images(data: &DataSummary, positions: &[usize]) -> Figure {
         ]);
     }
     Figure::numbers(format!("{} {}", data.name, data.split), table)
+}
+
+/// What is wrong with a data set, worst first.
+pub fn findings(findings: &[Finding]) -> Figure {
+    let mut table = Table::new(&["severity", "rule", "file", "object", "message"]);
+    for finding in findings {
+        let severity = format!("{:?}", finding.severity).to_lowercase();
+        table.row(&[&severity, &finding.rule, &finding.file, &Maybe(finding.object), &finding.message]);
+    }
+    Figure::numbers("Findings", table)
 }
 
 /// The distributions of a data set as histograms; behind them the classes.

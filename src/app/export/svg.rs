@@ -2,11 +2,12 @@
 
 use super::figure::{Chart, Drawing, Still};
 use super::raster::number;
+use crate::app::outcome::bytes;
 use crate::eval::report::pictures::base64;
 use crate::eval::report::{escape, plot};
 use crate::imaging::draw::{class_color, encode_png};
 use crate::imaging::picture::Picture;
-use crate::render::{BoxColor, BoxInstance, BoxLayer, ColorMap, HeatLayer, Scene};
+use crate::render::{BoxInstance, BoxLayer, HeatLayer, Scene};
 use std::fmt::Write;
 
 /// Boxes of one picture at most: a drawing program gives up long before a million of them. More are counted in words.
@@ -30,7 +31,8 @@ pub(super) fn text(title: &str, drawing: &Drawing, size: (u32, u32)) -> Result<S
     }
 }
 
-fn open(title: &str, width: u32, height: u32) -> String {
+/// The beginning of a drawing of so many pixels.
+pub(super) fn open(title: &str, width: u32, height: u32) -> String {
     let title = escape(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
@@ -81,7 +83,13 @@ fn put_still(svg: &mut String, still: &Still, left: u32, top: u32) -> Result<(),
     let mut left_over = 0;
     let mut drawn = 0;
     for layer in &scene.boxes {
-        let shown = layer.boxes.iter().enumerate().filter(|(_, b)| layer.filter.shows(b));
+        // Insides alone are parts of masks: those of one mask share a number and are one shape.
+        if layer.look.line_width == 0.0 {
+            let masks = layer.boxes.chunk_by(|a, b| a.level == b.level);
+            masks.filter(|parts| layer.filter.shows(&parts[0])).for_each(|parts| put_mask(svg, layer, parts));
+            continue;
+        }
+        let shown = layer.nearest().iter().enumerate().filter(|(_, b)| layer.filter.shows(b));
         for (index, instance) in shown {
             if drawn < MOST_BOXES {
                 put_box(svg, layer, index, instance);
@@ -111,13 +119,28 @@ fn put_still(svg: &mut String, still: &Still, left: u32, top: u32) -> Result<(),
     Ok(())
 }
 
+fn put_mask(svg: &mut String, layer: &BoxLayer, parts: &[BoxInstance]) {
+    let ([r, g, b], alpha) = color_of(layer, &parts[0]);
+    let mut path = String::new();
+    for BoxInstance { bbox: [x0, y0, x1, y1], .. } in parts {
+        _ = write!(path, "M{x0} {y0}H{x1}V{y1}H{x0}z");
+    }
+    let opacity = alpha * layer.look.fill_opacity;
+    _ = writeln!(svg, "<path d=\"{path}\" fill=\"rgb({r},{g},{b})\" fill-opacity=\"{opacity:.2}\"/>");
+}
+
+/// Red, green and blue of a box, and its opacity.
+fn color_of(layer: &BoxLayer, instance: &BoxInstance) -> ([u8; 3], f32) {
+    let color = layer.style.color(layer.look.color, instance);
+    (bytes(color), color[3] * layer.look.opacity)
+}
+
 fn put_box(svg: &mut String, layer: &BoxLayer, index: usize, instance: &BoxInstance) {
     let [x0, y0, x1, y1] = instance.bbox;
     if !instance.bbox.iter().all(|v| v.is_finite()) {
         return;
     }
-    let [r, g, b, alpha] = color_of(layer, index, instance);
-    let [r, g, b] = [r, g, b].map(|channel| (255.0 * channel.clamp(0.0, 1.0)).round() as u8);
+    let ([r, g, b], alpha) = color_of(layer, instance);
     let marked = [layer.look.selected, layer.look.hovered].contains(&u32::try_from(index).ok());
     let width = if marked { 2.0 * layer.look.line_width } else { layer.look.line_width };
     let dashes = match style_of(instance) {
@@ -139,7 +162,7 @@ fn put_box(svg: &mut String, layer: &BoxLayer, index: usize, instance: &BoxInsta
         y0.min(y1),
         (x1 - x0).abs(),
         (y1 - y0).abs(),
-        alpha * layer.look.opacity
+        alpha
     );
 }
 
@@ -158,28 +181,6 @@ fn style_of(instance: &BoxInstance) -> Line {
         (3, _) | (0, 4) => Line::Dotted,
         (4, _) | (0, 5) => Line::Hatched,
         _ => Line::Solid,
-    }
-}
-
-fn color_of(layer: &BoxLayer, index: usize, instance: &BoxInstance) -> [f32; 4] {
-    const WHITE: [f32; 4] = [1.0; 4];
-    let style = &layer.style;
-    let in_turn = |number: usize| {
-        let count = style.class_colors.len().min(crate::render::CLASS_LIMIT);
-        let found = if count == 0 { None } else { style.class_colors.get(number % count) };
-        found.copied().unwrap_or(WHITE)
-    };
-    let entry = |colors: &[[f32; 4]; 8], number: u32| colors.get((number % 8) as usize).copied().unwrap_or(WHITE);
-    match layer.look.color {
-        BoxColor::Class => in_turn(instance.class as usize),
-        BoxColor::Instance => in_turn(index),
-        BoxColor::Score => {
-            let [r, g, b] = ColorMap::Viridis.color(instance.score);
-            [r, g, b, 1.0]
-        }
-        BoxColor::Outcome => entry(&style.outcome_colors, instance.flags & 0b111),
-        BoxColor::Assignment => entry(&style.assignment_colors, (instance.flags >> 3) & 0b111),
-        BoxColor::Level => entry(&style.level_colors, instance.level),
     }
 }
 
@@ -324,7 +325,9 @@ fn put_chart(svg: &mut String, chart: &Chart, [left, top]: [f64; 2], [cell_width
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::{BoxFilter, BoxLook, BoxStyle, HeatmapLook, ImageLook, LineStyle, Outcome};
+    use crate::render::{
+        BoxColor, BoxFilter, BoxLook, BoxStyle, ColorMap, HeatmapLook, ImageLook, LineStyle, Outcome, Stages,
+    };
     use std::sync::Arc;
 
     fn scene(boxes: Vec<BoxInstance>, filter: BoxFilter) -> Scene {
@@ -350,6 +353,33 @@ mod tests {
         assert_eq!(svg.matches("<rect ").count(), 3);
         assert_eq!(svg.matches("stroke-dasharray=\"6 4\"").count(), 1);
         assert!(svg.contains("viewBox=\"0 0 4 2\"") && svg.contains("data:image/png;base64,"));
+    }
+
+    #[test]
+    fn a_mask_is_one_shape_of_its_parts_and_is_hidden_with_its_box() {
+        let part =
+            |x: f32, number: u32, score: f32| BoxInstance::new([x, 0.0, x + 1.0, 2.0], score, 0).with_level(number);
+        let parts = vec![part(0.0, 1, 0.9), part(1.0, 1, 0.9), part(2.0, 0, 0.9), part(3.0, 2, 0.1)];
+        let mut scene = scene(parts, BoxFilter { score_min: 0.5, ..BoxFilter::default() });
+        let fill = BoxLook { line_width: 0.0, fill_opacity: 0.4, color: BoxColor::Instance, ..BoxLook::default() };
+        scene.boxes[0].look = fill;
+        scene.boxes[0].style = Arc::new(BoxStyle {
+            class_colors: vec![[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]],
+            ..BoxStyle::default()
+        });
+        let svg = text("t", &Drawing::Stills { stills: vec![Still::new("a", scene)], columns: 1 }, (1, 1)).unwrap();
+        let blue = "<path d=\"M0 0H1V2H0zM1 0H2V2H1z\" fill=\"rgb(0,0,255)\" fill-opacity=\"0.40\"/>";
+        assert!(svg.contains(blue) && svg.contains("<path d=\"M2 0H3V2H2z\" fill=\"rgb(255,0,0)\""), "{svg}");
+        assert_eq!((svg.matches("<path ").count(), svg.matches("<rect ").count()), (2, 0));
+    }
+
+    #[test]
+    fn between_stages_the_nearest_is_drawn() {
+        let at = |x: f32| BoxInstance::new([x, 0.0, x + 1.0, 1.0], 0.9, 0);
+        let mut scene = scene(vec![at(0.0), at(1.0), at(2.0)], BoxFilter::default());
+        scene.boxes[0].look.stages = Some(Stages { each: 1, place: 1.6 });
+        let svg = text("t", &Drawing::Stills { stills: vec![Still::new("a", scene)], columns: 1 }, (1, 1)).unwrap();
+        assert!(svg.matches("<rect ").count() == 1 && svg.contains("x=\"2.00\""), "{svg}");
     }
 
     #[test]

@@ -44,6 +44,29 @@ impl Table {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// The first lines, the heading among them, as cells.
+    pub fn lines(&self, most: usize) -> Vec<Vec<String>> {
+        let (mut lines, mut line, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
+        let mut letters = self.text.chars().peekable();
+        while lines.len() < most
+            && let Some(letter) = letters.next()
+        {
+            match letter {
+                // A quote within quotes is written twice.
+                '"' if quoted && letters.next_if_eq(&'"').is_some() => cell.push('"'),
+                '"' => quoted = !quoted,
+                ',' if !quoted => line.push(std::mem::take(&mut cell)),
+                '\r' if !quoted => {}
+                '\n' if !quoted => {
+                    line.push(std::mem::take(&mut cell));
+                    lines.push(std::mem::take(&mut line));
+                }
+                letter => cell.push(letter),
+            }
+        }
+        lines
+    }
 }
 
 /// A value, or nothing.
@@ -71,5 +94,7 @@ mod tests {
         table.row(&[&1, &score(-1.0), &3, &4]);
         assert_eq!(table.text(), "class,score,box\r\n\"a \"\"b\"\", c\",0.5,\r\n1,,3\r\n");
         assert_eq!(table.rows(), 2);
+        assert_eq!(table.lines(9), [["class", "score", "box"], ["a \"b\", c", "0.5", ""], ["1", "", "3"]]);
+        assert_eq!(table.lines(1), [["class", "score", "box"]]);
     }
 }

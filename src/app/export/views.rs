@@ -1,41 +1,55 @@
 //! Figures of the views: here those of a picture, of curves and of histograms; those of the panels come from beside them.
 
 pub use crate::app::panels::anchors::figure::assigned;
-pub use crate::app::panels::compare::figure::sides;
-pub use crate::app::panels::evaluation::figure::{by_score, confusion, mistakes, numbers, precision_recall};
+pub use crate::app::panels::compare::figure::{side_scores, sides};
+pub use crate::app::panels::data::augmentation::augmented;
+pub use crate::app::panels::evaluation::figure::{by_score, confusion, misses, mistakes, numbers, precision_recall};
 pub use crate::app::panels::features::figure::{Channels, map_grid};
 pub use crate::app::panels::proposals::figure::by_stage;
 pub use crate::app::panels::suppression::figure::before_and_after;
 
 use super::figure::{Chart, Figure, Label, Still, THRESHOLD};
 use super::table::{Maybe, Table};
+use crate::app::outcome::{self, letter};
+use crate::app::scene::{Choice, Prepared};
 use crate::engine::Shown;
 use crate::geometry::BBox;
-use crate::imaging::draw::class_color;
-use crate::render::{Scene, Threshold};
+use crate::render::{Outcome, Threshold};
 use crate::stats::{Histogram, quantile};
 use std::collections::BTreeMap;
 
-/// The picture as it is seen, with labels where they are wanted; behind it every object, and every detection of at
-/// least `score`.
-pub fn image(shown: &Shown, scene: Scene, score: f32, labelled: bool) -> Figure {
-    let mut table = Table::new(&["kind", "class", "score", "x0", "y0", "x1", "y1", "crowd"]);
-    let mut add = |kind: &str, class: &str, score: Option<f32>, b: BBox, crowd: bool| {
-        table.row(&[&kind, &class, &Maybe(score), &b.x0, &b.y0, &b.x1, &b.y1, &u8::from(crowd)]);
+/// Pixels from one line of a legend in a picture to the next.
+const LEGEND_LINE: f32 = 14.0;
+
+/// The picture as it is seen, with class and score at the boxes where `labelled`, and a legend where colours tell
+/// errors; behind it every object and detection that is drawn.
+pub fn image(shown: &Shown, prepared: &mut Prepared, choice: &Choice, labelled: bool) -> Figure {
+    let scene = prepared.scene(shown, choice);
+    let mut table = Table::new(&["kind", "class", "score", "x0", "y0", "x1", "y1", "crowd", "outcome"]);
+    let mut add = |kind: &str, class: &str, score: Option<f32>, b: BBox, crowd: bool, outcome: Outcome| {
+        let crowd = u8::from(crowd);
+        table.row(&[&kind, &class, &Maybe(score), &b.x0, &b.y0, &b.x1, &b.y1, &crowd, &letter(outcome)]);
     };
-    for object in &shown.objects {
-        add("object", name(&shown.object_classes, object.class), None, object.bbox, object.crowd);
+    for (index, o) in shown.objects.iter().enumerate().filter(|(index, _)| prepared.shows_object(*index, choice)) {
+        let outcome = prepared.object_outcome(index, choice.score);
+        add("object", name(&shown.object_classes, o.class), None, o.bbox, o.crowd, outcome);
     }
-    let found = || shown.detections.iter().filter(|d| d.score >= score);
-    for d in found() {
-        add("detection", name(&shown.detection_classes, d.class), Some(d.score), d.bbox, false);
+    for (index, d) in shown.detections.iter().enumerate().filter(|(index, _)| prepared.shows(*index, choice)) {
+        let class = name(&shown.detection_classes, d.class);
+        add("detection", class, Some(d.score), d.bbox, false, prepared.outcome(index));
     }
-    let label = |d: &crate::geometry::Detection| Label {
-        at: [d.bbox.x0, d.bbox.y0],
-        text: format!("{} {:.2}", name(&shown.detection_classes, d.class), d.score),
-        color: class_color(d.class),
-    };
-    let labels = if labelled { found().map(label).collect() } else { Vec::new() };
+    let mut labels = Vec::new();
+    if prepared.tells_errors(choice) {
+        let seen = prepared.counts(choice.score).into_iter();
+        let seen = seen.filter(|(outcome, count)| *count > 0 && choice.outcomes.shows(*outcome));
+        labels.extend(seen.enumerate().map(|(row, (outcome, count))| Label {
+            at: [2.0, shown.picture.height as f32 - LEGEND_LINE * row as f32],
+            text: format!("{} {count}: {}", letter(outcome), outcome::name(outcome)),
+            color: outcome::color(outcome),
+        }));
+    }
+    let captions = prepared.captions(shown, choice, labelled).into_iter();
+    labels.extend(captions.map(|c| Label { at: [c.bbox.x0, c.bbox.y0], text: c.text, color: c.color }));
     let still = Still { labels, ..Still::new(shown.name.clone(), scene) };
     Figure::stills(shown.name.clone(), vec![still], 1, table)
 }

@@ -1,14 +1,16 @@
-//! Image panel: the picture with ground truth, predictions, anchors and heat maps over it.
+//! Image panel: the picture with ground truth, predictions, masks, anchors and heat maps over it.
 
 use crate::app::action::{Action, Layer};
+use crate::app::export::{Figure, views};
+use crate::app::outcome::{self, Coloring, FOUND, OutcomeFilter, letter};
 use crate::app::panels::canvas::{Canvas, Frame};
 use crate::app::panels::{score_slider, why};
-use crate::app::scene::{Choice, Prepared};
+use crate::app::scene::{Caption, Choice, Prepared};
 use crate::app::settings::Settings;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Shown;
-use crate::render::Scene;
+use crate::render::{ColorMap, Scene};
 use egui::{Align2, Color32, CursorIcon, FontId, Rect, RichText, Stroke, StrokeKind, Ui, vec2};
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ pub struct ImagePanel {
     prepared: Option<(u64, Prepared)>,
     heat: Option<String>,
     pub isolated: Option<u32>,
+    pub outcomes: OutcomeFilter,
     pub selected: Option<usize>,
     hovered: Option<usize>,
     /// What the open menu is about.
@@ -45,10 +48,10 @@ impl ImagePanel {
         self.heat = Some(map);
     }
 
-    /// The scene as it is on screen, for an export.
-    pub fn current(&mut self, shown: &Shown, version: u64, settings: &Settings) -> crate::render::Scene {
+    /// The picture as it is on screen, for an export.
+    pub fn figure(&mut self, shown: &Shown, version: u64, settings: &Settings) -> Figure {
         let choice = self.choice(settings);
-        self.prepared(shown, version).scene(shown, &choice)
+        views::image(shown, self.prepared(shown, version), &choice, settings.shows(Layer::Labels))
     }
 
     pub fn ui(&mut self, ui: &mut Ui, state: &State, settings: &Settings, actions: &mut Vec<Action>) {
@@ -67,9 +70,10 @@ impl ImagePanel {
             self.selected = None;
             self.asked = None;
         }
-        let missed = self.prepared(&shown, state.shown_version).missed(settings.score);
-        let under: Vec<usize> = frame.at.map(|[x, y]| self.boxes_at(&shown, settings, x, y)).unwrap_or_default();
-        let lost = frame.at.and_then(|at| self.missed_at(&shown, settings, &missed, at));
+        let choice = self.choice(settings);
+        let prepared = self.prepared(&shown, state.shown_version);
+        let under = frame.at.map(|at| boxes_at(&shown, prepared, &choice, at)).unwrap_or_default();
+        let lost = frame.at.and_then(|at| missed_at(&shown, prepared, &choice, at));
         self.hovered = under.first().copied();
         if frame.response.clicked() {
             // A second click on the same place goes to the next box below.
@@ -90,9 +94,8 @@ impl ImagePanel {
             let stroke = Stroke::new(3.0, Color32::WHITE);
             painter.rect_stroke(frame.bounds(object.bbox), 0.0, stroke, StrokeKind::Outside);
         }
-        if settings.shows(Layer::Labels) {
-            self.labels(&painter, &shown, settings, &frame);
-        }
+        let prepared = self.prepared(&shown, state.shown_version);
+        labels(&painter, &prepared.captions(&shown, &choice, settings.shows(Layer::Labels)), &frame);
         if let Some(at) = frame.at {
             pixel_readout(&painter, &shown, &frame, at);
             ui.ctx().set_cursor_icon(if self.hovered.or(lost).is_some() {
@@ -136,36 +139,20 @@ impl ImagePanel {
         }
     }
 
-    /// The smallest missed object that contains a point, where ground truth is on.
-    fn missed_at(&self, shown: &Shown, settings: &Settings, missed: &[usize], [x, y]: [f32; 2]) -> Option<usize> {
-        if !settings.shows(Layer::Truth) {
-            return None;
-        }
-        let here = missed.iter().filter_map(|&index| Some((index, shown.objects.get(index)?)));
-        let here = here.filter(|(_, o)| o.bbox.contains(x, y) && self.isolated.is_none_or(|class| class == o.class));
-        here.min_by(|a, b| a.1.bbox.area().total_cmp(&b.1.bbox.area())).map(|(index, _)| index)
-    }
-
     fn choice(&self, settings: &Settings) -> Choice {
         Choice {
-            truth: settings.shows(Layer::Truth),
-            predictions: settings.shows(Layer::Predictions),
-            anchors: settings.shows(Layer::Anchors),
             heat: self.heat.clone().filter(|_| settings.shows(Layer::HeatMap)),
-            score: settings.score,
+            outcomes: self.outcomes,
             isolated: self.isolated,
             selected: self.selected,
             hovered: self.hovered,
+            ..Choice::of(settings)
         }
     }
 
     fn prepared(&mut self, shown: &Shown, version: u64) -> &mut Prepared {
-        let stale = self.prepared.as_ref().is_none_or(|(made, _)| *made != version);
-        let slot = self.prepared.get_or_insert_with(|| (version, Prepared::new(shown, version)));
-        if stale {
-            *slot = (version, Prepared::new(shown, version));
-        }
-        &mut slot.1
+        self.prepared.take_if(|(made, _)| *made != version);
+        &mut self.prepared.get_or_insert_with(|| (version, Prepared::new(shown, version))).1
     }
 
     fn toolbar(
@@ -176,7 +163,9 @@ impl ImagePanel {
         settings: &Settings,
         actions: &mut Vec<Action>,
     ) {
-        let missed = self.prepared(shown, state.shown_version).missed(settings.score);
+        let prepared = self.prepared(shown, state.shown_version);
+        let (missed, asked) = (prepared.missed(settings.score), prepared.asked());
+        let has_masks = prepared.has_masks();
         ui.horizontal_wrapped(|ui| {
             if ui.button("Back").on_hover_text("Previous image: Left or A").clicked() {
                 actions.push(Action::Previous);
@@ -189,9 +178,9 @@ impl ImagePanel {
             if slider.on_hover_text("Boxes below this score are hidden; nothing is run again").changed() {
                 actions.push(Action::Score(score));
             }
-            for layer in Layer::ALL {
+            for layer in Layer::ALL.into_iter().filter(|layer| has_masks || *layer != Layer::Masks) {
                 let mut on = settings.shows(layer);
-                if ui.checkbox(&mut on, layer.name()).changed() {
+                if ui.checkbox(&mut on, layer.name()).on_hover_text(layer.help()).changed() {
                     actions.push(Action::Toggle(layer));
                 }
             }
@@ -222,6 +211,24 @@ impl ImagePanel {
                 }
             });
             choice.response.on_hover_text("Only boxes of this class");
+            let choice =
+                egui::ComboBox::from_id_salt("colouring").selected_text(settings.coloring.name()).show_ui(ui, |ui| {
+                    for coloring in Coloring::ALL {
+                        if ui.selectable_label(settings.coloring == coloring, coloring.name()).clicked() {
+                            actions.push(Action::Color(coloring));
+                        }
+                    }
+                });
+            choice.response.on_hover_text("What the colours of detections tell");
+            let choice =
+                egui::ComboBox::from_id_salt("outcomes").selected_text(self.outcomes.name()).show_ui(ui, |ui| {
+                    for outcomes in OutcomeFilter::ALL {
+                        if ui.selectable_label(self.outcomes == outcomes, outcomes.name()).clicked() {
+                            actions.push(Action::Outcomes(outcomes));
+                        }
+                    }
+                });
+            choice.response.on_hover_text("T: all, then only true positives, false positives or missed objects");
             let visible = shown.detections.iter().filter(|d| d.score >= settings.score).count();
             let noun = if visible == 1 { "box" } else { "boxes" };
             let mut text = format!("{}: {visible} {noun}", shown.name);
@@ -231,7 +238,6 @@ impl ImagePanel {
             let total: f64 = shown.timings.iter().map(|t| t.seconds).sum();
             ui.label(text).on_hover_text("At the score above");
             if !missed.is_empty() {
-                let asked = shown.objects.iter().filter(|o| !o.crowd).count();
                 let text = format!("{} of {asked} objects missed", missed.len());
                 let menu = ui.menu_button(text, |ui| why::missed_list(ui, shown, &missed, settings.score));
                 if let Some(object) = menu.inner.flatten() {
@@ -239,7 +245,7 @@ impl ImagePanel {
                     actions.push(Action::SelectObject(Some(object)));
                     actions.push(Action::ZoomSelection);
                 }
-                menu.response.on_hover_text(format!("Why? An object counts as found from IoU {} on", why::FOUND));
+                menu.response.on_hover_text(format!("Why? An object counts as found from IoU {} on", FOUND));
             } else if shown.detected && !shown.objects.is_empty() && shown.object_classes == shown.detection_classes {
                 ui.weak("no object missed");
             }
@@ -250,55 +256,81 @@ impl ImagePanel {
                     }
                 });
             }
+            let outcomes = self.outcomes;
+            legend(ui, self.prepared(shown, state.shown_version), settings, outcomes);
         });
     }
+}
 
-    fn is_visible(&self, shown: &Shown, settings: &Settings, index: usize) -> bool {
-        shown.detections.get(index).is_some_and(|d| {
-            settings.shows(Layer::Predictions)
-                && d.score >= settings.score
-                && self.isolated.is_none_or(|class| class == d.class)
-        })
-    }
+/// Visible detections that contain a point, smallest first.
+fn boxes_at(shown: &Shown, prepared: &Prepared, choice: &Choice, [x, y]: [f32; 2]) -> Vec<usize> {
+    let here = shown.detections.iter().enumerate();
+    let here = here.filter(|(index, d)| d.bbox.contains(x, y) && prepared.shows(*index, choice));
+    let mut found: Vec<(usize, f32)> = here.map(|(index, d)| (index, d.bbox.area())).collect();
+    found.sort_by(|a, b| a.1.total_cmp(&b.1));
+    found.into_iter().map(|(index, _)| index).collect()
+}
 
-    /// Visible detections that contain a point, smallest first.
-    fn boxes_at(&self, shown: &Shown, settings: &Settings, x: f32, y: f32) -> Vec<usize> {
-        let containing = shown
-            .detections
-            .iter()
-            .enumerate()
-            .filter(|(i, d)| d.bbox.contains(x, y) && self.is_visible(shown, settings, *i));
-        let mut found: Vec<(usize, f32)> = containing.map(|(i, d)| (i, d.bbox.area())).collect();
-        found.sort_by(|a, b| a.1.total_cmp(&b.1));
-        found.into_iter().map(|(i, _)| i).collect()
-    }
+/// The smallest visible missed object that contains a point.
+fn missed_at(shown: &Shown, prepared: &Prepared, choice: &Choice, [x, y]: [f32; 2]) -> Option<usize> {
+    let missed = prepared.missed(choice.score).into_iter();
+    let here = missed.filter_map(|index| Some((index, shown.objects.get(index)?.bbox)));
+    let here = here.filter(|(index, bbox)| bbox.contains(x, y) && prepared.shows_object(*index, choice));
+    here.min_by(|a, b| a.1.area().total_cmp(&b.1.area())).map(|(index, _)| index)
+}
 
-    /// Labels in screen space; where two would overlap the lower-scored one is shortened to a mark.
-    fn labels(&self, painter: &egui::Painter, shown: &Shown, settings: &Settings, frame: &Frame) {
-        let font = FontId::proportional(12.0);
-        let mut taken: Vec<Rect> = Vec::new();
-        for (index, d) in shown.detections.iter().enumerate() {
-            if !self.is_visible(shown, settings, index) {
-                continue;
-            }
-            let corner = frame.point(d.bbox.x0, d.bbox.y0);
-            if !frame.rect.expand(60.0).contains(corner) {
-                continue;
-            }
-            let name = shown.detection_classes.get(d.class as usize).map_or("?", String::as_str);
-            let color = theme::class_color(d.class);
-            let full = painter.layout_no_wrap(format!("{name} {:.2}", d.score), font.clone(), theme::text_on(color));
-            let place = |size: egui::Vec2| Rect::from_min_size(corner - vec2(0.0, size.y), size + vec2(6.0, 0.0));
-            let mut area = place(full.size());
-            let mut galley = full;
-            if taken.iter().any(|t| t.intersects(area)) {
-                galley = painter.layout_no_wrap("…".into(), font.clone(), theme::text_on(color));
-                area = place(galley.size());
-            }
-            painter.rect_filled(area, 2.0, color);
-            painter.galley(area.min + vec2(3.0, 0.0), galley, theme::text_on(color));
-            taken.push(area);
+/// Labels in screen space; where two would overlap the later one is shortened to a mark.
+fn labels(painter: &egui::Painter, captions: &[Caption], frame: &Frame) {
+    let font = FontId::proportional(12.0);
+    let mut taken: Vec<Rect> = Vec::new();
+    for caption in captions {
+        let corner = frame.point(caption.bbox.x0, caption.bbox.y0);
+        if !frame.rect.expand(60.0).contains(corner) {
+            continue;
         }
+        let [r, g, b] = caption.color;
+        let color = Color32::from_rgb(r, g, b);
+        let ink = theme::text_on(color);
+        let place = |size: egui::Vec2| Rect::from_min_size(corner - vec2(0.0, size.y), size + vec2(6.0, 0.0));
+        let mut galley = painter.layout_no_wrap(caption.text.clone(), font.clone(), ink);
+        let mut area = place(galley.size());
+        if taken.iter().any(|t| t.intersects(area)) {
+            let short = if caption.short.is_empty() { "…" } else { caption.short };
+            galley = painter.layout_no_wrap(short.into(), font.clone(), ink);
+            area = place(galley.size());
+        }
+        painter.rect_filled(area, 2.0, color);
+        painter.galley(area.min + vec2(3.0, 0.0), galley, ink);
+        taken.push(area);
+    }
+}
+
+/// What colours and letters tell and how often, or why nothing is judged.
+fn legend(ui: &mut Ui, prepared: &Prepared, settings: &Settings, outcomes: OutcomeFilter) {
+    let chip = |ui: &mut Ui, text: String, [r, g, b]: [u8; 3], help: &str| {
+        let color = Color32::from_rgb(r, g, b);
+        let text = RichText::new(text).background_color(color).color(theme::text_on(color));
+        ui.label(text).on_hover_text(help);
+    };
+    if settings.coloring == Coloring::Score {
+        for score in [0.0, 0.25, 0.5, 0.75, 1.0] {
+            chip(ui, format!(" {score:.2} "), ColorMap::Viridis.rgb(score), "Colour of this score");
+        }
+    }
+    if settings.coloring != Coloring::Error && outcomes == OutcomeFilter::All {
+        return;
+    }
+    if !prepared.is_judged() {
+        ui.weak("Nothing is judged: that needs detections, and objects of the same classes");
+        return;
+    }
+    for (outcome, count) in prepared.counts(settings.score) {
+        let text = format!(" {} {count} ", letter(outcome));
+        chip(ui, text, outcome::color(outcome), outcome::name(outcome));
+    }
+    ui.weak(format!("at IoU {FOUND} and score {:.2}", settings.score));
+    if outcomes != OutcomeFilter::All {
+        ui.strong(format!("{} are shown", outcomes.name()));
     }
 }
 

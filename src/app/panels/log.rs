@@ -38,9 +38,12 @@ impl LogPanel {
         ui.horizontal_wrapped(|ui| {
             let label = ui.label("Filter");
             ui.text_edit_singleline(&mut self.filter).labelled_by(label.id);
-            for (least, name) in [(Severity::Info, "All"), (Severity::Warning, "Warnings"), (Severity::Error, "Errors")]
-            {
-                ui.selectable_value(&mut self.least, least, name);
+            for (least, name, help) in [
+                (Severity::Info, "All", "Every line"),
+                (Severity::Warning, "Warnings", "Warnings and errors"),
+                (Severity::Error, "Errors", "Errors alone"),
+            ] {
+                ui.selectable_value(&mut self.least, least, name).on_hover_text(help);
             }
             if ui.button("Copy").on_hover_text("Copy the lines below").clicked() {
                 let lines: Vec<String> = self.lines(state).map(written).collect();
@@ -83,7 +86,7 @@ impl LogPanel {
         let Some(chosen) = self.chosen.clone() else { return };
         ui.separator();
         ui.horizontal_wrapped(|ui| {
-            if ui.button("Copy line").clicked() {
+            if ui.button("Copy line").on_hover_text("With its source").clicked() {
                 ui.copy_text(format!("{}: {}", chosen.source, chosen.message));
             }
             if let Some(path) = &chosen.path {
@@ -98,12 +101,12 @@ impl LogPanel {
                 }
             }
             if let Some(image) = chosen.image
-                && ui.button("Show the image").clicked()
+                && ui.button("Show the image").on_hover_text("The one that the line names").clicked()
             {
                 actions.push(Action::Show(image));
                 actions.push(Action::Focus(Panel::Image));
             }
-            if ui.button("Close line").clicked() {
+            if ui.button("Close line").on_hover_text("The line stays in the log").clicked() {
                 self.chosen = None;
             }
         });

@@ -1,6 +1,7 @@
 //! The panels, one file each: read the state, draw, raise actions.
 
 pub mod anchors;
+mod asking;
 pub mod canvas;
 pub mod compare;
 pub mod data;

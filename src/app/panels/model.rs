@@ -48,10 +48,13 @@ impl ModelPanel {
                 );
             ui.checkbox(&mut self.random, "random weights")
                 .on_hover_text("For a network without embedded weights: look at it, or train it, from nothing");
-            if ui.button("Load weights…").clicked() {
+            let load = ui.button("Load weights…");
+            if load.on_hover_text("A checkpoint in any of the layouts that the network reads").clicked() {
                 actions.push(Action::OpenDialog(Dialog::Weights));
             }
-            if ui.add_enabled(state.model.is_some(), Button::new("Save…")).clicked() {
+            let save = ui.add_enabled(state.model.is_some(), Button::new("Save…"));
+            let save = save.on_hover_text("The weights as safetensors, with the settings of the network");
+            if save.on_disabled_hover_text("No model is loaded").clicked() {
                 actions.push(Action::OpenDialog(Dialog::SaveWeights));
             }
         });
@@ -189,17 +192,19 @@ fn source(model: &ModelSummary) -> Option<(ModelChoice, Option<PathBuf>)> {
 }
 
 fn facts(ui: &mut Ui, model: &ModelSummary, actions: &mut Vec<Action>) {
-    let (height, width) = model.config.input();
-    Grid::new("model facts").num_columns(2).show(ui, |ui| {
-        let row = |ui: &mut Ui, name: &str, value: String| {
-            ui.weak(name);
+    let (height, input_width) = model.config.input();
+    // With an end to the columns their text is broken into lines.
+    let width = ui.available_width();
+    Grid::new("model facts").num_columns(2).max_col_width(width).show(ui, |ui| {
+        let row = |ui: &mut Ui, name: &str, value: String, help: &str| {
+            ui.weak(name).on_hover_text(help);
             ui.label(value);
             ui.end_row();
         };
-        row(ui, "Weights", model.weights.clone());
-        row(ui, "Input", format!("{width}×{height}"));
-        row(ui, "Classes", model.config.classes().len().to_string());
-        row(ui, "Parameters", format!("{:.3} M", model.parameters as f64 / 1e6));
+        row(ui, "Weights", model.weights.clone(), "Where they come from");
+        row(ui, "Input", format!("{input_width}×{height}"), "Width and height of what the network sees, pixels");
+        row(ui, "Classes", model.config.classes().len().to_string(), "Without background");
+        row(ui, "Parameters", format!("{:.3} M", model.parameters as f64 / 1e6), "Weights and biases that are learnt");
         ui.weak("Operations").on_hover_text("Of one forward pass, a multiply–add counting two");
         if model.flops > 0.0 {
             ui.label(format!("{:.2} GFLOPs", model.flops / 1e9));
@@ -207,10 +212,11 @@ fn facts(ui: &mut Ui, model: &ModelSummary, actions: &mut Vec<Action>) {
             actions.push(Action::CountFlops);
         }
         ui.end_row();
-        row(ui, "Preprocessing", model.config.preprocess().describe());
-        row(ui, "Reads", model.layouts.join(", "));
+        row(ui, "Preprocessing", model.config.preprocess().describe(), "From a picture to the network's input");
+        row(ui, "Reads", model.layouts.join(", "), "Layouts of checkpoints whose names this network knows");
         if let Some(report) = &model.report {
-            row(ui, "Loaded", format!("{} tensors, {:.1} %", report.loaded.len(), report.coverage * 100.0));
+            let text = format!("{} tensors, {:.1} %", report.loaded.len(), report.coverage * 100.0);
+            row(ui, "Loaded", text, "Of the network's tensors, and of its parameters");
         }
     });
 }

@@ -251,7 +251,8 @@ impl SuppressionPanel {
             "Non-maximum suppression (NMS): greedy removes boxes above the IoU threshold; Soft-NMS lowers their scores",
         );
         let threshold = Slider::new(&mut rules.iou_threshold, 0.0..=1.0).text("NMS threshold");
-        ui.add(threshold).on_hover_text("IoU above which the lower-scored box goes, or loses score");
+        ui.add(threshold)
+            .on_hover_text("IoU = |A ∩ B| / |A ∪ B| above which the lower-scored box goes, or loses score");
         let lowest = record.score_threshold.clamp(0.0, 1.0);
         let score = Slider::new(&mut rules.score_threshold, lowest..=1.0).text("candidate score");
         ui.add(score).on_hover_text("Candidates at or below this score take no part; lower ones were not stored");
@@ -310,10 +311,12 @@ impl SuppressionPanel {
         let last = made.steps;
         let mut by = 0;
         ui.horizontal(|ui| {
-            if ui.add_enabled(self.step > 0, egui::Button::new("Previous removal")).clicked() {
+            let previous = ui.add_enabled(self.step > 0, egui::Button::new("Previous removal"));
+            if previous.on_hover_text("One removal back: “,”").clicked() {
                 by = -1;
             }
-            if ui.add_enabled(self.step < last, egui::Button::new("Next removal")).clicked() {
+            let next = ui.add_enabled(self.step < last, egui::Button::new("Next removal"));
+            if next.on_hover_text("One removal on: “.”").clicked() {
                 by = 1;
             }
         });
@@ -325,7 +328,8 @@ impl SuppressionPanel {
 
     fn table(&mut self, ui: &mut Ui, shown: &Shown, record: &Suppression) {
         ui.separator();
-        ui.checkbox(&mut self.differences_only, "only what differs from the model");
+        ui.checkbox(&mut self.differences_only, "only what differs from the model")
+            .on_hover_text("Candidates that are kept here and not by the model, or the other way round");
         let Some(made) = &self.made else { return };
         if let Some((index, candidate)) = self.selected.and_then(|s| Some((s, record.candidates.get(s as usize)?))) {
             let removed = made.replay.removals.iter().filter(|r| r.1 == index).count();

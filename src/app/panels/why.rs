@@ -1,15 +1,14 @@
 //! The answers to “Why this box?” and “Why was this missed?”, as they stand in menus and panels.
 
+use crate::app::outcome::FOUND;
 use crate::app::scene::traced_object;
 use crate::app::theme;
 use crate::engine::Shown;
 use crate::geometry::BBox;
 use crate::trace::Trace;
-use crate::trace::missed::{Cause, Missed, MissedSummary, why_missed};
+use crate::trace::missed::{Cause, Missed, why_missed};
 use egui::{Grid, RichText, ScrollArea, Ui};
 
-/// IoU from which a detection finds an object.
-pub const FOUND: f32 = 0.5;
 /// Removed candidates that are listed one by one.
 const LISTED: usize = 8;
 
@@ -116,21 +115,24 @@ pub fn missed_card(ui: &mut Ui, shown: &Shown, object: usize, score: f32) {
 
 /// Every missed object of the picture with its cause. Returns the one that was clicked.
 pub fn missed_list(ui: &mut Ui, shown: &Shown, missed: &[usize], score: f32) -> Option<usize> {
-    let Some(trace) = shown.trace.as_deref() else {
+    if shown.trace.is_none() {
         ui.label("The pass kept no record.");
         return None;
-    };
+    }
     ui.label(RichText::new("Why were these missed?").strong());
-    let summary = MissedSummary::of([trace], score, FOUND);
-    for (cause, count) in summary.causes() {
-        ui.weak(format!("{count} × {cause}"));
+    let causes: Vec<&str> =
+        missed.iter().map(|&object| answer(shown, object, score).map_or("not recorded", |m| m.cause.name())).collect();
+    for name in Cause::NAMES {
+        let count = causes.iter().filter(|cause| **cause == name).count();
+        if count > 0 {
+            ui.weak(format!("{count} × {name}"));
+        }
     }
     ui.separator();
     let mut clicked = None;
     ScrollArea::vertical().max_height(320.0).show(ui, |ui| {
-        for &object in missed {
+        for (&object, cause) in missed.iter().zip(&causes) {
             let Some(truth) = shown.objects.get(object) else { continue };
-            let cause = answer(shown, object, score).map_or("not recorded", |m| m.cause.name());
             let name = class_name(&shown.object_classes, truth.class);
             let button = ui.button(format!("{name}, object {object}: {cause}"));
             let chosen = button.clicked();
@@ -186,6 +188,9 @@ fn explain(cause: &Cause, trace: &Trace, classes: &[String]) -> String {
                 stronger.unwrap_or_default()
             )
         }
+        Cause::Shared { detection, iou } => {
+            format!("The only good box, detection {detection} at IoU {iou:.2}, finds another object.")
+        }
         Cause::OverLimit { candidate, score, limit } => format!(
             "A good box was there, candidate {candidate} with score {score:.3}, but the model gives {limit} detections \
              at most."
@@ -212,6 +217,7 @@ mod tests {
             (Cause::WrongClass { class: 1, score: 0.9, iou: 0.8 }, "dog"),
             (Cause::PoorBox { iou: 0.4, score: 0.9 }, "0.40"),
             (Cause::Suppressed { candidate: 4, by: 2, iou: 0.6, score: 0.7 }, "candidate 2"),
+            (Cause::Shared { detection: 3, iou: 0.7 }, "detection 3"),
             (Cause::OverLimit { candidate: 4, score: 0.7, limit: 200 }, "200"),
             (Cause::BelowThreshold { score: 0.3, threshold: 0.4 }, "0.40"),
         ];

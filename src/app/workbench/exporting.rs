@@ -1,34 +1,17 @@
 //! What leaves the window: views as files, results, and files opened by other programs.
 
 use super::Workbench;
-use crate::app::action::{Action, Dialog, Layer};
-use crate::app::export::{self, Figure, Format, records, views};
+use crate::app::action::{Action, Dialog};
+use crate::app::export::{self, Figure, Format, records};
 use crate::app::layout::Panel;
 use crate::engine::{Command, Severity};
 use egui::Ui;
 use std::path::Path;
 
-/// The formats that a panel's view can have: a list has no picture.
-pub(super) fn formats(panel: Panel) -> &'static [Format] {
-    match panel {
-        Panel::Image
-        | Panel::Data
-        | Panel::Losses
-        | Panel::Evaluation
-        | Panel::Compare
-        | Panel::Features
-        | Panel::Anchors
-        | Panel::Proposals
-        | Panel::Suppression => &Format::ALL,
-        Panel::Model | Panel::Step | Panel::Runs | Panel::Log => &[Format::Csv],
-    }
-}
-
 /// The menu at the right of a panel's tabs.
 pub(super) fn menu(ui: &mut Ui, panel: Panel, actions: &mut Vec<Action>) {
-    let formats = formats(panel);
     let menu = ui.menu_button("Export", |ui| {
-        for &format in formats {
+        for format in Format::ALL {
             let text = format!("{} as {}…", panel.name(), format.name());
             let help = match format {
                 Format::Png => "Pixels, as seen",
@@ -39,11 +22,14 @@ pub(super) fn menu(ui: &mut Ui, panel: Panel, actions: &mut Vec<Action>) {
                 actions.push(Action::OpenDialog(Dialog::Export(panel, format)));
             }
         }
-        if panel == Panel::Evaluation && ui.button("COCO results…").clicked() {
+        if panel == Panel::Evaluation
+            && ui.button("COCO results…").on_hover_text("What was scored last, as others' tools read it").clicked()
+        {
             actions.push(Action::OpenDialog(Dialog::SaveResults));
         }
     });
-    menu.response.accessible_name(format!("Export {}", panel.name()));
+    let help = "What the panel shows, as a file";
+    menu.response.on_hover_text(help).accessible_name(format!("Export {}", panel.name()));
 }
 
 impl Workbench {
@@ -60,8 +46,7 @@ impl Workbench {
 
     /// Writes what the panel used last shows, or the picture where that is a list.
     fn export_view(&mut self, path: &Path) {
-        let panel = self.panels.pipeline.attention.filter(|panel| formats(*panel).contains(&Format::Png));
-        let figure = panel.and_then(|panel| self.figure(panel));
+        let figure = self.panels.pipeline.attention.and_then(|panel| self.figure(panel));
         match figure.filter(|figure| figure.drawing.is_some() || Format::of(path) == Ok(Format::Csv)) {
             Some(figure) => self.write(Ok(figure), path),
             None => self.export(Panel::Image, path),
@@ -73,11 +58,30 @@ impl Workbench {
         self.write(figure, path);
     }
 
+    /// Draws, encodes and writes on the thread for files; what becomes of it is told when it is done.
     fn write(&mut self, figure: Result<Figure, String>, path: &Path) {
-        let written = figure.and_then(|figure| export::write(&figure, path, export::PLOT));
-        match written {
-            Ok(()) => self.state.note(Severity::Info, "export", format!("written: {}", path.display())),
-            Err(error) => self.state.note(Severity::Error, "export", error),
+        let figure = match figure {
+            Ok(figure) => figure,
+            Err(error) => return self.state.note(Severity::Error, "export", error),
+        };
+        let file = path.to_path_buf();
+        if !self.writer.write(move || export::write(&figure, &file, export::PLOT).map(|()| file)) {
+            let text = format!("too many files wait to be written; try again in a moment: {}", path.display());
+            self.state.note(Severity::Error, "export", text);
+        }
+    }
+
+    /// Tells what became of files.
+    pub(super) fn take_written(&mut self) {
+        while let Some(written) = self.writer.poll() {
+            match written {
+                Ok(path) => {
+                    let text = format!("written: {}", path.display());
+                    self.toasts.tell("Export", &text);
+                    self.state.note(Severity::Info, "export", text);
+                }
+                Err(error) => self.state.note(Severity::Error, "export", error),
+            }
         }
     }
 
@@ -87,26 +91,12 @@ impl Workbench {
         match panel {
             Panel::Data => panels.data.figure(state),
             Panel::Model => state.model.as_deref().map(records::model),
-            Panel::Image => {
-                let shown = state.shown.clone()?;
-                let scene = panels.image.current(&shown, state.shown_version, settings);
-                let labelled = settings.shows(Layer::Labels) && settings.shows(Layer::Predictions);
-                // What is hidden on the screen has no label, and no row.
-                let mut shown = (*shown).clone();
-                if let Some(class) = panels.image.isolated {
-                    shown.detections.retain(|d| d.class == class);
-                    shown.objects.retain(|o| o.class == class);
-                }
-                Some(views::image(&shown, scene, settings.score, labelled))
-            }
+            Panel::Image => Some(panels.image.figure(state.shown.as_deref()?, state.shown_version, settings)),
             Panel::Losses => (state.curves.len > 0).then(|| records::losses(&state.curves)),
             Panel::Step => state.stepped.as_deref().map(records::step),
             Panel::Evaluation => state.evaluation.as_deref().map(|e| panels.evaluation.figure(e, settings)),
             Panel::Compare => panels.compare.figure(state, settings),
-            Panel::Features => {
-                let trace = state.shown.as_ref()?.trace.clone()?;
-                panels.features.figure(&trace)
-            }
+            Panel::Features => panels.features.figure(state, settings),
             Panel::Runs => state.runs.list.as_deref().map(|list| records::runs(list)),
             Panel::Log => Some(records::log(state.log.iter())),
             other => panels.pipeline.figure(other, &mut panels.image, state),

@@ -1,10 +1,12 @@
 //! The menus at the top of the window.
 
 use super::Workbench;
+use super::undo::Edit;
 use crate::app::action::Action;
 use crate::app::theme::Look;
 use crate::app::window_action::WindowAction;
 use egui::Ui;
+use std::path::PathBuf;
 
 /// The menus, by the names of their bindings.
 const MENUS: &[(&str, &[&str])] = &[
@@ -33,9 +35,12 @@ const MENUS: &[(&str, &[&str])] = &[
             "Zoom out",
             "Ground truth on or off",
             "Predictions on or off",
+            "Boxes on or off",
+            "Masks on or off",
             "Labels on or off",
             "Positive anchors on or off",
             "Heat map on or off",
+            "Next of all, TP, FP, FN",
             "Next theme",
             "Reset layout",
             "Full screen",
@@ -73,6 +78,9 @@ impl Workbench {
                             actions.push(binding.action.clone());
                         }
                     }
+                    if *menu == "File" {
+                        recent(ui, &self.settings.recent, actions);
+                    }
                     if *menu == "View" {
                         let mut scale = self.settings.scale;
                         let slider = egui::Slider::new(&mut scale, 0.5..=3.0).step_by(0.25).text("UI scale");
@@ -88,7 +96,20 @@ impl Workbench {
                     }
                 });
             }
-            self.layouts.ui(ui, &self.settings, actions);
+            self.layouts.ui(ui, &self.settings, self.undo.last().map(Edit::name), actions);
         });
     }
+}
+
+/// What was open before, newest first.
+fn recent(ui: &mut Ui, paths: &[PathBuf], actions: &mut Vec<Action>) {
+    ui.add_enabled_ui(!paths.is_empty(), |ui| {
+        ui.menu_button("Open recent", |ui| {
+            for path in paths {
+                if ui.button(path.display().to_string()).clicked() {
+                    actions.push(Action::OpenPath(path.clone()));
+                }
+            }
+        });
+    });
 }

@@ -1,6 +1,7 @@
 //! What the window does with training runs: settings of the next one, single steps, and the runs on disk.
 
 use super::Workbench;
+use super::undo::Edit;
 use crate::app::layout::{self, Panel};
 use crate::app::run_action::RunAction;
 use crate::detect::{Arch, Config};
@@ -10,53 +11,14 @@ use crate::engine::{Command, Event, Severity, Stepped};
 use crate::train::{RunConfig, TrainConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Edits that can be undone.
-const UNDO_STEPS: usize = 100;
+/// While a run goes on, the list of runs is told this often at most.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// Forks of one run after the same iteration.
 const MOST_FORKS: usize = 1000;
 
-/// Settings as they were before an edit.
-#[derive(Debug)]
-pub(super) enum Edit {
-    /// Limits of the loaded model.
-    Model(Box<Config>),
-    /// Settings of the next run of this network.
-    Draft(Arch, Box<TrainConfig>),
-}
-
 impl Workbench {
-    /// Keeps what an edit is about to change.
-    pub(super) fn remember(&mut self, edit: Edit) {
-        if self.undo.len() >= UNDO_STEPS {
-            self.undo.remove(0);
-        }
-        self.undo.push(edit);
-        self.redo.clear();
-    }
-
-    /// Takes the last edit back, or does it again.
-    pub(super) fn travel(&mut self, back: bool) {
-        let (from, to) = if back { (&mut self.undo, &mut self.redo) } else { (&mut self.redo, &mut self.undo) };
-        match from.pop() {
-            None => self.state.note(Severity::Info, "undo", "there is nothing to undo or redo"),
-            Some(Edit::Model(config)) => {
-                let fits = |c: &&Config| c.arch() == config.arch() && c.classes() == config.classes();
-                // A model loaded since then has other settings; going back into those of another one would break it.
-                let Some(current) = self.state.model.as_ref().map(|m| &m.config).filter(fits) else {
-                    return self.state.note(Severity::Info, "undo", "another model is loaded since that edit");
-                };
-                to.push(Edit::Model(Box::new(current.clone())));
-                self.send(Command::Configure(config));
-            }
-            Some(Edit::Draft(arch, config)) => {
-                if let Some((arch, before)) = self.panels.step.draft.replace((arch, *config)) {
-                    to.push(Edit::Draft(arch, Box::new(before)));
-                }
-            }
-        }
-    }
-
     /// Prepares a run on the open data; false when there is none to train on.
     pub(super) fn start_training(&mut self, start: InitialWeights) -> bool {
         let Some(data) = self.state.data.clone() else {
@@ -118,7 +80,8 @@ impl Workbench {
                     self.ask(Question::Curves { folder: folder.clone() });
                 }
             }
-            Event::TrainingEnded { .. } => {
+            Event::Stepped(_) if self.noted_at.elapsed() < NOTE_EVERY => {}
+            Event::Stepped(_) | Event::Training { running: false, .. } | Event::TrainingEnded { .. } => {
                 if let Some(folder) = self.state.training.as_ref().and_then(|training| training.folder.clone()) {
                     self.note_run(&folder);
                 }
@@ -134,6 +97,7 @@ impl Workbench {
     }
 
     fn note_run(&mut self, folder: &Path) {
+        self.noted_at = Instant::now();
         self.ask(Question::Note { root: self.settings.runs.clone(), folder: folder.to_path_buf() });
     }
 

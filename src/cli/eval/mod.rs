@@ -9,6 +9,7 @@ use super::{Answer, CliError, Outcome, detect, threads, write_json};
 use crate::data;
 use crate::engine::{DeviceChoice, evaluate, model};
 use crate::eval::coco::IouType;
+use crate::eval::misses::Misses;
 use crate::eval::{ImageBoxes, files, voc};
 use clap::ValueEnum;
 use output::Scored;
@@ -76,6 +77,15 @@ pub struct Arguments {
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Also say why objects are missed by detections of at least this score, 0.4 when none is given (boxes, IoU .5)
+    #[arg(
+        long,
+        value_name = "SCORE",
+        num_args = 0..=1,
+        default_missing_value = "0.4",
+        conflicts_with_all = ["gt", "results", "multi_scale"]
+    )]
+    misses: Option<f32>,
     /// Write the scores as JSON (- for stdout)
     #[arg(long)]
     json: Option<PathBuf>,
@@ -113,10 +123,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
     arguments.choices.check()?;
     if arguments.protocol != Protocol::Coco {
         let reports = [&arguments.csv, &arguments.svg, &arguments.html, &arguments.against];
-        if reports.iter().any(|r| r.is_some()) || arguments.bootstrap.is_some() || arguments.choices.are_made() {
+        let others = arguments.bootstrap.is_some() || arguments.misses.is_some() || arguments.choices.are_made();
+        if others || reports.iter().any(|r| r.is_some()) {
             return Err(CliError(
-                "a VOC protocol has no choice of thresholds, sizes and limits, and no report but --json: leave those \
-                 options out, or score with --protocol coco"
+                "a VOC protocol has no choice of thresholds, sizes and limits, no causes of misses, and no report but \
+                 --json: leave those options out, or score with --protocol coco"
                     .into(),
             ));
         }
@@ -149,6 +160,7 @@ fn results_on_truth(arguments: &Arguments, gt: &Path, results: &Path) -> Outcome
             classes: files.classes,
             notes: files.notes,
             against,
+            misses: None,
             pictures: Pictures::beside(gt, arguments.images.as_deref(), files.file_names),
         },
     )
@@ -163,7 +175,8 @@ fn model_on_data(arguments: &Arguments) -> Outcome {
     let model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
     let plan = arguments.multi_scale.plan(model.detector.config())?;
     let dataset = data::open::open(data, Some(&arguments.split))?;
-    let scored = evaluate::score(&*model.detector, &dataset, plan.as_ref(), |done, total| {
+    let mut misses = arguments.misses.map(|score| Misses::new(score, dataset.classes.len()));
+    let scored = evaluate::score(&*model.detector, &dataset, plan.as_ref(), misses.as_mut(), |done, total| {
         if done.is_multiple_of(20) || done == total {
             eprint!("\r{done}/{total}");
             _ = std::io::stderr().flush();
@@ -184,6 +197,7 @@ fn model_on_data(arguments: &Arguments) -> Outcome {
                 notes: scored.skipped.iter().map(of_skipped).collect(),
                 classes: dataset.classes.clone(),
                 against: None,
+                misses,
                 pictures: Pictures::of_data(&images, dataset),
                 images,
             },

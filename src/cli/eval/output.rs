@@ -6,6 +6,7 @@ use super::{Arguments, to_stdout};
 use crate::eval::ImageBoxes;
 use crate::eval::bootstrap::{ApComparison, BootstrapSettings, Interval, ap_interval, compare_ap};
 use crate::eval::coco::{CocoResult, CocoSettings, evaluate_boxes};
+use crate::eval::misses::{MISS_IOU, Misses};
 use crate::eval::report::{Report, csv, html, svg};
 use crate::eval::table;
 use crate::weights::write_atomically;
@@ -21,6 +22,8 @@ pub struct Scored {
     pub notes: Vec<String>,
     /// The same images with somebody else's results.
     pub against: Option<Vec<ImageBoxes>>,
+    /// Where causes of misses were asked for.
+    pub misses: Option<Misses>,
     pub pictures: Pictures,
 }
 
@@ -49,6 +52,9 @@ pub fn write(arguments: &Arguments, scored: Scored) -> Outcome {
         if let Some(comparison) = &comparison {
             print!("{}", compared(comparison));
         }
+        if let Some(misses) = &scored.misses {
+            print!("{}", misses.table(&scored.classes));
+        }
     }
     if let Some(file) = &arguments.json {
         let mut value = scores(&result, arguments.full);
@@ -67,10 +73,29 @@ pub fn write(arguments: &Arguments, scored: Scored) -> Outcome {
         if let Some(comparison) = &comparison {
             add("comparison", json!(comparison));
         }
+        if let Some(misses) = &scored.misses {
+            add("misses", causes(misses, &scored.classes));
+        }
         write_json(file, &value)?;
     }
     reports(arguments, scored, result)?;
     Ok(Answer::Yes)
+}
+
+/// Missed objects by cause, each with its classes, most first.
+fn causes(misses: &Misses, names: &[String]) -> Value {
+    let named = |(class, count): (usize, usize)| (names.get(class).cloned().unwrap_or_default(), count);
+    let kinds = misses.kinds().into_iter().map(|kind| {
+        let classes: Vec<(String, usize)> = misses.classes(Some(kind)).into_iter().map(named).collect();
+        json!({ "cause": Misses::name(kind), "objects": misses.count(None, Some(kind)), "classes": classes })
+    });
+    json!({
+        "score": misses.score,
+        "iou": MISS_IOU,
+        "objects": misses.objects(),
+        "missed": misses.count(None, None),
+        "causes": kinds.collect::<Vec<_>>(),
+    })
 }
 
 /// The intervals that are asked for: of one result, or of two and their difference.
@@ -133,8 +158,8 @@ fn reports(arguments: &Arguments, scored: Scored, result: CocoResult) -> Result<
     if arguments.csv.is_none() && arguments.svg.is_none() && arguments.html.is_none() {
         return Ok(());
     }
-    let Scored { title, images, classes, notes, pictures, .. } = scored;
-    let report = Report::new(title, &images, classes, result, arguments.worst, notes);
+    let Scored { title, images, classes, notes, pictures, misses, .. } = scored;
+    let report = Report { misses, ..Report::new(title, &images, classes, result, arguments.worst, notes) };
     if let Some(file) = &arguments.csv {
         write_atomically(file, csv::per_class(&report).as_bytes())?;
         write_atomically(&beside(file, "-curves"), csv::curves(&report).as_bytes())?;
@@ -172,6 +197,19 @@ mod tests {
     fn the_second_file_stands_beside_the_first() {
         assert_eq!(beside(Path::new("a/scores.csv"), "-curves"), Path::new("a/scores-curves.csv"));
         assert_eq!(beside(Path::new("scores"), "-curves"), Path::new("scores-curves"));
+    }
+
+    #[test]
+    fn causes_of_misses_have_their_classes() {
+        use crate::eval::{ImageResult, ImageTruth};
+        let object = |class: u32| crate::geometry::Object { class, ..Default::default() };
+        let truth = ImageTruth { image_id: 1, objects: vec![object(1), object(0), object(1)] };
+        let mut misses = Misses::new(0.5, 2);
+        misses.add(0, &truth, &ImageResult::default(), |_, _| None);
+        let value = causes(&misses, &["cat", "dog"].map(str::to_owned));
+        assert_eq!((&value["objects"], &value["missed"], &value["score"]), (&json!(3), &json!(3), &json!(0.5)));
+        let cause = json!({ "cause": "not looked into", "objects": 3, "classes": [["dog", 2], ["cat", 1]] });
+        assert_eq!(value["causes"], json!([cause]));
     }
 
     #[test]

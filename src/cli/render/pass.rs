@@ -56,15 +56,14 @@ pub(super) fn draw(arguments: &Arguments) -> Result<(), CliError> {
             positions(&trace, arguments.heat.as_slice())?;
             let choice = Choice {
                 truth: arguments.truth,
-                predictions: true,
                 anchors: arguments.anchors,
                 heat: arguments.heat.clone(),
                 score: arguments.score,
-                isolated: None,
-                selected: None,
-                hovered: None,
+                coloring: arguments.color,
+                outcomes: arguments.only,
+                ..Choice::default()
             };
-            views::image(&shown, prepared.scene(&shown, &choice), arguments.score, arguments.labels)
+            views::image(&shown, &mut prepared, &choice, arguments.labels)
         }
     };
     write(arguments, &figure)

@@ -1,23 +1,23 @@
-//! Views of a whole data set: scores, curves, confusion and mistakes of a model, two models side by side, statistics.
+//! Views of a whole data set: scores, curves, confusion, mistakes and misses of a model, two models side by side,
+//! statistics.
 
-use super::{Arguments, CliError, View, write};
+use super::{Arguments, CliError, View, asked, write};
 use crate::app::export::{records, views};
 use crate::cli::detect;
 use crate::data;
-use crate::engine::command::{Command, ModelChoice};
-use crate::engine::compare::{ComparedImage, SlotSource};
+use crate::engine::command::ModelChoice;
+use crate::engine::compare::SlotSource;
 use crate::engine::details::EvalDetails;
 use crate::engine::evaluate::{Detected, detect_all, score_results, truth_of};
 use crate::engine::event::EvalSummary;
-use crate::engine::{DeviceChoice, Engine, Event, Severity, Shown, model};
+use crate::engine::{DeviceChoice, Shown, model};
+use crate::eval::misses::Misses;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Curves are drawn at the first of the thresholds that they are computed for, IoU .5.
 const CURVES: usize = 0;
-/// A comparison that takes longer than this has died.
-const PATIENCE: Duration = Duration::from_secs(1800);
 
 pub(super) fn evaluation(arguments: &Arguments) -> Result<(), CliError> {
     let start = Instant::now();
@@ -25,11 +25,14 @@ pub(super) fn evaluation(arguments: &Arguments) -> Result<(), CliError> {
     let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
     let model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
     let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
-    let Detected { results, skipped } = detect_all(&*model.detector, &dataset, None, |done, total| {
-        if done.is_multiple_of(50) || done == total {
-            eprintln!("{done} of {total} images");
-        }
-    })?;
+    let asked = arguments.view == View::Misses;
+    let mut misses = asked.then(|| Misses::new(arguments.score, dataset.classes.len()));
+    let Detected { results, skipped } =
+        detect_all(&*model.detector, &dataset, None, misses.as_mut(), |done, total| {
+            if done.is_multiple_of(50) || done == total {
+                eprintln!("{done} of {total} images");
+            }
+        })?;
     for image in skipped {
         eprintln!("counted as without detections: {image}");
     }
@@ -47,12 +50,14 @@ pub(super) fn evaluation(arguments: &Arguments) -> Result<(), CliError> {
         result,
         details,
         confusion,
+        misses: misses.map(Arc::new),
     };
     let figure = match arguments.view {
         View::Pr => views::precision_recall(&evaluation, CURVES, None),
         View::ByScore => views::by_score(&evaluation, CURVES, None),
         View::Confusion => views::confusion(&evaluation),
         View::Errors => views::mistakes(&evaluation),
+        View::Misses => views::misses(&evaluation),
         _ => views::numbers(&evaluation),
     };
     write(arguments, &figure)
@@ -63,30 +68,35 @@ pub(super) fn statistics(arguments: &Arguments) -> Result<(), CliError> {
     write(arguments, &records::statistics(&data::statistics::statistics(&dataset)))
 }
 
-/// The engine runs both sides, as it does for the window.
+/// Two sides on one image, or on the whole data set.
 pub(super) fn compare(arguments: &Arguments) -> Result<(), CliError> {
-    let source = |weights: Option<&Path>, name: Option<&str>| -> Result<SlotSource, CliError> {
-        match weights.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))) {
-            Some(results) => Ok(SlotSource::Results(results.to_path_buf())),
-            None => {
-                let choice = detect::choice(name, weights)?;
-                Ok(SlotSource::Model { choice, weights: weights.map(Path::to_path_buf) })
-            }
-        }
-    };
     if arguments.against.is_none() && arguments.against_model.is_none() {
         return Err(CliError("name what to compare with: --against FILE, or --against-model NAME".into()));
     }
     let first = source(arguments.weights.as_deref(), arguments.model.as_deref())?;
     let second = source(arguments.against.as_deref(), arguments.against_model.as_deref())?;
+    if arguments.view == View::CompareData {
+        return write(arguments, &asked::scores(arguments, [first, second])?);
+    }
     let names = [label(&first), label(&second)];
     let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
     let picture = dataset.picture(arguments.index)?;
-    let compared = run_both(arguments, first, second)?;
+    let compared = asked::sides(arguments, [first, second])?;
     let entry = dataset.images.get(arguments.index).ok_or_else(|| format!("there is no image {}", arguments.index))?;
     let (objects, classes) = (entry.objects.clone(), dataset.classes.clone());
     let shown = Shown::undetected(arguments.index, entry.name.clone(), Arc::new(picture), objects, classes);
     write(arguments, &views::sides(&shown, &compared, &names, arguments.score))
+}
+
+/// COCO results by their ending, else a model.
+fn source(weights: Option<&Path>, name: Option<&str>) -> Result<SlotSource, CliError> {
+    match weights.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))) {
+        Some(results) => Ok(SlotSource::Results(results.to_path_buf())),
+        None => {
+            let choice = detect::choice(name, weights)?;
+            Ok(SlotSource::Model { choice, weights: weights.map(Path::to_path_buf) })
+        }
+    }
 }
 
 fn label(source: &SlotSource) -> String {
@@ -99,31 +109,4 @@ fn label(source: &SlotSource) -> String {
         SlotSource::Model { choice: ModelChoice::Configured(config), .. } => config.arch().to_string(),
         SlotSource::Model { choice: ModelChoice::FromWeights, .. } => "embedded".into(),
     }
-}
-
-fn run_both(arguments: &Arguments, first: SlotSource, second: SlotSource) -> Result<Arc<ComparedImage>, CliError> {
-    let engine = Engine::start(DeviceChoice::Auto, Arc::new(|| {}))?;
-    let commands = [
-        Command::OpenData { path: arguments.data.clone(), split: arguments.split.clone() },
-        Command::SetSlot { slot: 0, source: first },
-        Command::SetSlot { slot: 1, source: second },
-        Command::CompareImage { index: arguments.index },
-    ];
-    for command in commands {
-        if !engine.send(command) {
-            return Err(CliError("the engine takes no command".into()));
-        }
-    }
-    let start = Instant::now();
-    loop {
-        if start.elapsed() > PATIENCE {
-            return Err(CliError("the comparison did not come to an end".into()));
-        }
-        match engine.wait(Duration::from_millis(200)) {
-            Some(Event::ImageCompared { .. }) => break,
-            Some(Event::Log { severity: Severity::Error, message, .. }) => return Err(CliError(message)),
-            _ => {}
-        }
-    }
-    engine.slots.compared.get().ok_or_else(|| CliError("the comparison gave nothing".into()))
 }

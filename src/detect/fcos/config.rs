@@ -125,7 +125,12 @@ impl FcosConfig {
                 epsilon: 1e-5,
                 frozen_stages: 2,
             },
-            neck: FpnConfig { channels: 256, extra: ExtraLevels::P6P7FromP5, relu_before_p7: true },
+            neck: FpnConfig {
+                channels: 256,
+                extra: ExtraLevels::P6P7FromP5,
+                relu_before_p7: true,
+                pyramid_norm: false,
+            },
             preprocess: imagenet(Fit::ShortestEdge { short: 800, long: 1333, divisor: 32 }),
         }
     }
@@ -152,7 +157,7 @@ impl FcosConfig {
                 epsilon: 1e-5,
                 frozen_stages: 0,
             },
-            neck: FpnConfig { channels: 40, extra: ExtraLevels::MaxPool, relu_before_p7: true },
+            neck: FpnConfig { channels: 40, extra: ExtraLevels::MaxPool, relu_before_p7: true, pyramid_norm: false },
             preprocess: imagenet(Fit::Stretch { width: 256, height: 192 }),
             ..Self::r50(classes)
         }

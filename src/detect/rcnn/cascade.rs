@@ -46,7 +46,7 @@ pub(super) fn losses(
             parts.extend(box_loss::nothing(config, stage, network.regresses(stage), like)?);
         } else {
             let pooled = pass.stage("pool RoIs", || pool(config, levels, &rois, config.pooled))?;
-            let answers = pass.stage("box head", || head.forward(&pooled, pass))?;
+            let answers = pass.stage("box head", || network.ask(head, &pooled, pass))?;
             parts.extend(box_loss::losses(config, stage, &sampled, objects, &answers, pass)?);
             let goes_on = stage + 1 < network.heads.len() && config.flow == Flow::Cascade;
             if goes_on || pass.is_probed() {

@@ -18,6 +18,18 @@ pub enum Background {
     Last,
 }
 
+/// What the RPN and the RoIs read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trunk {
+    /// A pyramid on C2 to C5; the heads are fully connected.
+    #[default]
+    Pyramid,
+    /// C4 alone. The backbone's last stage looks at each RoI, and the heads read its mean over the cells (He et al., "Deep
+    /// Residual Learning", appendix A; detectron2's `C4`).
+    C4,
+}
+
 /// How a RoI's features are brought to one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -144,6 +156,9 @@ pub struct MaskConfig {
     /// Cells of a RoI on each side; the mask has twice as many.
     pub mask_pooled: usize,
     pub mask_convolutions: usize,
+    /// A batch norm behind each of them instead of a bias (torchvision's second version).
+    #[serde(default)]
+    pub mask_norm: bool,
     pub mask_width: usize,
     /// A mask head for each stage, their probabilities averaged (mmdet), or one for all (detectron2).
     pub mask_per_stage: bool,
@@ -193,7 +208,13 @@ pub struct RcnnConfig {
     pub normalize_deltas: bool,
     /// Factor on the gradient from the heads to the pyramid (detectron2's Cascade: ⅓).
     pub pooled_gradient: f32,
-    /// Width of the heads' two fully connected layers.
+    #[serde(default)]
+    pub trunk: Trunk,
+    /// 3×3 convolutions with batch norm before the one fully connected layer of a head (torchvision's second version has
+    /// four). Without any there are two such layers.
+    #[serde(default)]
+    pub head_convolutions: usize,
+    /// Width of the heads' fully connected layers.
     pub head_width: usize,
     pub pooling: Pooling,
     /// Bilinear samples of a bin along each axis; 0 for as many as keep them a cell apart.
@@ -276,6 +297,22 @@ impl RcnnConfig {
         if self.class_agnostic { 0 } else { self.column(class) }
     }
 
+    /// Maps that the RPN reads.
+    pub fn levels(&self) -> usize {
+        match self.trunk {
+            Trunk::Pyramid => 4 + self.neck.extra.count(),
+            Trunk::C4 => 1,
+        }
+    }
+
+    /// Channels of those maps.
+    pub fn map_channels(&self) -> usize {
+        match self.trunk {
+            Trunk::Pyramid => self.neck.channels,
+            Trunk::C4 => self.backbone.channels()[2],
+        }
+    }
+
     /// Heads of the network.
     pub fn heads(&self) -> usize {
         match self.flow {
@@ -324,11 +361,14 @@ impl RcnnConfig {
     /// # Errors
     /// Lists that disagree in length, or a size of 0.
     pub fn check(&self) -> candle_core::Result<()> {
-        let levels = 4 + self.neck.extra.count();
+        let levels = self.levels();
+        if self.trunk == Trunk::C4 && (self.mask.is_some() || self.head_convolutions > 0) {
+            candle_core::bail!("on C4 there is neither a mask branch nor a box head with convolutions");
+        }
         let (anchors, strides) = (&self.rpn.anchors, &self.rpn.strides);
         if anchors.sizes.len() != levels || strides.len() != levels {
             candle_core::bail!(
-                "a pyramid of {levels} levels needs as many anchor sizes and strides, not {} and {}",
+                "{levels} levels need as many anchor sizes and strides, not {} and {}",
                 anchors.sizes.len(),
                 strides.len()
             );
@@ -387,6 +427,10 @@ mod tests {
         assert!(RcnnConfig { canonical_size: 0.0, ..faster.clone() }.check().is_err());
         let short = RpnConfig { strides: vec![4.0; 4], ..faster.rpn.clone() };
         assert!(RcnnConfig { rpn: short, ..faster }.check().is_err());
+        let c4 = RcnnConfig::c4(&names(3));
+        assert_eq!((c4.levels(), c4.map_channels(), c4.check().is_ok()), (1, 1024, true));
+        assert!(RcnnConfig { mask: RcnnConfig::mask(&names(3)).mask, ..c4.clone() }.check().is_err());
+        assert!(RcnnConfig { trunk: Trunk::Pyramid, ..c4 }.check().is_err());
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) fn steps(
             Some(kept) if config.flow == Flow::Integral => kept,
             _ => pass.stage("pool RoIs", || pool(config, levels, &rois, config.pooled))?,
         };
-        let answers = pass.stage("box head", || head.forward(&features, pass))?;
+        let answers = pass.stage("box head", || network.ask(head, &features, pass))?;
         pooled = Some(features);
         let reading = Reading::new(&answers)?;
         let mut refined = Vec::with_capacity(rois.len());
@@ -92,7 +92,7 @@ fn merged(network: &Rcnn, levels: &[Tensor], steps: &[Step], pass: &Pass) -> Res
             let pooled = pool(config, levels, &last.rois, config.pooled)?;
             let mut readings = Vec::with_capacity(network.heads.len());
             for head in &network.heads {
-                readings.push(Reading::new(&head.forward(&pooled, pass)?)?);
+                readings.push(Reading::new(&network.ask(head, &pooled, pass)?)?);
             }
             Ok(mean(readings.iter().map(|reading| reading.probabilities.as_slice())))
         }

@@ -4,7 +4,7 @@
 
 use super::config::{MaskConfig, RcnnConfig};
 use super::regions::Pooled;
-use crate::nn::{Conv, Init, Mode, Pass, Role, Scope};
+use crate::nn::{Conv, ConvBlock, Init, Mode, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec};
 use crate::ops::gather::select_rows;
@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor, Var};
 /// A mask head. Names are torchvision's, with the stage's number where there are several.
 #[derive(Debug)]
 pub(super) struct MaskHead {
-    convolutions: Vec<Conv>,
+    convolutions: Vec<ConvBlock>,
     /// Transposed convolution 2×2 of stride 2: `[in, out, 2, 2]` and `[out]`.
     weight: Var,
     bias: Var,
@@ -42,7 +42,8 @@ impl MaskHead {
         let mut input = config.neck.channels;
         let mut convolutions = Vec::with_capacity(mask.mask_convolutions);
         for index in 0..mask.mask_convolutions {
-            convolutions.push(Conv::new(&head.enter(index).enter(0), (input, width, 3), spec, Init::Kaiming)?);
+            let shape = (input, width, 3);
+            convolutions.push(ConvBlock::new(&head.enter(index), shape, spec, Init::Kaiming, mask.mask_norm)?);
             input = width;
         }
         let doubling = predictor.enter("conv5_mask");
@@ -101,6 +102,18 @@ mod tests {
     use super::*;
     use crate::nn::Params;
     use candle_core::Device;
+
+    #[test]
+    fn the_second_version_has_norms_behind_its_convolutions() -> Result<()> {
+        let config = RcnnConfig::mask_nano(&["a".to_string()]).second();
+        let Some(mask) = config.mask else {
+            candle_core::bail!("no mask branch");
+        };
+        let params = Params::new(&Device::Cpu, 1);
+        MaskHead::new(&params.root(), &config, &mask, None)?;
+        assert!(params.get("mask_head.1.1.running_mean").is_some() && params.get("mask_head.1.0.bias").is_none());
+        Ok(())
+    }
 
     #[test]
     fn masks_have_twice_the_side_and_a_channel_a_class() -> Result<()> {

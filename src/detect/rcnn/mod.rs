@@ -1,4 +1,5 @@
-//! The two-stage family on a feature pyramid: Faster, Mask and Cascade R-CNN, one network with one configuration.
+//! The two-stage family: Faster, Mask and Cascade R-CNN on a feature pyramid or on C4, one network with one
+//! configuration.
 //!
 //! Ren et al., "Faster R-CNN" (NIPS 2015); He et al., "Mask R-CNN" (ICCV 2017); Cai & Vasconcelos, "Cascade R-CNN"
 //! (CVPR 2018). Names are torchvision's (`fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn`); the heads of a cascade
@@ -27,7 +28,7 @@ mod stage_outputs;
 
 pub use config::{
     Background, Flow, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RoiSource, RpnConfig, ScoreMerge,
-    StageConfig,
+    StageConfig, Trunk,
 };
 pub use given::GivenProposals;
 pub use names::native_name;
@@ -40,10 +41,11 @@ use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Params, Pass};
 use crate::random::{Random, mix};
 use crate::trace::Anchors;
-use box_head::BoxHead;
+use box_head::{Answers, BoxHead};
 use candle_core::{Device, Result, Tensor};
 use mask_head::MaskHead;
 use proposals::{Limits, Proposals};
+use regions::Pooled;
 use rpn::RpnHead;
 
 /// Name of the pictures' heights and widths `[N, 2]` among the outputs.
@@ -56,7 +58,8 @@ pub struct Rcnn {
     rcnn: RcnnConfig,
     params: Params,
     backbone: ResNet,
-    neck: Fpn,
+    /// None on C4.
+    neck: Option<Fpn>,
     rpn: RpnHead,
     heads: Vec<BoxHead>,
     /// One for each stage or one for all; none without a mask branch.
@@ -64,7 +67,7 @@ pub struct Rcnn {
     seed: u64,
 }
 
-/// Everything between the pyramid and the detections of a batch.
+/// Everything between the maps and the detections of a batch.
 struct Found {
     levels: Vec<Tensor>,
     sizes: Vec<(f32, f32)>,
@@ -81,8 +84,11 @@ impl Rcnn {
         let root = params.root();
         let trunk = root.enter("backbone");
         let backbone = ResNet::new(&trunk.enter("body"), &config.backbone)?;
-        let neck = Fpn::new(&trunk.enter("fpn"), &config.backbone.channels(), &config.neck)?;
-        let rpn = RpnHead::new(&root.enter("rpn").enter("head"), config.neck.channels, &config.rpn)?;
+        let neck = match config.trunk {
+            Trunk::Pyramid => Some(Fpn::new(&trunk.enter("fpn"), &config.backbone.channels(), &config.neck)?),
+            Trunk::C4 => None,
+        };
+        let rpn = RpnHead::new(&root.enter("rpn").enter("head"), config.map_channels(), &config.rpn)?;
         let scope = root.enter("roi_heads");
         let mut heads = Vec::with_capacity(config.heads());
         for stage in 0..config.heads() {
@@ -109,10 +115,31 @@ impl Rcnn {
         regresses(&self.rcnn, stage)
     }
 
-    /// The levels that RoIs read, finest first.
-    fn levels(&self, outputs: &Outputs) -> Result<Vec<Tensor>> {
-        let names = self.neck.names();
-        names.iter().take(self.rcnn.roi_levels).map(|name| Ok(outputs.get(&level_name(name))?.clone())).collect()
+    /// The maps that the RPN reads, finest first, by their names among outputs and taps.
+    fn maps(&self, images: &Tensor, pass: &Pass) -> Result<Vec<(String, Tensor)>> {
+        let Some(neck) = &self.neck else {
+            let c4 = pass.stage("backbone", || self.backbone.c4(images, pass))?;
+            return Ok(vec![("res4".to_string(), c4)]);
+        };
+        let stages = pass.stage("backbone", || self.backbone.forward(images, pass))?;
+        let levels = pass.stage("neck", || neck.forward(&stages, pass))?;
+        Ok(neck.names().iter().map(|name| format!("fpn.{name}")).zip(levels).collect())
+    }
+
+    /// The maps that RoIs read, finest first: the first among the outputs.
+    fn levels(&self, outputs: &Outputs) -> Vec<Tensor> {
+        outputs.tensors.iter().take(self.rcnn.roi_levels).map(|(_, map)| map.clone()).collect()
+    }
+
+    /// What `head` says about RoIs. On C4 it reads the mean of what the backbone's last stage makes of them.
+    fn ask(&self, head: &BoxHead, pooled: &Pooled, pass: &Pass) -> Result<Answers> {
+        match self.rcnn.trunk {
+            Trunk::Pyramid => head.forward(pooled, pass),
+            Trunk::C4 => {
+                let features = self.backbone.last_stage(&pooled.features, pass)?.mean((2, 3))?;
+                head.forward(&Pooled { features, rows: pooled.rows.clone() }, pass)
+            }
+        }
     }
 
     /// Height and width of each picture within the input.
@@ -162,7 +189,7 @@ impl Rcnn {
                 self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?
             }
         };
-        let levels = self.levels(outputs)?;
+        let levels = self.levels(outputs);
         let steps = decode::steps(self, &levels, &proposals, &sizes, pass)?;
         Ok(Found { levels, sizes, proposals, steps })
     }
@@ -171,11 +198,6 @@ impl Rcnn {
 /// Whether the head of `stage` has a regression: with the integral loss only the first one has.
 fn regresses(config: &RcnnConfig, stage: usize) -> bool {
     stage == 0 || config.flow == Flow::Cascade
-}
-
-/// Name of a pyramid level among the outputs and taps.
-fn level_name(name: &str) -> String {
-    format!("fpn.{name}")
 }
 
 impl Detector for Rcnn {
@@ -194,17 +216,15 @@ impl Detector for Rcnn {
     fn forward(&self, images: &Tensor, pass: &Pass) -> Result<Outputs> {
         let (count, _, height, width) = images.dims4()?;
         let sizes = picture::sizes(images, self.rcnn.preprocess.fit)?;
-        let maps = pass.stage("backbone", || self.backbone.forward(images, pass))?;
-        let levels = pass.stage("neck", || self.neck.forward(&maps, pass))?;
-        let answers = pass.stage("rpn", || self.rpn.forward(&levels, pass))?;
-        let mut outputs = Outputs { tensors: Vec::new(), maps: Vec::new(), input: (height, width) };
-        for (level, (name, map)) in self.neck.names().iter().zip(&levels).enumerate() {
-            let name = level_name(name);
-            pass.tap(&name, level, map)?;
+        let tensors = self.maps(images, pass)?;
+        let mut maps = Vec::with_capacity(tensors.len());
+        for (level, (name, map)) in tensors.iter().enumerate() {
+            pass.tap(name, level, map)?;
             let (_, _, rows, columns) = map.dims4()?;
-            outputs.maps.push((rows, columns));
-            outputs.tensors.push((name, map.clone()));
+            maps.push((rows, columns));
         }
+        let answers = pass.stage("rpn", || self.rpn.forward(&tensors, pass))?;
+        let mut outputs = Outputs { tensors, maps, input: (height, width) };
         for (level, (logits, deltas)) in answers.into_iter().enumerate() {
             outputs.tensors.push((rpn::logits_name(level), logits));
             outputs.tensors.push((rpn::deltas_name(level), deltas));
@@ -246,7 +266,7 @@ impl Detector for Rcnn {
                 (parts, proposals)
             }
         };
-        let levels = self.levels(outputs)?;
+        let levels = self.levels(outputs);
         parts.extend(cascade::losses(self, &levels, &proposals, objects, &sizes, &mut rng, pass)?);
         Ok(Losses { parts })
     }
@@ -309,7 +329,9 @@ mod tests {
             tiny(RcnnConfig { flow: Flow::Integral, score_merge: ScoreMerge::Probabilities, ..cascade.clone() }),
             tiny(RcnnConfig { score_merge: ScoreMerge::LastRois, pooled_gradient: 0.5, ..cascade }),
             tiny(RcnnConfig { flow: Flow::Iterative, pooling: Pooling::Max, ..faster.clone() }),
-            tiny(RcnnConfig { normalize_deltas: false, roi_source: RoiSource::JitteredObjects, ..faster }),
+            tiny(RcnnConfig { normalize_deltas: false, roi_source: RoiSource::JitteredObjects, ..faster.clone() }),
+            tiny(mask.second()),
+            tiny(RcnnConfig { backbone: faster.backbone, ..RcnnConfig::c4(&names()) }),
         ]
     }
 

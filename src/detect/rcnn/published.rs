@@ -1,11 +1,11 @@
-//! Faster, Mask and Cascade R-CNN as published by torchvision and mmdet, and narrow for two CPU cores.
+//! Faster, Mask and Cascade R-CNN as published by torchvision, mmdet and detectron2, and narrow for two CPU cores.
 
 use super::config::{
     Background, Flow, LevelRule, MaskConfig, MaskTargets, Paste, Pooling, RcnnConfig, RoiSource, RpnConfig, ScoreMerge,
-    StageConfig,
+    StageConfig, Trunk,
 };
 use crate::detect::Arch;
-use crate::geometry::anchors::AnchorSpec;
+use crate::geometry::anchors::{AnchorOrder, AnchorSpec};
 use crate::imaging::preprocess::{ChannelOrder, Fit, Preprocess};
 use crate::nn::backbone::resnet::{Depth, Norm, ResNetConfig, StrideStyle};
 use crate::nn::neck::fpn::{ExtraLevels, FpnConfig};
@@ -39,6 +39,8 @@ impl RcnnConfig {
             integral_thresholds: vec![0.5, 0.55, 0.6, 0.65, 0.7, 0.75],
             normalize_deltas: true,
             pooled_gradient: 1.0,
+            trunk: Trunk::Pyramid,
+            head_convolutions: 0,
             head_width: 1024,
             pooling: Pooling::Align,
             sampling_ratio: 2,
@@ -62,7 +64,7 @@ impl RcnnConfig {
                 epsilon: 0.0,
                 frozen_stages: 2,
             },
-            neck: FpnConfig { channels: 256, extra: ExtraLevels::MaxPool, relu_before_p7: false },
+            neck: FpnConfig { channels: 256, extra: ExtraLevels::MaxPool, relu_before_p7: false, pyramid_norm: false },
             rpn: RpnConfig {
                 convolutions: 1,
                 strides: vec![4.0, 8.0, 16.0, 32.0, 64.0],
@@ -100,6 +102,7 @@ impl RcnnConfig {
             mask: Some(MaskConfig {
                 mask_pooled: 14,
                 mask_convolutions: 4,
+                mask_norm: false,
                 mask_width: 256,
                 mask_per_stage: false,
                 mask_targets: MaskTargets::Covered,
@@ -152,6 +155,75 @@ impl RcnnConfig {
             ..mask
         });
         Self { arch: Arch::CascadeMaskR50, mask, ..Self::cascade(classes) }
+    }
+
+    /// Faster R-CNN of torchvision's second version (`fasterrcnn_resnet50_fpn_v2`).
+    pub fn faster_v2(classes: &[String]) -> Self {
+        Self { arch: Arch::FasterR50V2, ..Self::faster(classes).second() }
+    }
+
+    /// Mask R-CNN of torchvision's second version (`maskrcnn_resnet50_fpn_v2`).
+    pub fn mask_v2(classes: &[String]) -> Self {
+        Self { arch: Arch::MaskR50V2, ..Self::mask(classes).second() }
+    }
+
+    /// torchvision's second version of these settings: batch norm that learns all over, in the RPN a second convolution,
+    /// in the box head four and one fully connected layer (after Li et al., "Benchmarking Detection Transfer Learning
+    /// with Vision Transformers", 2021).
+    pub fn second(self) -> Self {
+        Self {
+            head_convolutions: 4,
+            backbone: ResNetConfig { norm: Norm::Trained, epsilon: 1e-5, ..self.backbone },
+            neck: FpnConfig { pyramid_norm: true, ..self.neck },
+            rpn: RpnConfig { convolutions: 2, ..self.rpn },
+            mask: self.mask.map(|mask| MaskConfig { mask_norm: true, ..mask }),
+            ..self
+        }
+    }
+
+    /// These settings on another ResNet, as `arch`.
+    pub fn of_depth(self, arch: Arch, depth: Depth) -> Self {
+        Self { arch, backbone: ResNetConfig { depth, epsilon: 1e-5, ..self.backbone }, ..self }
+    }
+
+    /// Faster R-CNN on C4 with detectron2's settings (`faster_rcnn_R_50_C4`): 15 anchors a cell, and the ResNet's last
+    /// stage as the box head.
+    pub fn c4(classes: &[String]) -> Self {
+        let faster = Self::faster(classes);
+        Self {
+            arch: Arch::FasterR50C4,
+            input: (800, 1067),
+            background: Background::Last,
+            detection_min_size: 0.0,
+            trunk: Trunk::C4,
+            pooling: Pooling::AlignShifted,
+            sampling_ratio: 0,
+            pooled: 14,
+            roi_levels: 1,
+            roi_smooth_l1_beta: 0.0,
+            backbone: ResNetConfig { style: StrideStyle::Caffe, epsilon: 1e-5, ..faster.backbone },
+            rpn: RpnConfig {
+                strides: vec![16.0],
+                integer_strides: false,
+                anchor_smooth_l1_beta: 0.0,
+                train_per_level: 12_000,
+                test_per_level: 6000,
+                proposal_min_size: 0.0,
+                anchors: AnchorSpec {
+                    sizes: vec![vec![32.0, 64.0, 128.0, 256.0, 512.0]],
+                    order: AnchorOrder::SizeMajor,
+                    ..AnchorSpec::float_rpn()
+                },
+                ..faster.rpn
+            },
+            preprocess: Preprocess {
+                fit: Fit::ShortestEdgeAntialias { short: 800, long: 1333, divisor: 1 },
+                order: ChannelOrder::Bgr,
+                mean: [103.53, 116.28, 123.675],
+                std: [1.0; 3],
+            },
+            ..faster
+        }
     }
 
     /// Faster R-CNN on a narrow ResNet-18 at 256×192: trains in minutes on two CPU cores. 0.7 million parameters.
@@ -225,6 +297,9 @@ mod tests {
             RcnnConfig::mask,
             RcnnConfig::cascade,
             RcnnConfig::cascade_mask,
+            RcnnConfig::faster_v2,
+            RcnnConfig::mask_v2,
+            RcnnConfig::c4,
             RcnnConfig::faster_nano,
             RcnnConfig::mask_nano,
             RcnnConfig::cascade_nano,
@@ -247,6 +322,18 @@ mod tests {
         let mask = RcnnConfig::mask_nano(&names(3));
         assert_eq!(mask.mask.map(|m| (m.mask_targets, m.mask_width)), Some((MaskTargets::Covered, 24)));
         assert_eq!((mask.rpn.anchors.rounded, mask.rpn.anchors.sizes.len()), (true, 5));
+    }
+
+    #[test]
+    fn versions_and_depths_differ_where_the_publications_do() {
+        let second = RcnnConfig::mask_v2(&names(2));
+        assert_eq!((second.arch, second.rpn.convolutions, second.head_convolutions), (Arch::MaskR50V2, 2, 4));
+        assert!(second.neck.pyramid_norm && second.mask.is_some_and(|mask| mask.mask_norm));
+        assert_eq!((second.backbone.norm, second.backbone.epsilon), (Norm::Trained, 1e-5));
+        let deep = RcnnConfig::faster(&names(2)).of_depth(Arch::FasterR101, Depth::R101);
+        assert_eq!((deep.arch, deep.backbone.depth, deep.backbone.epsilon), (Arch::FasterR101, Depth::R101, 1e-5));
+        let c4 = RcnnConfig::c4(&names(2));
+        assert_eq!((c4.rpn.anchors.per_cell(0), c4.regressed(), c4.background), (15, 2, Background::Last));
     }
 
     #[test]

@@ -36,10 +36,10 @@ impl RpnHead {
         })
     }
 
-    /// Of each level `[N, C, H, W]` the objectness logits `[N, A, H, W]` and the box code `[N, 4A, H, W]`.
-    pub(super) fn forward(&self, levels: &[Tensor], pass: &Pass) -> Result<Vec<(Tensor, Tensor)>> {
+    /// Of each named level `[N, C, H, W]` the objectness logits `[N, A, H, W]` and the box code `[N, 4A, H, W]`.
+    pub(super) fn forward(&self, levels: &[(String, Tensor)], pass: &Pass) -> Result<Vec<(Tensor, Tensor)>> {
         let mut answers = Vec::with_capacity(levels.len());
-        for level in levels {
+        for (_, level) in levels {
             let mut x = level.clone();
             for convolution in &self.convolutions {
                 x = convolution.forward(&x, pass)?;
@@ -115,7 +115,9 @@ mod tests {
         for name in ["rpn.head.conv.0.0.weight", "rpn.head.cls_logits.bias", "rpn.head.bbox_pred.weight"] {
             assert!(params.get(name).is_some(), "{name}");
         }
-        let map = |h: usize, w: usize| Tensor::ones((2, 8, h, w), DType::F32, &Device::Cpu);
+        let map = |h: usize, w: usize| -> Result<(String, Tensor)> {
+            Ok((String::new(), Tensor::ones((2, 8, h, w), DType::F32, &Device::Cpu)?))
+        };
         let answers = head.forward(&[map(5, 7)?, map(1, 1)?], &Pass::new(Mode::Infer))?;
         assert_eq!((answers[0].0.dims(), answers[0].1.dims()), (&[2, 6, 5, 7][..], &[2, 24, 5, 7][..]));
         assert_eq!(answers[1].0.dims(), [2, 6, 1, 1]);

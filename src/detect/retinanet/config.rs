@@ -165,7 +165,12 @@ impl RetinanetConfig {
                 epsilon: 0.0,
                 frozen_stages: 2,
             },
-            neck: FpnConfig { channels: 256, extra: ExtraLevels::P6P7FromP5, relu_before_p7: true },
+            neck: FpnConfig {
+                channels: 256,
+                extra: ExtraLevels::P6P7FromP5,
+                relu_before_p7: true,
+                pyramid_norm: false,
+            },
             preprocess: imagenet(Fit::ShortestEdge { short: 800, long: 1333, divisor: 32 }),
         }
     }
@@ -239,7 +244,7 @@ impl RetinanetConfig {
                 epsilon: 1e-5,
                 frozen_stages: 0,
             },
-            neck: FpnConfig { channels: 40, extra: ExtraLevels::MaxPool, relu_before_p7: true },
+            neck: FpnConfig { channels: 40, extra: ExtraLevels::MaxPool, relu_before_p7: true, pyramid_norm: false },
             preprocess: imagenet(Fit::Stretch { width: 256, height: 192 }),
             ..Self::r50(classes)
         }

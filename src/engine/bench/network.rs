@@ -4,12 +4,13 @@ use super::{Measurement, StageTimes, Times, measure, measure_in_turns, random_te
 use crate::detect::names::names_for;
 use crate::detect::predict::inference_pass;
 use crate::detect::{Arch, Config, ConfigError, Detector, build, predict};
+use crate::engine::device::DeviceChoice;
 use crate::imaging::decode::decode;
 use crate::imaging::picture::Picture;
 use crate::imaging::preprocess::{Fit, Preprocess};
 use crate::nn::backbone::resnet::{Norm, ResNetConfig};
 use crate::random::Random;
-use candle_core::{Device, Error, Result};
+use candle_core::{Error, Result};
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use std::hint::black_box;
@@ -24,6 +25,8 @@ pub struct Subject {
     /// Of the picture, pixels. The network's input is as large, padded where the network needs it.
     pub width: usize,
     pub height: usize,
+    /// Where the network is timed; the CPU unless [`Self::on`] says otherwise.
+    device: DeviceChoice,
 }
 
 impl Subject {
@@ -45,7 +48,32 @@ impl Subject {
             | Fit::ShortestEdgeRounded { short, .. }
             | Fit::ShortestEdgeAntialias { short, .. } => (short, short),
         };
-        Ok(Self { config, width, height })
+        Ok(Self { config, width, height, device: DeviceChoice::Cpu })
+    }
+
+    /// The same on another device.
+    pub fn on(self, device: DeviceChoice) -> Self {
+        Self { device, ..self }
+    }
+
+    /// An architecture's name, or one with the side of the input behind it: `yolov3-416` is `yolov3` with 416.
+    ///
+    /// # Errors
+    /// No such architecture, two different sides, or one that the network does not take.
+    pub fn named(name: &str, side: Option<usize>) -> std::result::Result<Self, ConfigError> {
+        let unknown = match name.parse::<Arch>() {
+            Ok(arch) => return Self::new(arch, side),
+            Err(unknown) => unknown,
+        };
+        let parts = name.rsplit_once('-').map(|(arch, own)| (arch.parse::<Arch>(), own.parse::<usize>()));
+        let Some((Ok(arch), Ok(own))) = parts else { return Err(unknown) };
+        match side {
+            Some(side) if side != own => {
+                let reason = format!("{name} names its side");
+                Err(ConfigError::BadValue { key: "--size".into(), value: side.to_string(), reason })
+            }
+            _ => Self::new(arch, Some(own)),
+        }
     }
 
     /// `retinanet@800`, `yolov3@416`, `retinanet-nano@256x192`.
@@ -67,9 +95,12 @@ impl Subject {
     /// The network, its weights always the same random ones.
     ///
     /// # Errors
-    /// A configuration that makes no network.
+    /// A configuration that makes no network, or a device that does not open.
     pub fn build(&self) -> Result<Box<dyn Detector>> {
-        build(&self.config, &Device::Cpu, 1)
+        match self.device.open() {
+            Ok(device) => build(&self.config, &device, 1),
+            Err(reason) => candle_core::bail!("{reason}"),
+        }
     }
 
     /// From a picture's pixels to detections; and the network alone, on `batch` images, between an input tensor and raw
@@ -95,13 +126,14 @@ impl Subject {
         whole.stages.extend(stages.medians());
 
         let (width, height) = self.input();
-        let images = random_tensor(&[batch, 3, height, width], &mut Random::new(2))?;
+        let device = detector.params().device();
+        let images = random_tensor(&[batch, 3, height, width], &mut Random::new(2))?.to_device(device)?;
         let mut flops = 0.0;
         let alone = measure(repeat, || {
             let pass = inference_pass(false);
             black_box(detector.forward(&images, &pass)?);
             flops = pass.flops();
-            Ok::<(), Error>(())
+            device.synchronize()
         })?;
         let name = format!("{} network{}", self.label(), of_batch(batch));
         Ok(vec![whole, Measurement { flops, ..Measurement::new(name, alone) }])
@@ -278,6 +310,25 @@ mod tests {
         assert!(text.contains("ssd300") && text.contains("300×300"), "{text}");
         assert!(Subject::new(Arch::Yolov3, Some(400)).is_err());
         assert!(Subject::new(Arch::RetinanetR50, Some(8)).is_err());
+    }
+
+    #[test]
+    fn a_name_may_end_with_the_side() {
+        let label = |name: &str, side| Subject::named(name, side).map(|s| s.label()).map_err(|e| e.to_string());
+        assert_eq!(label("yolov3-416", None), label("yolov3", Some(416)));
+        assert_eq!(label("yolov3-608", Some(608)), Ok("yolov3@608".to_string()));
+        assert_eq!(label("retinanet-r50-v2-640", None), Ok("retinanet-r50-v2@640".to_string()));
+        assert_eq!(label("m2det320-vgg", None), Ok("m2det320-vgg@320".to_string()));
+        for (name, side, part) in [
+            ("yolov3-416", Some(608), "--size"),
+            ("yolov3-400", None, "multiples of 32"),
+            ("ssd300-512", None, "300×300"),
+            ("ssd-huge", None, "\"ssd-huge\""),
+            ("ssd-huge-300", None, "\"ssd-huge-300\""),
+        ] {
+            let error = label(name, side).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@ use super::{Measurement, StageTimes, measure, measure_in_turns};
 use crate::data::{Batch, Position};
 use crate::detect::Detector;
 use crate::geometry::{BBox, Mask, MaskError, Object};
-use crate::nn::Mode;
+use crate::nn::{Mode, Pass};
+use crate::ops::gradients::backward;
 use crate::random::Random;
 use crate::train::optimizer::Optimizer;
 use crate::train::step::{StepInProgress, StepSettings};
 use crate::train::{TrainConfig, TrainError};
+use candle_core::Tensor;
 use std::time::Instant;
 
 /// Objects of each image.
@@ -46,10 +48,26 @@ impl Trainer {
             let phase = step.advance(&*self.detector, &mut self.optimizer)?;
             phases.push((phase.name(), start.elapsed().as_secs_f64() * 1e3));
         }
+        self.detector.params().device().synchronize()?;
         let (_, mut batches) = step.finish();
         self.batch = batches.pop();
         self.iteration += 1;
         Ok(phases)
+    }
+
+    /// The arithmetic of a step alone: no stops, no clock, no look at what comes out.
+    fn bare_step(&mut self) -> Result<(), TrainError> {
+        let Some(batch) = &self.batch else { return Ok(()) };
+        let pass = Pass::new(Mode::Train);
+        let images = Tensor::from_slice(&batch.images, &batch.shape, self.detector.params().device())?;
+        let outputs = self.detector.forward(&images, &pass)?;
+        let losses = self.detector.losses(&outputs, &batch.objects, &pass)?;
+        let gradients = self.optimizer.collect(&mut backward(&losses.total()?)?);
+        self.optimizer.update(&gradients, RATE, gradients.norm()?, self.iteration)?;
+        pass.commit()?;
+        self.detector.params().device().synchronize()?;
+        self.iteration += 1;
+        Ok(())
     }
 }
 
@@ -69,14 +87,19 @@ impl Subject {
         Ok(Measurement { stages: phases.medians(), ..Measurement::new(name, times) })
     }
 
-    /// Steps without and with the probe, in turns. Each kind has a network of its own.
+    /// Steps without and with the probe, in turns; before that without it and bare, on the same two networks.
     ///
     /// # Errors
     /// As [`Self::train`].
     pub fn train_probed(&self, batch: usize, repeat: usize) -> Result<Vec<Measurement>, TrainError> {
-        let (mut plain, mut probed) = (Trainer::new(self, batch)?, Trainer::new(self, batch)?);
-        let (off, on) = measure_in_turns(repeat, || plain.step(false).map(drop), || probed.step(true).map(drop))?;
-        Ok(with_and_without(&format!("{} train step{}", self.label(), of_batch(batch)), off, on))
+        let (mut plain, mut other) = (Trainer::new(self, batch)?, Trainer::new(self, batch)?);
+        let (stopping, bare) = measure_in_turns(repeat, || plain.step(false).map(drop), || other.bare_step())?;
+        let (off, on) = measure_in_turns(repeat, || plain.step(false).map(drop), || other.step(true).map(drop))?;
+        let mut both = with_and_without(&format!("{} train step{}", self.label(), of_batch(batch)), off, on);
+        if let Some(off) = both.first_mut() {
+            off.numbers.push(("times_bare", stopping.median / bare.median));
+        }
+        Ok(both)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::detect::refinedet::RefinedetConfig;
 use crate::detect::retinanet::RetinanetConfig;
 use crate::detect::yolov3::Yolov3Config;
 use crate::detect::{Arch, Config, Detector, names::names_for};
+use crate::imaging::preprocess::Fit;
 use crate::nn::Mode;
 use crate::nn::backbone::resnet::{Norm, ResNetConfig};
 use crate::weights::{DarknetWeights, Layout, WeightsError, to_native};
@@ -79,6 +80,14 @@ impl Case {
                 let mut config = sampling_all(if mask { RcnnConfig::mask(&names) } else { RcnnConfig::faster(&names) });
                 built_afresh(&mut config.backbone);
                 Self { loss_mode: Mode::Train, ..Self::new(Config::Rcnn(config)) }
+            }
+            // Recorded on a picture of 240 × 312 pixels with few proposals, for four convolutions look at each of them.
+            "torchvision_fasterrcnn_resnet50_fpn_v2" => {
+                let mut config = sampling_all(RcnnConfig::faster_v2(&names_for(90)));
+                built_afresh(&mut config.backbone);
+                config.preprocess.fit = Fit::ShortestEdge { short: 240, long: 1333, divisor: 32 };
+                (config.rpn.train_proposals, config.rpn.test_proposals) = (400, 200);
+                Self::new(Config::Rcnn(config))
             }
             // mmdet keeps the statistics of its ResNet's norms while training.
             "mmdet_cascade_rcnn_r50_fpn" => Self {

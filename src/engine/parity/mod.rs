@@ -11,9 +11,10 @@ mod rows;
 
 pub use cases::WEIGHTS_FOLDER;
 
+use super::device::DeviceChoice;
 use crate::detect::{Detector, Outputs, build};
 use crate::geometry::{BBox, Object};
-use crate::imaging::preprocess::Placement;
+use crate::imaging::preprocess::{Input, Placement};
 use crate::nn::{Mode, Pass};
 use crate::ops::conv::plainly;
 use candle_core::{Device, Tensor};
@@ -24,13 +25,16 @@ use std::path::{Path, PathBuf};
 
 /// The running statistics that are compared after a step in training mode. Deeper in M2Det, norms follow the two values
 /// of a 1×1 map in two images, whose difference rounding decides.
-const COMPARED_STATISTICS: &str = "reduce.bn.running_mean";
+const COMPARED_STATISTICS: [&str; 3] =
+    ["reduce.bn.running_mean", "backbone.fpn.inner_blocks.0.1.running_mean", "roi_heads.box_head.3.1.running_var"];
 
 /// Why a fixture could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    #[error("{0}")]
+    Device(String),
     #[error("cannot read the file ({source}): {path}")]
     Read { source: std::io::Error, path: PathBuf },
     #[error("{reason}: {path}")]
@@ -65,11 +69,13 @@ impl Check {
 /// over the whole picture, any two kernels differ by 0.2 to 0.8 % of its largest element.
 ///
 /// # Errors
-/// A file that is no fixture, or one of a network that cannot be built.
-pub fn compare_file(path: &Path, quick: bool) -> Result<Parity, ParityError> {
+/// A file that is no fixture, one of a network that cannot be built, or a device that does not open.
+pub fn compare_file(path: &Path, quick: bool, device: DeviceChoice) -> Result<Parity, ParityError> {
+    let device = &device.open().map_err(ParityError::Device)?;
     let text = std::fs::read_to_string(path).map_err(|source| ParityError::Read { source, path: path.into() })?;
     let fixture: Fixture = serde_json::from_str(&text).map_err(|e| unfit(format!("this is no fixture ({e})"), path))?;
-    let mut checks = if quick { compare(&fixture, path, 2.0)? } else { plainly(|| compare(&fixture, path, 1.0))? };
+    let mut checks =
+        if quick { compare(&fixture, path, 2.0, device)? } else { plainly(|| compare(&fixture, path, 1.0, device))? };
     for check in checks.iter_mut().filter(|_| quick) {
         check.allowed *= 2.0;
     }
@@ -81,20 +87,16 @@ fn unfit(reason: String, path: &Path) -> ParityError {
 }
 
 /// `slack` widens what counts as agreement of two rows; what the checks allow is for the caller to widen.
-fn compare(fixture: &Fixture, path: &Path, slack: f64) -> Result<Vec<Check>, ParityError> {
+fn compare(fixture: &Fixture, path: &Path, slack: f64, device: &Device) -> Result<Vec<Check>, ParityError> {
     let case = Case::of(fixture, path)?;
-    let detector = build(&case.config, &Device::Cpu, 0)?;
+    let detector = build(&case.config, device, 0)?;
     case.fill(&*detector, fixture, path)?;
     let (pixels, (count, height, width)) = fixture.input.pixels(path)?;
     if count != 1 {
         return Err(unfit(format!("an input of {count} images"), path));
     }
-    let input = if case.preprocessed {
-        untouched(pixels, height, width)
-    } else {
-        detector.preprocess().apply_planes(&pixels, width, height)
-    };
-    let images = Tensor::from_slice(&input.planes, (1, 3, input.height, input.width), &Device::Cpu)?;
+    let input = entered(&case, &*detector, pixels, (height, width));
+    let images = Tensor::from_slice(&input.planes, (1, 3, input.height, input.width), device)?;
 
     let infer = Pass::new(Mode::Infer);
     let outputs = detector.forward(&images, &infer)?;
@@ -105,10 +107,19 @@ fn compare(fixture: &Fixture, path: &Path, slack: f64) -> Result<Vec<Check>, Par
         let objects = targets.objects(case.label_offset, &input.placement, (input.height, input.width));
         checks.extend(compare_losses(fixture, &case, &*detector, &images, &objects)?);
         if let Some(recorded) = &fixture.train_mode {
-            checks.extend(compare_training(recorded, &case, &*detector, &objects, path)?);
+            checks.extend(compare_training(recorded, &case, (&*detector, device), &objects, path)?);
         }
     }
     Ok(checks)
+}
+
+/// One image as it enters the network.
+fn entered(case: &Case, detector: &dyn Detector, pixels: Vec<f32>, (height, width): (usize, usize)) -> Input {
+    if case.preprocessed {
+        untouched(pixels, height, width)
+    } else {
+        detector.preprocess().apply_planes(&pixels, width, height)
+    }
 }
 
 fn compare_outputs(
@@ -244,22 +255,26 @@ fn parts(
 fn compare_training(
     recorded: &TrainMode,
     case: &Case,
-    detector: &dyn Detector,
+    (detector, device): (&dyn Detector, &Device),
     objects: &[Object],
     path: &Path,
 ) -> Result<Vec<Check>, ParityError> {
     let (pixels, (count, height, width)) = recorded.input.pixels(path)?;
-    if !case.preprocessed {
+    let images = if count == 1 {
+        let input = entered(case, detector, pixels, (height, width));
+        Tensor::from_vec(input.planes, (1, 3, input.height, input.width), device)?
+    } else if case.preprocessed {
+        Tensor::from_vec(pixels, (count, 3, height, width), device)?
+    } else {
         return Err(unfit("a batch in training mode that is not preprocessed".into(), path));
-    }
-    let images = Tensor::from_vec(pixels, (count, 3, height, width), &Device::Cpu)?;
+    };
     let of_image = |image: usize| objects[..if image == 0 { objects.len() } else { objects.len().min(2) }].to_vec();
     let batch: Vec<Vec<Object>> = (0..count).map(of_image).collect();
     let pass = Pass::new(Mode::Train);
     let losses = detector.losses(&detector.forward(&images, &pass)?, &batch, &pass)?;
     let mut checks = parts("training mode, loss", &recorded.losses, case, &losses.parts)?;
     pass.commit()?;
-    for sampled in recorded.running_stats_after.iter().filter(|s| s.name == COMPARED_STATISTICS) {
+    for sampled in recorded.running_stats_after.iter().filter(|s| COMPARED_STATISTICS.contains(&s.name.as_str())) {
         let own = (case.own_name)(&case.config, &sampled.name).and_then(|own| detector.params().get(&own));
         let Some(statistic) = own else {
             return Err(unfit(format!("this network has no {}", sampled.name), path));

@@ -27,7 +27,7 @@ impl Worker {
     }
 
     fn start_playing(&mut self, settings: PlaySettings) {
-        if self.training {
+        if self.to_run > 0 {
             return self.error(PLAYBACK, "training is running; pause it, then play");
         }
         // A child that is still there may hold the camera.
@@ -86,7 +86,7 @@ impl Worker {
             | Command::Fork { .. }
             | Command::Scrub { .. }
             | Command::Train
-            | Command::Evaluate
+            | Command::Evaluate { .. }
             | Command::CompareData
             | Command::CheckData { .. }
             | Command::Cancel => true,

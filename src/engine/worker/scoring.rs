@@ -14,6 +14,7 @@ use crate::engine::event::{EvalSummary, Event, Severity};
 use crate::engine::model::{self, Model};
 use crate::engine::outbox::Outbox;
 use crate::eval::bootstrap::{BootstrapSettings, paired_ap50};
+use crate::eval::misses::Misses;
 use crate::eval::{ImageResult, ImageTruth};
 use crate::ops::interrupt;
 use std::path::{Path, PathBuf};
@@ -70,11 +71,13 @@ fn file_name(path: &Path) -> String {
 impl Worker {
     // ---- one side ----
 
-    pub(super) fn evaluate(&mut self) {
+    /// With `misses` also why objects are missed by detections of at least that score.
+    pub(super) fn evaluate(&mut self, misses: Option<f32>) {
         let Some(dataset) = self.data.clone() else {
             return self.error(EVALUATION, "no data is open");
         };
         let start = Instant::now();
+        let mut misses = misses.map(|score| Misses::new(score, dataset.classes.len()));
         let detected = {
             let (detector, source): (&dyn Detector, String) = match (&self.run, &self.model) {
                 (Some(run), _) => (&*run.detector, format!("training run, iteration {}", run.iteration)),
@@ -83,12 +86,12 @@ impl Worker {
             };
             let name = format!("{} ({source})", detector.config().arch());
             let mut ticker = Ticker::new(&mut self.out, EVALUATION);
-            detect_all(detector, &dataset, None, |done, total| ticker.tell(done, total))
+            detect_all(detector, &dataset, None, misses.as_mut(), |done, total| ticker.tell(done, total))
                 .map(|detected| (detected, name))
         };
         let outcome = detected.and_then(|(detected, name)| {
             self.warn_of_skipped(EVALUATION, &detected.skipped);
-            self.summarize(&dataset, name, detected.results, start)
+            self.summarize(&dataset, name, detected.results, misses, start)
         });
         self.finish(EVALUATION, outcome);
     }
@@ -98,8 +101,8 @@ impl Worker {
             return self.error(EVALUATION, "no data is open: open the data set that the results were made on");
         };
         let start = Instant::now();
-        let outcome =
-            results_of(path, &dataset).and_then(|results| self.summarize(&dataset, file_name(path), results, start));
+        let outcome = results_of(path, &dataset)
+            .and_then(|results| self.summarize(&dataset, file_name(path), results, None, start));
         self.finish(EVALUATION, outcome);
     }
 
@@ -109,6 +112,7 @@ impl Worker {
         dataset: &Dataset,
         model: String,
         results: Vec<ImageResult>,
+        misses: Option<Misses>,
         start: Instant,
     ) -> Result<(), String> {
         let classes = dataset.classes.len();
@@ -128,6 +132,7 @@ impl Worker {
             seconds: start.elapsed().as_secs_f64(),
             details,
             confusion,
+            misses: misses.map(Arc::new),
         })));
         Ok(())
     }
@@ -280,7 +285,7 @@ impl Worker {
             let results = match &slot.content {
                 SlotContent::Model(model) => {
                     let Detected { results, skipped: own } =
-                        detect_all(&*model.detector, &dataset, None, |done, _| ticker.tell(before + done, total))
+                        detect_all(&*model.detector, &dataset, None, None, |done, _| ticker.tell(before + done, total))
                             .map_err(|error| format!("slot {}: {error}", SLOT_NAMES[index]))?;
                     before += dataset.images.len();
                     skipped = own;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const TRAINING: &str = "training";
 const RANGE_TEST: &str = "range test";
-const NO_RUN: &str = "there is no run; start one in the Step panel";
+pub(super) const NO_RUN: &str = "there is no run; start one in the Step panel";
 /// While training runs, the black box is told this often at most.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,7 +51,7 @@ impl Worker {
 
     /// Takes in an iteration that did not come to its end: interrupted, failed, or paused by what was found in it.
     pub(super) fn not_stepped(&mut self, error: TrainError) {
-        self.training = false;
+        self.to_run = 0;
         let Some(run) = &self.run else { return };
         let iteration = run.iteration;
         if let TrainError::Incident(incident) = &error {
@@ -83,7 +83,7 @@ impl Worker {
 
     /// One phase of an iteration, probed.
     pub(super) fn phase(&mut self) {
-        let was_training = std::mem::take(&mut self.training);
+        let was_training = std::mem::take(&mut self.to_run) > 0;
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
@@ -109,7 +109,7 @@ impl Worker {
 
     /// To before the last iteration, or out of the one in progress.
     pub(super) fn back(&mut self) {
-        self.training = false;
+        self.to_run = 0;
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
@@ -130,7 +130,7 @@ impl Worker {
 
     /// Passes over the batch that the next iteration would learn from.
     pub(super) fn skip_batch(&mut self) {
-        self.training = false;
+        self.to_run = 0;
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
@@ -147,7 +147,7 @@ impl Worker {
 
     /// A range test from the run's weights as they are; they are put back afterwards.
     pub(super) fn find_rate(&mut self) {
-        self.training = false;
+        self.to_run = 0;
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };

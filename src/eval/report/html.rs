@@ -2,6 +2,7 @@
 
 use super::pictures::WorstImage;
 use super::{REPORT_IOU, Report, escape, svg};
+use crate::eval::misses::Misses;
 use crate::eval::table::percent;
 use std::fmt::Write;
 
@@ -41,6 +42,9 @@ pub fn page(report: &Report, worst: &[WorstImage]) -> String {
     }
     html.push_str("</div>\n");
     mistakes(&mut html, report);
+    if let Some(found) = &report.misses {
+        misses(&mut html, report, found);
+    }
     let _ = writeln!(
         html,
         "<h2>Worst images</h2>\n<p>By wrong detections and missed objects at score {:.3}, the one of highest F1. \
@@ -88,6 +92,21 @@ fn mistakes(html: &mut String, report: &Report) {
             escape(&detection),
             pair.count
         );
+    }
+    html.push_str("</table>\n");
+}
+
+/// Why objects were missed, a line a cause.
+fn misses(html: &mut String, report: &Report, misses: &Misses) {
+    let _ = write!(
+        html,
+        "<h2>Causes of misses</h2>\n<p>{}.</p>\n<table><tr><th>cause</th><th>objects</th><th>classes</th></tr>\n",
+        escape(&misses.heading())
+    );
+    for kind in misses.kinds() {
+        let (name, count) = (Misses::name(kind), misses.count(None, Some(kind)));
+        let classes = escape(&misses.words(kind, &report.classes));
+        let _ = writeln!(html, "<tr><td>{}</td><td>{count}</td><td>{classes}</td></tr>", escape(name));
     }
     html.push_str("</table>\n");
 }
@@ -169,6 +188,9 @@ mod tests {
     use super::super::pictures::{Thumbnail, outlines};
     use super::super::samples;
     use super::*;
+    use crate::eval::{ImageResult, ImageTruth};
+    use crate::geometry::Object;
+    use crate::trace::missed::Cause;
 
     #[test]
     fn the_page_stands_alone_and_text_stays_text() {
@@ -189,10 +211,22 @@ mod tests {
         assert!(html.contains("&lt;cat&gt; &amp; &quot;co&quot;, Ltd"));
         assert!(html.contains(&format!("<div>AP<b>{}</b></div>", percent(report.coco.stats[0]))));
         assert!(html.contains("0 right, 1 wrong, 2 missed") && html.contains("its picture was not found"));
+        assert!(!html.contains("Causes of misses"));
         let data = "data:image/jpeg;base64,AAAA".to_owned();
         worst[0].thumbnail = Some(Thumbnail { width: 1040, height: 300, data });
         let html = page(&report, &worst);
         assert!(html.contains("viewBox=\"0 0 1040 300\" width=\"520\" height=\"150\""));
         assert!(html.contains("<image href=\"data:image/jpeg;base64,AAAA\" width=\"1040\" height=\"300\"/>"));
+    }
+
+    #[test]
+    fn causes_of_misses_stand_on_the_page_when_they_are_known() {
+        let (report, _) = samples::report();
+        let truth = ImageTruth { image_id: 1, objects: vec![Object::default()] };
+        let mut misses = Misses::new(0.4, 2);
+        misses.add(0, &truth, &ImageResult::default(), |_, _| Some(Cause::NoAnchor { iou: 0.1 }));
+        let html = page(&Report { misses: Some(misses), ..report }, &[]);
+        assert!(html.contains("1 of 1 objects missed at score 0.40"), "{html}");
+        assert!(html.contains("<td>no anchor reached it</td><td>1</td><td>&lt;cat&gt;"), "{html}");
     }
 }

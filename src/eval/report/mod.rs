@@ -11,6 +11,7 @@ use super::coco::CocoResult;
 use super::confusion::{ConfusionMatrix, confusion_of_boxes};
 use super::curves::{Curves, curves_of_boxes};
 use super::errors::{ErrorReport, ErrorSettings, analyse_boxes};
+use super::misses::Misses;
 use super::worst::{ImageLoss, WorstBy, worst_images};
 use super::{ImageBoxes, IouType};
 
@@ -34,6 +35,8 @@ pub struct Report {
     pub errors: ErrorReport,
     pub calibration: Calibration,
     pub worst: Vec<ImageLoss>,
+    /// Where causes of misses were asked for.
+    pub misses: Option<Misses>,
     /// What a reader of the numbers should know.
     pub notes: Vec<String>,
 }
@@ -62,6 +65,7 @@ impl Report {
             curves,
             score,
             errors,
+            misses: None,
             notes,
         }
     }

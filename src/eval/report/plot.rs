@@ -20,6 +20,8 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
 /// Room for labels at the right.
 const LEGEND: f64 = 190.0;
+/// Names of bars are cut to as many characters.
+const BAR_NAME: usize = 28;
 /// Labels beyond these would run out of the picture.
 const LEGEND_LINES: usize = 22;
 
@@ -114,16 +116,17 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// Horizontal bars: name, length (not negative), and the words at its end.
 pub fn bars(title: &str, items: &[(String, f64, String)]) -> String {
-    let (row, from, room) = (24.0, 120.0, 300.0);
+    let letters = items.iter().map(|item| item.0.chars().count()).max().unwrap_or(0).min(BAR_NAME);
+    let (row, from, room) = (24.0, 32.0 + 6.4 * letters as f64, 300.0);
     let mut svg = open(from + room + 180.0, TOP + row * items.len() as f64 + 12.0, title);
     let longest = items.iter().map(|item| item.1).fold(0.0, f64::max);
     for (i, (name, value, words)) in items.iter().enumerate() {
         let top = TOP + row * i as f64;
         let width = if longest > 0.0 { (value / longest).clamp(0.0, 1.0) * room } else { 0.0 };
-        label(&mut svg, from - 8.0, top + 16.0, "end", &shortened(name, 18));
+        label(&mut svg, from - 8.0, top + 16.0, "end", &shortened(name, BAR_NAME));
         let _ = writeln!(
             svg,
-            "<rect x=\"{from}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"16\" fill=\"#c0504d\"/>",
+            "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"16\" fill=\"#c0504d\"/>",
             top + 4.0
         );
         label(&mut svg, from + width + 6.0, top + 16.0, "start", words);

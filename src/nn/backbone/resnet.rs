@@ -86,6 +86,9 @@ impl ResNetConfig {
     }
 }
 
+/// Index of the stage that makes C5.
+const LAST_STAGE: usize = 3;
+
 /// The network without its classifier.
 #[derive(Debug)]
 pub struct ResNet {
@@ -139,25 +142,57 @@ impl ResNet {
 
     /// `[N, 3, H, W]` → C2, C3, C4, C5 at strides 4, 8, 16, 32 (sizes rounded up).
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Result<[Tensor; 4]> {
-        // What is frozen leaves no graph and no statistics behind.
-        let still = Pass::new(Mode::Infer);
-        let frozen = if pass.mode == Mode::Train { self.frozen_stages } else { 0 };
-        let pass_of = |part: usize| if part < frozen { &still } else { pass };
-        let x = self.stem.forward(images, pass_of(0))?;
-        let mut x = max_pool2d(&x, self.pool)?;
-        let mut maps = Vec::with_capacity(self.stages.len());
-        for (stage, blocks) in self.stages.iter().enumerate() {
-            for block in blocks {
-                x = block.forward(&x, pass_of(stage + 1))?;
-            }
-            pass.tap(&format!("c{}", stage + 2), stage, &x)?;
-            maps.push(x.clone());
-        }
-        pass.count_flops(still.flops());
-        match <[Tensor; 4]>::try_from(maps) {
+        match <[Tensor; 4]>::try_from(self.maps(images, self.stages.len(), pass)?) {
             Ok(maps) => Ok(maps),
             Err(maps) => candle_core::bail!("a ResNet of {} stages instead of four", maps.len()),
         }
+    }
+
+    /// `[N, 3, H, W]` → C4 at stride 16: all stages but the last.
+    ///
+    /// # Errors
+    /// Images of other than three planes.
+    pub fn c4(&self, images: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match self.maps(images, LAST_STAGE, pass)?.pop() {
+            Some(map) => Ok(map),
+            None => candle_core::bail!("a ResNet without stages"),
+        }
+    }
+
+    /// Pieces of C4 `[R, C4, H, W]` through the last stage → `[R, C5, H / 2, W / 2]` (sizes rounded up).
+    ///
+    /// # Errors
+    /// Another number of channels than C4 has.
+    pub fn last_stage(&self, pieces: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.part(LAST_STAGE + 1, pass, |pass| self.stage(LAST_STAGE, pieces, pass))
+    }
+
+    /// What the first `count` stages make of images, finest first.
+    fn maps(&self, images: &Tensor, count: usize, pass: &Pass) -> Result<Vec<Tensor>> {
+        let x = self.part(0, pass, |pass| self.stem.forward(images, pass))?;
+        let mut x = max_pool2d(&x, self.pool)?;
+        let mut maps = Vec::with_capacity(count);
+        for stage in 0..count {
+            x = self.part(stage + 1, pass, |pass| self.stage(stage, &x, pass))?;
+            pass.tap(&format!("c{}", stage + 2), stage, &x)?;
+            maps.push(x.clone());
+        }
+        Ok(maps)
+    }
+
+    fn stage(&self, stage: usize, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.stages.get(stage).into_iter().flatten().try_fold(x.clone(), |x, block| block.forward(&x, pass))
+    }
+
+    /// Runs the stem (0) or a stage (from 1 on). In training, what is frozen leaves no graph and no statistics behind.
+    fn part(&self, part: usize, pass: &Pass, run: impl FnOnce(&Pass) -> Result<Tensor>) -> Result<Tensor> {
+        if pass.mode != Mode::Train || part >= self.frozen_stages {
+            return run(pass);
+        }
+        let still = Pass::new(Mode::Infer);
+        let x = run(&still)?;
+        pass.count_flops(still.flops());
+        Ok(x)
     }
 }
 
@@ -432,6 +467,22 @@ mod tests {
         let shifted = caffe.forward(&noise(&[1, 3, 64, 64])?, &Pass::new(Mode::Infer))?;
         assert_eq!(shifted[0].dims(), maps[0].dims());
         assert!(difference(&shifted[0], &maps[0])? > 1e-3);
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_stage_can_be_taken_apart() -> Result<()> {
+        for frozen_stages in [0, 5] {
+            let (params, network) = network(&ResNetConfig { frozen_stages, ..config(Depth::R18, Norm::Frozen) })?;
+            unsettle(&params)?;
+            let pass = Pass::new(Mode::Train);
+            let [.., c4, c5] = network.forward(&noise(&[1, 3, 64, 64])?, &pass)?;
+            let apart = Pass::new(Mode::Train);
+            let own = network.c4(&noise(&[1, 3, 64, 64])?, &apart)?;
+            assert_eq!(difference(&own, &c4)?, 0.0);
+            assert_eq!(difference(&network.last_stage(&own, &apart)?, &c5)?, 0.0);
+            assert_eq!((apart.flops(), c5.track_op()), (pass.flops(), frozen_stages == 0));
+        }
         Ok(())
     }
 

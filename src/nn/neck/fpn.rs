@@ -1,9 +1,10 @@
 //! The feature pyramid: lateral 1×1 convolutions, a top-down path, 3×3 smoothing, and coarser levels on top.
 //!
 //! Lin et al., "Feature Pyramid Networks for Object Detection" (CVPR 2017), §3. Names are torchvision's:
-//! `inner_blocks.{i}.0`, `layer_blocks.{i}.0`, `extra_blocks.p6` and `.p7`.
+//! `inner_blocks.{i}.0`, `layer_blocks.{i}.0`, `extra_blocks.p6` and `.p7`; batch norms are `inner_blocks.{i}.1` and
+//! `layer_blocks.{i}.1`.
 
-use crate::nn::{Conv, Init, Pass, Scope};
+use crate::nn::{Conv, ConvBlock, Init, Pass, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::ConvSpec;
 use crate::ops::pool::{Pool, max_pool2d};
@@ -44,13 +45,17 @@ pub struct FpnConfig {
     pub extra: ExtraLevels,
     /// ReLU on P6 before the convolution that makes P7; mmdet's RetinaNet has none.
     pub relu_before_p7: bool,
+    /// A batch norm instead of the bias of every lateral and smoothing convolution (torchvision's second Faster and Mask
+    /// R-CNN).
+    #[serde(default)]
+    pub pyramid_norm: bool,
 }
 
 /// The neck.
 #[derive(Debug)]
 pub struct Fpn {
-    inner: Vec<Conv>,
-    smooth: Vec<Conv>,
+    inner: Vec<ConvBlock>,
+    smooth: Vec<ConvBlock>,
     /// P6 and P7, where they are convolutions.
     coarse: Option<(Conv, Conv)>,
     extra: ExtraLevels,
@@ -70,10 +75,10 @@ impl Fpn {
         let init = Init::XavierUniform;
         let (mut inner, mut smooth) = (Vec::new(), Vec::new());
         for (level, &input) in inputs.iter().enumerate() {
-            let lateral = scope.enter("inner_blocks").enter(level).enter(0);
-            inner.push(Conv::new(&lateral, (input, channels, 1), ConvSpec::new(), init)?);
-            let smoothing = scope.enter("layer_blocks").enter(level).enter(0);
-            smooth.push(Conv::new(&smoothing, (channels, channels, 3), ConvSpec::new().padding(1), init)?);
+            let lateral = scope.enter("inner_blocks").enter(level);
+            inner.push(ConvBlock::new(&lateral, (input, channels, 1), ConvSpec::new(), init, config.pyramid_norm)?);
+            let (smoothing, three) = (scope.enter("layer_blocks").enter(level), ConvSpec::new().padding(1));
+            smooth.push(ConvBlock::new(&smoothing, (channels, channels, 3), three, init, config.pyramid_norm)?);
         }
         let source = match config.extra {
             ExtraLevels::None | ExtraLevels::MaxPool => None,
@@ -165,7 +170,7 @@ mod tests {
 
     fn pyramid(inputs: &[usize], extra: ExtraLevels, relu_before_p7: bool) -> Result<(Params, Fpn)> {
         let params = Params::new(&Device::Cpu, 2);
-        let config = FpnConfig { channels: 1, extra, relu_before_p7 };
+        let config = FpnConfig { channels: 1, extra, relu_before_p7, pyramid_norm: false };
         let fpn = Fpn::new(&params.root().enter("fpn"), inputs, &config)?;
         Ok((params, fpn))
     }
@@ -232,6 +237,32 @@ mod tests {
         let levels = fpn.forward(&[map(&numbers, 3, 3)?], &Pass::new(Mode::Infer))?;
         assert_eq!(values(&levels[1])?, [0.0, 2.0, 6.0, 8.0]);
         assert_eq!(fpn.names(), ["0", "pool"]);
+        Ok(())
+    }
+
+    /// 2 · (3x − 4) / √(15.99999 + 1e-5) + 0.5 by the lateral, which the smoothing hands on.
+    #[test]
+    fn a_norm_takes_the_place_of_each_bias() -> Result<()> {
+        let params = Params::new(&Device::Cpu, 2);
+        let config = FpnConfig { channels: 1, extra: ExtraLevels::MaxPool, relu_before_p7: false, pyramid_norm: true };
+        let fpn = Fpn::new(&params.root().enter("fpn"), &[1], &config)?;
+        let values_of: [(&str, &[f32]); 7] = [
+            ("inner_blocks.0.0.weight", &[3.0]),
+            ("inner_blocks.0.1.weight", &[2.0]),
+            ("inner_blocks.0.1.bias", &[0.5]),
+            ("inner_blocks.0.1.running_mean", &[4.0]),
+            ("inner_blocks.0.1.running_var", &[15.999_99]),
+            ("layer_blocks.0.0.weight", &middle(1.0)),
+            ("layer_blocks.0.1.running_var", &[0.999_99]),
+        ];
+        for (name, values) in values_of {
+            params.set(&format!("fpn.{name}"), values)?;
+        }
+        assert!(params.get("fpn.inner_blocks.0.0.bias").is_none());
+        let levels = fpn.forward(&[map(&[0.0, 2.0, 4.0, 6.0], 2, 2)?], &Pass::new(Mode::Infer))?;
+        for (found, expected) in values(&levels[0])?.into_iter().zip([-1.5, 1.5, 4.5, 7.5]) {
+            assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Two-dimensional convolution with its gradients: our own kernels on the CPU, candle's on other devices.
+//! Two-dimensional convolution with its gradients: our own kernels on the CPU; cuDNN or plain kernels on a GPU (`cuda`).
 //!
 //! How a call travels: [`conv2d`] checks shapes (`spec`), `op` hands raw slices to `forward`, which picks one of
 //! the direct implicit GEMM (`direct`), Winograd's minimal filtering (`winograd`) or the depthwise loops
@@ -9,6 +9,9 @@
 //! `BOXWRIGHT_SIMD=avx512|avx2|portable` in the environment forces an instruction set that the CPU has.
 
 mod cache;
+mod cuda;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod depthwise;
 mod direct;
 mod forward;

@@ -1,10 +1,12 @@
-//! Convolution as an operation on tensors: candle's custom ops around the slice kernels, and the way on other devices.
+//! Convolution as an operation on tensors: candle's custom ops around the slice kernels.
 
 use super::cache::WeightCache;
+use super::cuda;
 use super::forward::{Inputs, forward, method};
 use super::input_gradient::input_gradient;
-use super::simd::Simd;
+use super::simd::{Lanes, Simd, dispatch};
 use super::spec::{Activation, ConvSpec, Geometry};
+use super::tasks::{Destination, filled};
 use super::weight_gradient::weight_gradient;
 use crate::ops::gradients::hand_over;
 use crate::ops::interrupt;
@@ -17,13 +19,11 @@ use std::sync::Arc;
 /// Convolution of x `[N, C, H, W]` with weight `[O, C/groups, kh, kw]`, plus bias `[O]`, then the activation:
 /// `[N, O, H', W']`, differentiable in x, weight and bias.
 ///
-/// On the CPU (f32 alone) these are our kernels, and `cache`, with the version of the weights it is to hold, keeps
-/// packed weights from call to call. On other devices candle's own operations are composed: their backward is
-/// right only where candle's is (odd maps that are not square come out wrong at stride 2), and stride and dilation must
-/// be the same both ways.
+/// On the CPU these are our kernels, and `cache`, with the version of the weights it is to hold, keeps
+/// packed weights from call to call. On a CUDA device they are cuDNN's, or plain kernels in a build without it.
 ///
 /// # Errors
-/// Shapes that do not fit, other types than f32 on the CPU, settings another device lacks; messages name the shapes.
+/// Shapes that do not fit, and other types than f32; messages name the shapes.
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -38,49 +38,19 @@ pub fn conv2d(
     {
         bail!("conv2d: bias {:?} must be [{outs}] for weight {:?}", bias.dims(), weight.dims())
     }
-    if !x.device().is_cpu() {
-        return composed(x, weight, bias, &spec);
-    }
     for tensor in [Some(x), Some(weight), bias].into_iter().flatten() {
         if tensor.dtype() != DType::F32 {
-            bail!("conv2d: tensor {:?} is {:?}, on the CPU it must be F32", tensor.dims(), tensor.dtype())
+            bail!("conv2d: tensor {:?} is {:?}, it must be F32", tensor.dims(), tensor.dtype())
         }
+    }
+    if !x.device().is_cpu() {
+        return cuda::conv2d(x, weight, bias, geometry, spec.activation);
     }
     let op = Convolution::new(spec, cache);
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
         None => x.apply_op2(&weight, op),
-    }
-}
-
-/// The same from candle's operations.
-fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: &ConvSpec) -> Result<Tensor> {
-    if spec.stride.0 != spec.stride.1 || spec.dilation.0 != spec.dilation.1 {
-        bail!(
-            "conv2d: stride {:?} and dilation {:?} must each be the same both ways on this device",
-            spec.stride,
-            spec.dilation
-        )
-    }
-    let (x, padding) = if spec.padding.0 == spec.padding.1 {
-        (x.clone(), spec.padding.0)
-    } else {
-        let tall = x.pad_with_zeros(2, spec.padding.0, spec.padding.0)?;
-        (tall.pad_with_zeros(3, spec.padding.1, spec.padding.1)?, 0)
-    };
-    let mut y = x.conv2d(weight, padding, spec.stride.0, spec.dilation.0, spec.groups)?;
-    if let Some(bias) = bias {
-        y = y.broadcast_add(&bias.reshape((1, bias.elem_count(), 1, 1))?)?;
-    }
-    match spec.activation {
-        Activation::None => Ok(y),
-        Activation::Relu => y.relu(),
-        Activation::Leaky(slope) => {
-            // slope · y + (1 − slope) · max(y, 0)
-            let slope = f64::from(slope);
-            y.affine(slope, 0.0)?.add(&y.relu()?.affine(1.0 - slope, 0.0)?)
-        }
     }
 }
 
@@ -165,11 +135,12 @@ impl Convolution {
         if gradient_values.len() != geometry.output_len() || y_values.len() != geometry.output_len() {
             bail!("conv2d: gradient {:?} must have the output's shape {:?}", gradient.dims(), y.dims())
         }
-        let before = before_activation(&geometry, self.spec.activation, y_values, gradient_values);
+        let simd = Simd::current();
+        let (before, sums) = before_activation(simd, &geometry, self.spec.activation, y_values, gradient_values)?;
         let (of_x, of_weight) = self.input_and_weight_gradients(&geometry, x, weight, &before)?;
         let of_bias = match bias {
             Some(bias) if bias.track_op() => {
-                hand_over(bias, Tensor::from_vec(bias_gradient(&geometry, &before), bias.shape(), &Device::Cpu)?)?
+                hand_over(bias, Tensor::from_vec(bias_gradient(&geometry, &sums), bias.shape(), &Device::Cpu)?)?
             }
             _ => None,
         };
@@ -208,43 +179,86 @@ impl Convolution {
     }
 }
 
-/// The gradient of the output before its activation.
+/// The gradient of the output before its activation, and its sums over every plane `[N, O]`.
 fn before_activation<'a>(
+    simd: Simd,
     geometry: &Geometry,
     activation: Activation,
     output: &[f32],
     gradient: &'a [f32],
-) -> Cow<'a, [f32]> {
-    if activation == Activation::None {
-        return Cow::Borrowed(gradient);
-    }
-    let mut before = gradient.to_vec();
+) -> Result<(Cow<'a, [f32]>, Vec<f64>)> {
     let plane = geometry.output_plane();
-    before.par_chunks_mut(plane).zip(output.par_chunks(plane)).for_each(|(values, outputs)| {
-        for (value, &output) in values.iter_mut().zip(outputs) {
-            *value = activation.gradient(output, *value);
-        }
-    });
-    Cow::Owned(before)
+    let sums_of = |to: Option<Destination>| -> Vec<f64> {
+        let sum = |index: usize| {
+            let (y, g) = (&output[index * plane..][..plane], &gradient[index * plane..][..plane]);
+            let mut sums = [0.0; 8];
+            // SAFETY: `simd` is what this CPU has; each plane is written by one task.
+            unsafe {
+                dispatch!(
+                    simd,
+                    before_in_plane(
+                        activation: Activation = activation,
+                        y: &[f32] = y,
+                        g: &[f32] = g,
+                        to: *mut f32 = to.map_or(std::ptr::null_mut(), |to| to.at(index * plane)),
+                        sums: &mut [f64; 8] = &mut sums,
+                    )
+                );
+            }
+            sums.iter().sum()
+        };
+        (0..output.len() / plane).into_par_iter().map(sum).collect()
+    };
+    if activation == Activation::None {
+        return Ok((Cow::Borrowed(gradient), sums_of(None)));
+    }
+    let mut sums = Vec::new();
+    // SAFETY: the planes are the whole gradient.
+    let before = unsafe { filled(output.len(), |to| sums = sums_of(Some(to)))? };
+    Ok((Cow::Owned(before), sums))
 }
 
-/// Sum over images and pixels of each output channel, in f64.
-fn bias_gradient(geometry: &Geometry, gradient: &[f32]) -> Vec<f32> {
-    let (_, outs, _, _) = geometry.output_shape();
-    let plane = geometry.output_plane();
-    let channel = |out: usize| {
-        let mut sums = [0.0_f64; 8];
-        for image in 0..geometry.batch {
-            let values = &gradient[(image * outs + out) * plane..][..plane];
-            for group in values.chunks(8) {
-                for (sum, &value) in sums.iter_mut().zip(group) {
-                    *sum += f64::from(value);
+/// One plane of [`before_activation`]; without an activation nothing is written.
+///
+/// # Safety
+/// The CPU has `V`'s instructions, and `to` has room for the plane where there is an activation.
+#[allow(clippy::extra_unused_type_parameters, reason = "V says which instruction set to compile for")]
+#[inline(always)]
+unsafe fn before_in_plane<V: Lanes>(activation: Activation, y: &[f32], g: &[f32], to: *mut f32, sums: &mut [f64; 8]) {
+    // SAFETY: by the contract.
+    unsafe {
+        match activation {
+            Activation::None => {
+                for g in g.chunks(8) {
+                    for (sum, &g) in sums.iter_mut().zip(g) {
+                        *sum += f64::from(g);
+                    }
                 }
             }
+            Activation::Relu => write_and_sum(y, g, to, sums, |y, g| Activation::Relu.gradient(y, g)),
+            Activation::Leaky(slope) => write_and_sum(y, g, to, sums, |y, g| Activation::Leaky(slope).gradient(y, g)),
         }
-        sums.iter().sum::<f64>() as f32
-    };
-    (0..outs).into_par_iter().map(channel).collect()
+    }
+}
+
+/// # Safety
+/// `to` has room for the plane.
+#[inline(always)]
+unsafe fn write_and_sum(y: &[f32], g: &[f32], to: *mut f32, sums: &mut [f64; 8], before: impl Fn(f32, f32) -> f32) {
+    for (block, (y, g)) in y.chunks(8).zip(g.chunks(8)).enumerate() {
+        for (lane, (sum, (&y, &g))) in sums.iter_mut().zip(y.iter().zip(g)).enumerate() {
+            let value = before(y, g);
+            *sum += f64::from(value);
+            // SAFETY: by the contract.
+            unsafe { *to.add(block * 8 + lane) = value };
+        }
+    }
+}
+
+/// Sum over images and pixels of each output channel.
+fn bias_gradient(geometry: &Geometry, planes: &[f64]) -> Vec<f32> {
+    let (batch, outs, ..) = geometry.output_shape();
+    (0..outs).map(|out| (0..batch).map(|image| planes[image * outs + out]).sum::<f64>() as f32).collect()
 }
 
 impl CustomOp2 for Convolution {

@@ -55,6 +55,11 @@ impl<'a> Kernels<'a> {
         }
     }
 
+    /// Weights of one kernel, which lie side by side.
+    fn taps(&self) -> usize {
+        self.in_stride.min(self.out_stride)
+    }
+
     /// Blocks of 8 outputs in a group.
     pub fn blocks(&self) -> usize {
         self.outs.div_ceil(TILE_ROWS)
@@ -72,22 +77,27 @@ impl<'a> Kernels<'a> {
     }
 }
 
+/// Inputs whose weights are packed together.
+const AT_ONCE: usize = 16;
+
 /// Weights as `[group][block of 8 outputs][tap][input][8]`; outputs beyond the last are 0. Every float is written.
 pub(super) fn pack_weights(kernels: &Kernels<'_>, taps: &[Tap], to: &mut [f32]) {
     let blocks = kernels.blocks();
     let depth = taps.len() * kernels.ins;
     to.par_chunks_mut(depth * TILE_ROWS).enumerate().for_each(|(index, chunk)| {
         let (group, first) = (index / blocks, index % blocks * TILE_ROWS);
-        let mut places = chunk.chunks_exact_mut(TILE_ROWS);
-        for tap in taps {
-            for (channel, place) in (0..kernels.ins).zip(&mut places) {
-                for (r, value) in place.iter_mut().enumerate() {
-                    let out = first + r;
-                    *value = if out < kernels.outs {
-                        kernels.values[kernels.start(group, out, channel) + tap.weight]
-                    } else {
-                        0.0
-                    };
+        let outs = TILE_ROWS.min(kernels.outs - first);
+        if outs < TILE_ROWS {
+            chunk.fill(0.0);
+        }
+        // Some inputs at a time, so that what is read and written stays close by.
+        for some in (0..kernels.ins).step_by(AT_ONCE) {
+            for r in 0..outs {
+                for channel in some..kernels.ins.min(some + AT_ONCE) {
+                    let kernel = &kernels.values[kernels.start(group, first + r, channel)..][..kernels.taps()];
+                    for (number, tap) in taps.iter().enumerate() {
+                        chunk[(number * kernels.ins + channel) * TILE_ROWS + r] = kernel[tap.weight];
+                    }
                 }
             }
         }

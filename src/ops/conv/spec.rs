@@ -110,7 +110,7 @@ fn side(size: usize, kernel: usize, stride: usize, padding: usize, dilation: usi
 }
 
 /// A convolution with all its sizes checked. Channels are those of one group.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Geometry {
     pub batch: usize,
     pub groups: usize,

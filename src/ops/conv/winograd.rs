@@ -25,6 +25,8 @@ pub(super) const WEIGHTS_4: [[f32; 3]; 6] = [
     [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
     [0.0, 0.0, 1.0],
 ];
+/// Channels whose weights are transformed before they are written: 512 bytes at each point.
+const AT_ONCE: usize = 16;
 const WEIGHTS_2: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
 
 /// From so many input channels on the weights leave the cache between panels.
@@ -78,28 +80,36 @@ fn weighted(row: &[f32; 3], a: &[f32; 8], b: &[f32; 8], c: &[f32; 8]) -> [f32; 8
 #[allow(clippy::extra_unused_type_parameters, reason = "V says which instruction set to compile for")]
 #[inline(always)]
 unsafe fn transform_block<V: Lanes>(tile: usize, kernels: &Kernels<'_>, flipped: bool, block: usize, to: Destination) {
-    let side = tile + 2;
     let matrix: &[[f32; 3]] = if tile == 4 { &WEIGHTS_4 } else { &WEIGHTS_2 };
-    for channel in 0..kernels.ins {
-        let mut kernel = [[0.0_f32; 8]; 9];
-        for r in 0..TILE_ROWS.min(kernels.outs - block * TILE_ROWS) {
-            let start = kernels.start(0, block * TILE_ROWS + r, channel);
-            let values = &kernels.values[start..start + 9];
-            for t in 0..9 {
-                kernel[t][r] = values[if flipped { 8 - t } else { t }];
+    let side = matrix.len();
+    // `[point][channel][out]`: what is written at once, for the points lie far apart.
+    let mut points = [0.0_f32; 36 * AT_ONCE * TILE_ROWS];
+    for first in (0..kernels.ins).step_by(AT_ONCE) {
+        let count = AT_ONCE.min(kernels.ins - first);
+        for index in 0..count {
+            let mut kernel = [[0.0_f32; 8]; 9];
+            for r in 0..TILE_ROWS.min(kernels.outs - block * TILE_ROWS) {
+                let start = kernels.start(0, block * TILE_ROWS + r, first + index);
+                let values = &kernels.values[start..start + 9];
+                for t in 0..9 {
+                    kernel[t][r] = values[if flipped { 8 - t } else { t }];
+                }
+            }
+            for (y, row_y) in matrix.iter().enumerate() {
+                let half_0 = weighted(row_y, &kernel[0], &kernel[3], &kernel[6]);
+                let half_1 = weighted(row_y, &kernel[1], &kernel[4], &kernel[7]);
+                let half_2 = weighted(row_y, &kernel[2], &kernel[5], &kernel[8]);
+                for (x, row_x) in matrix.iter().enumerate() {
+                    let values = weighted(row_x, &half_0, &half_1, &half_2);
+                    points[((y * side + x) * AT_ONCE + index) * TILE_ROWS..][..TILE_ROWS].copy_from_slice(&values);
+                }
             }
         }
-        for (y, row_y) in matrix.iter().enumerate() {
-            let half_0 = weighted(row_y, &kernel[0], &kernel[3], &kernel[6]);
-            let half_1 = weighted(row_y, &kernel[1], &kernel[4], &kernel[7]);
-            let half_2 = weighted(row_y, &kernel[2], &kernel[5], &kernel[8]);
-            for (x, row_x) in matrix.iter().enumerate() {
-                let values = weighted(row_x, &half_0, &half_1, &half_2);
-                let point = y * side + x;
-                let offset = ((point * kernels.blocks() + block) * kernels.ins + channel) * TILE_ROWS;
-                // SAFETY: by the contract.
-                unsafe { to.at(offset).copy_from_nonoverlapping(values.as_ptr(), TILE_ROWS) };
-            }
+        for point in 0..side * side {
+            let from = &points[point * AT_ONCE * TILE_ROWS..][..count * TILE_ROWS];
+            let offset = ((point * kernels.blocks() + block) * kernels.ins + first) * TILE_ROWS;
+            // SAFETY: by the contract.
+            unsafe { to.at(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         }
     }
 }

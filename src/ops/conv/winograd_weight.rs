@@ -21,6 +21,8 @@ const SPACE_FLOATS: usize = 6 << 20;
 const CHANNELS: usize = 32;
 /// Input channels that one task multiplies; a multiple of 8.
 const INS: usize = 64;
+/// Input channels whose kernels one task transforms back: a kilobyte of an output's row.
+const BACK: usize = 32;
 
 /// One gradient to compute.
 struct Job<'a> {
@@ -66,12 +68,13 @@ pub(super) fn weight_gradient(
         job.transform(simd, space);
         job.multiply(simd, space, sums);
     }
-    parallel(geometry.in_channels, |channel| {
-        // SAFETY: each task writes its input channel's kernels, from sums that are complete.
+    parallel(geometry.in_channels.div_ceil(BACK), |task| {
+        let channels = task * BACK..geometry.in_channels.min((task + 1) * BACK);
+        // SAFETY: each task writes its input channels' kernels, from sums that are complete.
         unsafe {
             dispatch!(
                 simd,
-                transform_back(job: &Job<'_> = &job, channel: usize = channel, sums: Destination = sums, to: Destination = to)
+                transform_back(job: &Job<'_> = &job, channels: Range<usize> = channels, sums: Destination = sums, to: Destination = to)
             )
         }
     });
@@ -292,46 +295,51 @@ unsafe fn add_products<V: Kernel>(
     }
 }
 
-/// `Gᵀ U G` for all kernels of one input channel.
+/// `Gᵀ U G` for all kernels of some input channels, whose kernels lie side by side in the weight.
 ///
 /// # Safety
-/// The CPU has `V`'s instructions; the sums are complete; nobody else writes this channel's kernels.
-#[allow(clippy::extra_unused_type_parameters, reason = "V says which instruction set to compile for")]
+/// The CPU has `V`'s instructions; the sums are complete; nobody else writes these channels' kernels.
 #[inline(always)]
-unsafe fn transform_back<V: Lanes>(job: &Job<'_>, channel: usize, sums: Destination, to: Destination) {
+unsafe fn transform_back<V: Lanes>(job: &Job<'_>, channels: Range<usize>, sums: Destination, to: Destination) {
     let (ins, outs) = (job.geometry.in_channels, job.geometry.out_channels);
+    let count = channels.len();
+    // `[channel][tap][out]`
+    let mut kernels = [0.0_f32; BACK * 9 * 16];
     for owner in 0..job.owners() {
-        for first in (0..job.width).step_by(16) {
-            // half[i][x] = Σ_y G[y][i] · U[y][x], then kernel[i][j] = Σ_x half[i][x] · G[x][j], 16 outputs side by side.
-            let mut half = [[[0.0_f32; 16]; 6]; 3];
-            for y in 0..6 {
-                for x in 0..6 {
-                    let offset =
-                        (y * 6 + x) * job.point_sums() + (owner * job.sum_rows() + channel) * job.width + first;
-                    // SAFETY: by the contract: 16 of the row's `width` floats.
-                    let row = unsafe { sums.at(offset).cast_const().cast::<[f32; 16]>().read_unaligned() };
-                    for (i, half) in half.iter_mut().enumerate() {
-                        for (sum, value) in half[x].iter_mut().zip(row) {
-                            *sum += WEIGHTS_4[y][i] * value;
-                        }
-                    }
-                }
-            }
-            let mut kernel = [[0.0_f32; 16]; 9];
-            for i in 0..3 {
-                for j in 0..3 {
-                    for x in 0..6 {
-                        for (sum, value) in kernel[i * 3 + j].iter_mut().zip(half[i][x]) {
-                            *sum += WEIGHTS_4[x][j] * value;
-                        }
-                    }
+        for first in (0..job.width).step_by(V::LANES) {
+            for index in 0..count {
+                let row = (owner * job.sum_rows() + channels.start + index) * job.width + first;
+                // SAFETY: by the contract: outputs of the row's `width`; the buffer has room for 9 taps a channel.
+                unsafe {
+                    // half[i] = Σ_y G[y][i] · U[y], one column after the other; tap[i][j] = Σ_x half[i] · G[x][j].
+                    let mut taps = [[V::splat(0.0); 3]; 3];
+                    unroll!(6: x < 6, {
+                        let mut half = [V::splat(0.0); 3];
+                        unroll!(6: y < 6, {
+                            let point = V::load(sums.at((y * 6 + x) * job.point_sums() + row));
+                            unroll!(4: i < 3, {
+                                half[i] = point.mul_add(V::splat(WEIGHTS_4[y][i]), half[i]);
+                            });
+                        });
+                        unroll!(4: i < 3, {
+                            unroll!(4: j < 3, {
+                                taps[i][j] = half[i].mul_add(V::splat(WEIGHTS_4[x][j]), taps[i][j]);
+                            });
+                        });
+                    });
+                    unroll!(4: i < 3, {
+                        unroll!(4: j < 3, {
+                            taps[i][j].store(kernels.as_mut_ptr().add((index * 9 + i * 3 + j) * V::LANES));
+                        });
+                    });
                 }
             }
             let start = owner * job.width + first;
-            for out in start..outs.min(start + 16) {
-                for (tap, values) in kernel.iter().enumerate() {
-                    // SAFETY: within the weight; this task owns the channel.
-                    unsafe { *to.at((out * ins + channel) * 9 + tap) = values[out - start] };
+            for out in start..outs.min(start + V::LANES) {
+                // SAFETY: within the weight; this task owns the channels.
+                let row = unsafe { std::slice::from_raw_parts_mut(to.at((out * ins + channels.start) * 9), count * 9) };
+                for (place, taps) in row.iter_mut().zip(kernels.chunks_exact(V::LANES)) {
+                    *place = taps[out - start];
                 }
             }
         }

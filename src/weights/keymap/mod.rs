@@ -48,6 +48,8 @@ pub enum Layout {
     MmdetRcnn,
     /// detectron2's Faster, Mask and Cascade R-CNN with a feature pyramid.
     Detectron2Rcnn,
+    /// detectron2's Faster R-CNN on C4, whose head is the backbone's last stage.
+    Detectron2RcnnC4,
     /// luuuyi/RefineDet.PyTorch.
     LuuuyiRefinedet,
     /// qijiezhao/M2Det.
@@ -100,6 +102,7 @@ impl fmt::Display for Layout {
             Layout::TorchvisionRcnn => "torchvision R-CNN",
             Layout::MmdetRcnn => "mmdetection R-CNN",
             Layout::Detectron2Rcnn => "detectron2 R-CNN",
+            Layout::Detectron2RcnnC4 => "detectron2 R-CNN on C4",
             Layout::LuuuyiRefinedet => "luuuyi/RefineDet.PyTorch",
             Layout::QijiezhaoM2det => "qijiezhao/M2Det",
             Layout::MmdetYolov3 => "mmdetection YOLOv3",
@@ -208,7 +211,7 @@ mod tests {
             seen.push(table.layout);
             assert!(!table.signature.is_empty() && !table.targets.is_empty(), "{}", table.layout);
         }
-        assert_eq!(seen.len(), 22);
+        assert_eq!(seen.len(), 23);
     }
 
     #[test]

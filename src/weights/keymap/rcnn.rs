@@ -1,7 +1,7 @@
 //! Faster, Mask and Cascade R-CNN by torchvision, mmdetection and detectron2.
 //!
-//! Sources: torchvision `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn`, mmdet `StandardRoIHead` and
-//! `CascadeRoIHead`, detectron2 `StandardROIHeads` and `CascadeROIHeads`.
+//! Sources: torchvision `fasterrcnn_resnet50_fpn`, `maskrcnn_resnet50_fpn` and their second versions, mmdet
+//! `StandardRoIHead` and `CascadeRoIHead`, detectron2 `StandardROIHeads`, `CascadeROIHeads` and `Res5ROIHeads`.
 
 use super::backbone::DETECTRON2_RESNET;
 use super::retinanet::TORCHVISION_NECK;
@@ -31,6 +31,16 @@ const MMDET_HEADS: &[Row] = &[
     ("mask_head.{s}.upsample.*", "roi_heads.mask_predictor.{s}.conv5_mask.*"),
     ("mask_head.{s}.conv_logits.*", "roi_heads.mask_predictor.{s}.mask_fcn_logits.*"),
 ];
+
+/// detectron2's RPN.
+const DETECTRON2_RPN: Group = Group {
+    prefix: "proposal_generator.rpn_head.",
+    rows: &[
+        ("conv.*", "rpn.head.conv.0.0.*"),
+        ("objectness_logits.*", "rpn.head.cls_logits.*"),
+        ("anchor_deltas.*", "rpn.head.bbox_pred.*"),
+    ],
+};
 
 /// detectron2's box and mask heads.
 const DETECTRON2_HEADS: &[Row] = &[
@@ -86,14 +96,18 @@ pub(super) const TABLES: &[Table] = &[
                     ("fpn_output{i+2}.*", "backbone.fpn.layer_blocks.{i}.0.*"),
                 ],
             },
-            Group {
-                prefix: "proposal_generator.rpn_head.",
-                rows: &[
-                    ("conv.*", "rpn.head.conv.0.0.*"),
-                    ("objectness_logits.*", "rpn.head.cls_logits.*"),
-                    ("anchor_deltas.*", "rpn.head.bbox_pred.*"),
-                ],
-            },
+            DETECTRON2_RPN,
+            Group { prefix: "roi_heads.", rows: DETECTRON2_HEADS },
+        ]],
+        shared: &[],
+    },
+    Table {
+        layout: Layout::Detectron2RcnnC4,
+        signature: &["backbone.stem.conv1.weight", "roi_heads.res5.{b}.conv1.weight"],
+        targets: &[&[
+            Group { prefix: "backbone.", rows: DETECTRON2_RESNET },
+            DETECTRON2_RPN,
+            Group { prefix: "roi_heads.", rows: DETECTRON2_RESNET },
             Group { prefix: "roi_heads.", rows: DETECTRON2_HEADS },
         ]],
         shared: &[],
@@ -160,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn detectron2s_last_stage_is_the_head_on_c4() {
+        assert_maps(
+            Layout::Detectron2RcnnC4,
+            &[
+                ("backbone.stem.conv1.norm.weight", "backbone.body.bn1.weight"),
+                ("backbone.res4.5.conv2.norm.bias", "backbone.body.layer3.5.bn2.bias"),
+                ("roi_heads.res5.0.shortcut.weight", "backbone.body.layer4.0.downsample.0.weight"),
+                ("roi_heads.res5.2.conv3.norm.running_var", "backbone.body.layer4.2.bn3.running_var"),
+                ("roi_heads.box_predictor.bbox_pred.bias", "roi_heads.box_predictor.bbox_pred.bias"),
+                ("proposal_generator.rpn_head.anchor_deltas.weight", "rpn.head.bbox_pred.weight"),
+            ],
+        );
+        let names =
+            ["backbone.stem.conv1.weight", "proposal_generator.rpn_head.conv.weight", "roi_heads.res5.0.conv1.weight"];
+        assert_eq!(detect_layout(&names), Some(Layout::Detectron2RcnnC4));
+    }
+
+    #[test]
     fn torchvisions_oldest_names_become_its_present_ones() {
         assert_maps(
             Layout::TorchvisionRcnn,
@@ -169,6 +201,9 @@ mod tests {
                 ("backbone.fpn.layer_blocks.3.bias", "backbone.fpn.layer_blocks.3.0.bias"),
                 ("roi_heads.mask_head.mask_fcn1.weight", "roi_heads.mask_head.0.0.weight"),
                 ("roi_heads.mask_head.2.0.weight", "roi_heads.mask_head.2.0.weight"),
+                ("backbone.fpn.inner_blocks.3.1.running_var", "backbone.fpn.inner_blocks.3.1.running_var"),
+                ("rpn.head.conv.1.0.bias", "rpn.head.conv.1.0.bias"),
+                ("roi_heads.box_head.5.weight", "roi_heads.box_head.5.weight"),
                 ("roi_heads.box_head.0.fc6.weight", "roi_heads.box_head.0.fc6.weight"),
             ],
         );

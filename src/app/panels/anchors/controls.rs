@@ -78,7 +78,7 @@ impl AnchorsPanel {
         }
         let text = if made.of.1.is_some() { "IoU with the object at least" } else { "best IoU at least" };
         ui.add(Slider::new(&mut self.iou_min, 0.0..=1.0).fixed_decimals(2).text(text))
-            .on_hover_text("Intersection over union with the selected object, or with any when none is selected");
+            .on_hover_text("IoU = |A ∩ B| / |A ∪ B| with the selected object, or with any when none is selected");
         for (index, level) in live.anchors.levels.iter().enumerate().take(32) {
             let bit = 1 << index;
             let mut on = self.levels & bit != 0;
@@ -157,7 +157,7 @@ impl AnchorsPanel {
         }
         if let Some(extra) = &mut shapes.extra {
             let slider = Slider::new(extra, 0.1..=8.0).logarithmic(true).fixed_decimals(2).text("additional ratio");
-            changed |= ui.add(slider).changed();
+            changed |= ui.add(slider).on_hover_text("One side over the other, on every level").changed();
         }
         let reset = ui.add_enabled(self.shapes.is_some(), egui::Button::new("Reset sizes and ratios"));
         let reset = reset.on_hover_text("Back to the model's own anchors").clicked();
@@ -230,8 +230,12 @@ impl AnchorsPanel {
         )
         .on_hover_text("No anchor reaches the positive threshold: they learn by force alone, or not at all");
         Grid::new("objects and anchors").num_columns(3).striped(true).show(ui, |ui| {
-            for title in ["object", "best IoU", "positives"] {
-                ui.weak(title);
+            for (title, help) in [
+                ("object", "A click selects it; the worst covered comes first"),
+                ("best IoU", "max over the anchors of |A ∩ B| / |A ∪ B|"),
+                ("positives", "Anchors that learn it"),
+            ] {
+                ui.weak(title).on_hover_text(help);
             }
             ui.end_row();
             let mut order: Vec<usize> = (0..trace.objects.len()).collect();

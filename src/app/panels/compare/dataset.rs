@@ -17,8 +17,18 @@ impl ComparePanel {
         };
         ui.weak(format!("{}, {} images, {:.1} s; in per cent", comparison.data, comparison.images, comparison.seconds));
         Grid::new("sides").num_columns(9).striped(true).show(ui, |ui| {
-            for title in ["side", "AP", "AP .50", "AP .75", "small", "medium", "large", "AR 100", "ΔAP .50 to the first"] {
-                ui.weak(title);
+            for (title, help) in [
+                ("side", "What is in the slot"),
+                ("AP", "COCO's AP: the mean over IoU .50 : .05 : .95 and over classes"),
+                ("AP .50", "AP at IoU .50"),
+                ("AP .75", "AP at IoU .75"),
+                ("small", "AP of objects below 32² pixels"),
+                ("medium", "AP of objects from 32² to 96² pixels"),
+                ("large", "AP of objects above 96² pixels"),
+                ("AR 100", "Recall with at most 100 detections an image, the mean over IoU .50 : .05 : .95"),
+                ("ΔAP .50 to the first", "With the 95 % interval of a paired bootstrap over images"),
+            ] {
+                ui.weak(title).on_hover_text(help);
             }
             ui.end_row();
             for side in &comparison.sides {
@@ -53,8 +63,10 @@ impl ComparePanel {
         ui.separator();
         let (first, second) = (letter(self.first), letter(self.second));
         ui.horizontal_wrapped(|ui| {
-            ui.selectable_value(&mut self.reversed, false, format!("Where {first} beats {second}"));
-            ui.selectable_value(&mut self.reversed, true, format!("Where {second} beats {first}"));
+            for (reversed, better, worse) in [(false, first, second), (true, second, first)] {
+                ui.selectable_value(&mut self.reversed, reversed, format!("Where {better} beats {worse}"))
+                    .on_hover_text("Sorts the images below by it");
+            }
             ui.weak(format!("by found − wrong − missed at score {:.2} and IoU .5", settings.score));
         });
         let key = (self.first, self.second, settings.score.to_bits(), self.reversed);

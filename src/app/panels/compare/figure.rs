@@ -12,7 +12,7 @@ impl ComparePanel {
     /// What the panel shows; nothing before anything is compared.
     pub fn figure(&self, state: &State, settings: &Settings) -> Option<Figure> {
         if self.page == Page::Data {
-            return state.comparison.as_deref().map(scores);
+            return state.comparison.as_deref().map(side_scores);
         }
         let shown = state.shown.as_deref()?;
         let compared = state.compared.as_deref().filter(|compared| compared.index == shown.index)?;
@@ -50,7 +50,7 @@ pub fn sides(shown: &Shown, compared: &ComparedImage, names: &[String], score: f
 }
 
 /// Scores of all sides with what each gains over the first.
-fn scores(comparison: &CompareSummary) -> Figure {
+pub fn side_scores(comparison: &CompareSummary) -> Figure {
     let mut table =
         Table::new(&["side", "name", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "gain_AP50", "low", "high"]);
     for side in &comparison.sides {

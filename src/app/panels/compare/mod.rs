@@ -4,6 +4,7 @@ mod dataset;
 pub mod figure;
 mod views;
 
+use super::asking::Question;
 use super::canvas::Canvas;
 use super::evaluation::progress_bar;
 use super::image_list::ImageList;
@@ -38,8 +39,8 @@ pub struct ComparePanel {
     /// The picture's point under the pointer, shown in every view.
     cursor: Option<[f32; 2]>,
     by_class: bool,
-    /// What the engine was last asked to run: image, number of the slots' change, data set.
-    requested: Option<(usize, u64, usize)>,
+    /// What the engine was last asked to run: image, numbers of the slots' and the data's change.
+    question: Question<(usize, u64, u64)>,
     /// The picture of this number of change, for all views.
     pixels: Option<(u64, Arc<Vec<u8>>)>,
     sides: Option<Sides>,
@@ -71,8 +72,10 @@ impl ComparePanel {
         }
         self.choose_pair(&filled);
         ui.horizontal_wrapped(|ui| {
-            ui.selectable_value(&mut self.page, Page::Image, "This image");
-            ui.selectable_value(&mut self.page, Page::Data, "Whole data set");
+            ui.selectable_value(&mut self.page, Page::Image, "This image")
+                .on_hover_text("Every side's boxes, and where they disagree");
+            ui.selectable_value(&mut self.page, Page::Data, "Whole data set")
+                .on_hover_text("Every side's scores, and how sure the difference is");
             ui.separator();
             if filled.len() > 2 {
                 pick(ui, "first side", &filled, &mut self.first);
@@ -141,19 +144,21 @@ fn slots(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
                     actions.push(Action::SetSlot { slot, source: SlotSource::Loaded });
                 }
                 for arch in Arch::ALL.into_iter().filter(|arch| arch.embedded_weights().is_some()) {
-                    if ui.button(format!("{arch}, embedded weights")).clicked() {
+                    let known = ui.button(format!("{arch}, embedded weights"));
+                    if known.on_hover_text("Comes with the program").clicked() {
                         let choice = ModelChoice::Named(arch.name().into());
                         actions.push(Action::SetSlot { slot, source: SlotSource::Model { choice, weights: None } });
                     }
                 }
-                if ui.button("Weights…").clicked() {
+                if ui.button("Weights…").on_hover_text("A checkpoint of any of the networks").clicked() {
                     actions.push(Action::OpenDialog(Dialog::SlotWeights(slot)));
                 }
                 let results = ui.add_enabled(state.data.is_some(), egui::Button::new("COCO results…"));
+                let results = results.on_hover_text("Somebody's results.json on the open data");
                 if results.on_disabled_hover_text("Open the data set that they were made on").clicked() {
                     actions.push(Action::OpenDialog(Dialog::SlotResults(slot)));
                 }
-                if content.is_some() && ui.button("Empty it").clicked() {
+                if content.is_some() && ui.button("Empty it").on_hover_text("Takes it out of the slot").clicked() {
                     actions.push(Action::ClearSlot(slot));
                 }
             });

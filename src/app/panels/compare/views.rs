@@ -55,16 +55,16 @@ impl ComparePanel {
             ui.label("Frames of a video are not compared: show an image of a data set.");
             return;
         }
-        let data = state.data.as_ref().map_or(0, |data| Arc::as_ptr(data) as usize);
-        let wanted = (shown.index, state.slots_version, data);
-        if self.requested != Some(wanted) {
-            self.requested = Some(wanted);
+        let cause = (shown.index, state.slots_version, state.data_version);
+        let mut asks = self.question.is_new(state, "comparison", cause);
+        let compared = state.compared.clone().filter(|c| c.index == shown.index);
+        if compared.is_none() {
+            asks |= self.question.ui(ui, state, "The sides are being run on this image.");
+        }
+        if asks {
             actions.push(Action::CompareImage(shown.index));
         }
-        let Some(compared) = state.compared.clone().filter(|c| c.index == shown.index) else {
-            ui.label("The sides are being run on this image.");
-            return;
-        };
+        let Some(compared) = compared else { return };
         ui.horizontal_wrapped(|ui| {
             ui.checkbox(&mut self.by_class, "colour by class").on_hover_text("Else by agreement with the other side");
             for (name, color) in [

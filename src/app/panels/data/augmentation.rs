@@ -1,12 +1,14 @@
 //! One image before and after augmentation, as the run (or the next one) would see it in some epoch.
 
 use crate::app::action::Action;
+use crate::app::export::{Figure, Still, Table};
+use crate::app::panels::asking::Question;
 use crate::app::panels::canvas::Canvas;
 use crate::app::scene::{Choice, Prepared};
 use crate::app::state::State;
-use crate::engine::event::DataSummary;
 use crate::engine::latest::AnnotatedPicture;
 use crate::engine::{Augmented, Shown};
+use crate::render::Scene;
 use egui::{DragValue, Rect, RichText, ScrollArea, Ui, UiBuilder, pos2};
 use std::sync::Arc;
 
@@ -19,8 +21,8 @@ const LIST: f32 = 90.0;
 #[derive(Default)]
 pub(super) struct AugmentationPage {
     epoch: u64,
-    /// What the engine was last asked for: data set, model, run, image, epoch.
-    asked: Option<([usize; 3], usize, u64)>,
+    /// What the engine was last asked for: number of the data's change, model and run, image, epoch.
+    question: Question<(u64, [usize; 2], usize, u64)>,
     sides: Option<(u64, [Side; 2])>,
     canvases: [Canvas; 2],
 }
@@ -31,8 +33,40 @@ struct Side {
     prepared: Prepared,
 }
 
+impl Side {
+    /// `number` fits the canvas, and `version` the buffers, to the picture anew when it changes.
+    fn new(augmented: &Augmented, one: &AnnotatedPicture, number: u64, version: u64) -> Self {
+        let (objects, classes) = (one.objects.clone(), augmented.classes.clone());
+        let shown = Shown::undetected(number as usize, one.name.clone(), one.picture.clone(), objects, classes);
+        let prepared = Prepared::new(&shown, version);
+        Self { shown, prepared }
+    }
+
+    fn scene(&mut self) -> Scene {
+        self.prepared.scene(&self.shown, &Choice { predictions: false, ..Choice::default() })
+    }
+}
+
+/// An image before and after augmentation; behind it what was done.
+pub fn augmented(augmented: &Augmented) -> Figure {
+    let mut table = Table::new(&["step", "parameter", "amount"]);
+    for applied in &augmented.applied {
+        if applied.parameters.is_empty() {
+            table.row(&[&applied.name]);
+        }
+        for (parameter, amount) in &applied.parameters {
+            table.row(&[&applied.name, parameter, amount]);
+        }
+    }
+    let still = |number: u64, one: &AnnotatedPicture| {
+        Still::new(one.name.clone(), Side::new(augmented, one, number, number).scene())
+    };
+    let title = format!("{} in epoch {}", augmented.before.name, augmented.epoch);
+    Figure::stills(title, vec![still(0, &augmented.before), still(1, &augmented.after)], 2, table)
+}
+
 impl AugmentationPage {
-    pub(super) fn ui(&mut self, ui: &mut Ui, state: &State, data: &Arc<DataSummary>, actions: &mut Vec<Action>) {
+    pub(super) fn ui(&mut self, ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         if state.model.is_none() {
             ui.label("A model is needed: its preprocessing is part of what training sees.");
             return;
@@ -49,15 +83,15 @@ impl AugmentationPage {
         // Preprocessing is the model's, augmentation the run's: another one makes another image.
         let model = state.model.as_ref().map_or(0, |model| Arc::as_ptr(model) as usize);
         let run = state.training.as_ref().map_or(0, |training| Arc::as_ptr(&training.config) as usize);
-        let wanted = ([Arc::as_ptr(data) as usize, model, run], state.wanted, self.epoch);
-        if self.asked != Some(wanted) {
-            self.asked = Some(wanted);
+        let cause = (state.data_version, [model, run], state.wanted, self.epoch);
+        let mut asks = self.question.is_new(state, "augmentation", cause);
+        if state.augmented.is_none() {
+            asks |= self.question.ui(ui, state, "The image is being made.");
+        }
+        if asks {
             actions.push(Action::Augment { index: state.wanted, epoch: self.epoch });
         }
-        let Some(augmented) = state.augmented.clone() else {
-            ui.label("The image is being made.");
-            return;
-        };
+        let Some(augmented) = state.augmented.clone() else { return };
         self.prepare(&augmented, state.augmented_version);
         let whole = ui.available_rect_before_wrap();
         let bottom = (whole.max.y - LIST).max(whole.min.y + 40.0);
@@ -70,7 +104,7 @@ impl AugmentationPage {
                 ui.scope_builder(builder, |ui| {
                     ui.add(egui::Label::new(RichText::new(&side.shown.name).small()).truncate());
                     let frame = canvas.frame(ui, &side.shown, None);
-                    frame.paint(ui, id, side.prepared.scene(&side.shown, &TRUTH_ALONE));
+                    frame.paint(ui, id, side.scene());
                 });
             }
         }
@@ -83,28 +117,10 @@ impl AugmentationPage {
         if self.sides.as_ref().is_some_and(|(made, _)| *made == version) {
             return;
         }
-        let side = |number: u64, one: &AnnotatedPicture| {
-            let (objects, classes) = (one.objects.clone(), augmented.classes.clone());
-            // The canvas fits a picture anew when its number changes: after each making.
-            let shown = Shown::undetected(version as usize, one.name.clone(), one.picture.clone(), objects, classes);
-            let prepared = Prepared::new(&shown, 2 * version + number);
-            Side { shown, prepared }
-        };
+        let side = |number: u64, one: &AnnotatedPicture| Side::new(augmented, one, version, 2 * version + number);
         self.sides = Some((version, [side(0, &augmented.before), side(1, &augmented.after)]));
     }
 }
-
-/// Ground truth and nothing else.
-const TRUTH_ALONE: Choice = Choice {
-    truth: true,
-    predictions: false,
-    anchors: false,
-    heat: None,
-    score: 0.0,
-    isolated: None,
-    selected: None,
-    hovered: None,
-};
 
 /// What was done, with its amounts.
 fn done(ui: &mut Ui, augmented: &Augmented) {

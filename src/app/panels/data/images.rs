@@ -53,8 +53,8 @@ impl ImagesPage {
         }
         let Some(listed) = &self.listed else { return };
         ui.horizontal(|ui| {
-            ui.selectable_value(&mut self.grid, false, "List");
-            ui.selectable_value(&mut self.grid, true, "Grid");
+            ui.selectable_value(&mut self.grid, false, "List").on_hover_text("With names and numbers");
+            ui.selectable_value(&mut self.grid, true, "Grid").on_hover_text("Of thumbnails");
             let mut number = state.wanted + 1;
             let last = data.images.len().max(1);
             let jump = ui.add(DragValue::new(&mut number).range(1..=last).prefix("image "));

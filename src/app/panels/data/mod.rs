@@ -1,6 +1,6 @@
 //! Data panel: the open data set with its splits, its images, its health and numbers, and what augmentation makes of it.
 
-mod augmentation;
+pub mod augmentation;
 mod entries;
 mod filter;
 mod health;
@@ -43,6 +43,15 @@ impl Page {
             Self::Augmentation => "Augmentation",
         }
     }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Images => "Its images, filtered",
+            Self::Health => "What is wrong with it",
+            Self::Statistics => "Classes, sizes, shapes and places of its objects",
+            Self::Augmentation => "The image on show as training sees it",
+        }
+    }
 }
 
 /// Scratch of the panel.
@@ -66,15 +75,15 @@ impl DataPanel {
         };
         ui.horizontal_wrapped(|ui| {
             for page in Page::ALL {
-                ui.selectable_value(&mut self.page, page, page.name());
+                ui.selectable_value(&mut self.page, page, page.name()).on_hover_text(page.help());
             }
         });
         ui.separator();
         match self.page {
             Page::Images => self.images.ui(ui, state, &data, actions),
             Page::Health => self.health.ui(ui, state, &data, actions),
-            Page::Statistics => self.statistics.ui(ui, state, &data, actions),
-            Page::Augmentation => self.augmentation.ui(ui, state, &data, actions),
+            Page::Statistics => self.statistics.ui(ui, state, actions),
+            Page::Augmentation => self.augmentation.ui(ui, state, actions),
         }
     }
 
@@ -83,12 +92,14 @@ impl DataPanel {
         self.player.settings(source)
     }
 
-    /// The page on show: the numbers, or the images that pass the filter.
+    /// The page on show.
     pub fn figure(&self, state: &State) -> Option<Figure> {
         let data = state.data.as_deref()?;
-        match (self.page, &state.statistics) {
-            (Page::Statistics, Some(statistics)) => Some(records::statistics(statistics)),
-            _ => Some(self.images.figure(data)),
+        match self.page {
+            Page::Images => Some(self.images.figure(data)),
+            Page::Health => Some(records::findings(state.checked.as_deref().unwrap_or(&data.findings))),
+            Page::Statistics => state.statistics.as_deref().map(records::statistics),
+            Page::Augmentation => state.augmented.as_deref().map(augmentation::augmented),
         }
     }
 }

@@ -41,6 +41,7 @@ impl Player {
                 actions.push(Action::PlayOrPause);
             }
             let stop = ui.add_enabled(playing.is_some(), egui::Button::new("Stop playing"));
+            let stop = stop.on_hover_text("Ends it; the image on show stays");
             if stop.on_disabled_hover_text("Nothing plays").clicked() {
                 actions.push(Action::StopPlaying);
             }
@@ -69,6 +70,7 @@ impl Player {
             fps.on_disabled_hover_text("Chosen before a video starts");
         });
         ui.add_enabled(!is_video, egui::Checkbox::new(&mut self.looped, "begin again at the end"))
+            .on_hover_text("Over and over, until it is stopped")
             .on_disabled_hover_text("Chosen before a video starts");
         ui.checkbox(&mut self.every_frame, "every frame of a video")
             .on_hover_text("However long detection takes; else late frames are left out and time stays real");
@@ -76,7 +78,9 @@ impl Player {
             actions.push(Action::Play(self.settings(PlaySource::Images)));
         }
         ui.separator();
-        if ui.add_enabled(ready, egui::Button::new("Play a video…")).clicked() {
+        let video = ui.add_enabled(ready, egui::Button::new("Play a video…"));
+        let video = video.on_hover_text("Decoded by ffmpeg, which has to be installed");
+        if video.on_disabled_hover_text("Not while training runs").clicked() {
             actions.push(Action::OpenDialog(Dialog::Video));
         }
         ui.horizontal(|ui| {

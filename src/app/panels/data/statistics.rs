@@ -1,13 +1,12 @@
 //! Numbers of the open data: classes, sizes, shapes, objects per image, and where objects lie.
 
 use crate::app::action::Action;
+use crate::app::panels::asking::Question;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::data::statistics::{Bin, Distribution, Statistics};
-use crate::engine::event::DataSummary;
 use crate::render::ColorMap;
 use egui::{Color32, Grid, Rect, RichText, ScrollArea, Sense, Ui, pos2, vec2};
-use std::sync::Arc;
 
 /// Classes that are listed; more are in the exported table.
 const LISTED: usize = 200;
@@ -16,17 +15,16 @@ const BARS: f32 = 64.0;
 /// Scratch of the page.
 #[derive(Default)]
 pub(super) struct StatisticsPage {
-    /// The data set that the engine was asked to measure: the address of its summary.
-    asked: usize,
+    /// Which change of the data the engine was asked to measure.
+    question: Question<u64>,
 }
 
 impl StatisticsPage {
-    pub(super) fn ui(&mut self, ui: &mut Ui, state: &State, data: &Arc<DataSummary>, actions: &mut Vec<Action>) {
+    pub(super) fn ui(&mut self, ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         let Some(statistics) = state.statistics.clone() else {
-            ui.label("The data set is being measured.");
-            let of = Arc::as_ptr(data) as usize;
-            if self.asked != of {
-                self.asked = of;
+            let mut asks = self.question.is_new(state, "statistics", state.data_version);
+            asks |= self.question.ui(ui, state, "The data set is being measured.");
+            if asks {
                 actions.push(Action::MeasureData);
             }
             return;
@@ -34,14 +32,9 @@ impl StatisticsPage {
         ScrollArea::vertical().id_salt("statistics").auto_shrink(false).show(ui, |ui| {
             summary(ui, &statistics);
             classes(ui, &statistics);
-            bars(ui, "Objects by side", "square root of the box area, pixels", &statistics.side);
-            bars(ui, "Objects by aspect", "width over height of the box", &statistics.aspect);
-            bars(
-                ui,
-                "Objects by share",
-                "square root of the box area over the picture area",
-                &statistics.relative_side,
-            );
+            bars(ui, "Objects by side", "√(w·h) of the box, pixels", &statistics.side);
+            bars(ui, "Objects by aspect", "w / h of the box", &statistics.aspect);
+            bars(ui, "Objects by share", "√(w·h / W·H): the box against the picture", &statistics.relative_side);
             bars(ui, "Images by objects", "objects in one image", &statistics.per_image);
             positions(ui, &statistics);
         });
@@ -72,8 +65,17 @@ fn classes(ui: &mut Ui, statistics: &Statistics) {
     ui.separator();
     let most = statistics.classes.iter().map(|class| class.objects).max().unwrap_or(0).max(1);
     Grid::new("statistics of classes").num_columns(5).striped(true).show(ui, |ui| {
-        for title in ["class", "objects", "", "images", "side"] {
-            ui.weak(title);
+        for (title, help) in [
+            ("class", "As the data set names it"),
+            ("objects", "Annotated ones, groups left out"),
+            ("", ""),
+            ("images", "With one of them or more"),
+            ("side", "Median of √(w·h), pixels"),
+        ] {
+            let label = ui.weak(title);
+            if !help.is_empty() {
+                label.on_hover_text(help);
+            }
         }
         ui.end_row();
         for (index, class) in statistics.classes.iter().enumerate().take(LISTED) {

@@ -11,14 +11,18 @@ const HEIGHT: f32 = 160.0;
 pub(super) fn ui(ui: &mut Ui, state: &State, recent: &[PathBuf], actions: &mut Vec<Action>) {
     ui.menu_button("Open", |ui| {
         let items = [
-            ("Image…", Action::OpenDialog(Dialog::Image)),
-            ("Folder or data set…", Action::OpenDialog(Dialog::Folder)),
-            ("COCO annotations…", Action::OpenDialog(Dialog::Annotations)),
-            ("Video…", Action::OpenDialog(Dialog::Video)),
-            ("Shapes sample", Action::OpenData { path: "shapes".into(), split: Some("test".into()) }),
+            ("Image…", "One picture", Action::OpenDialog(Dialog::Image)),
+            ("Folder or data set…", "Recognised by what is in it", Action::OpenDialog(Dialog::Folder)),
+            ("COCO annotations…", "An instances_….json", Action::OpenDialog(Dialog::Annotations)),
+            ("Video…", "Plays it, with live detections", Action::OpenDialog(Dialog::Video)),
+            (
+                "Shapes sample",
+                "Drawn by the program: no file is needed",
+                Action::OpenData { path: "shapes".into(), split: Some("test".into()) },
+            ),
         ];
-        for (name, action) in items {
-            if ui.button(name).clicked() {
+        for (name, help, action) in items {
+            if ui.button(name).on_hover_text(help).clicked() {
                 actions.push(action);
             }
         }

@@ -1,4 +1,4 @@
-//! The Evaluation view as figures: scores, curves, confusion and mistakes, each with the numbers behind it.
+//! The Evaluation view as figures: scores, curves, confusion, mistakes and misses, each with the numbers behind it.
 
 use super::{EvaluationPanel, Page};
 use crate::app::export::table::{Maybe, score};
@@ -8,6 +8,7 @@ use crate::app::state::percent;
 use crate::engine::details::CurveView;
 use crate::engine::event::EvalSummary;
 use crate::eval::curves::CurvePoint;
+use crate::eval::misses::Misses;
 
 impl EvaluationPanel {
     /// The page on show.
@@ -18,6 +19,7 @@ impl EvaluationPanel {
             Page::ByScore => by_score(evaluation, self.iou, self.class),
             Page::Confusion => confusion(evaluation),
             Page::Mistakes => mistakes(evaluation),
+            Page::Misses => misses(evaluation),
             Page::Images => images(evaluation, settings.score),
         }
     }
@@ -163,6 +165,24 @@ pub fn mistakes(evaluation: &EvalSummary) -> Figure {
     }
     let title = title(evaluation, "What AP at IoU .5 would gain without the mistakes of a kind");
     Figure { title, drawing: Some(Drawing::Bars(bars)), table }
+}
+
+/// Missed objects by cause, and in the table by class; empty where causes were not asked for.
+pub fn misses(evaluation: &EvalSummary) -> Figure {
+    let mut table = Table::new(&["cause", "class", "objects"]);
+    let mut bars = Vec::new();
+    let Some(misses) = &evaluation.misses else {
+        return Figure::numbers(title(evaluation, "Causes of misses were not asked for"), table);
+    };
+    for kind in misses.kinds() {
+        for (class, count) in misses.classes(Some(kind)) {
+            table.row(&[&Misses::name(kind), &evaluation.classes.get(class).map_or("?", String::as_str), &count]);
+        }
+        let count = misses.count(None, Some(kind));
+        let words = format!("{count} objects, {:.1} %", 100.0 * count as f64 / misses.count(None, None) as f64);
+        bars.push(Bar { name: Misses::name(kind).to_owned(), length: count as f64, words });
+    }
+    Figure { title: title(evaluation, &misses.heading()), drawing: Some(Drawing::Bars(bars)), table }
 }
 
 /// How every image came out.

@@ -1,8 +1,10 @@
-//! Evaluation panel: COCO's numbers, curves, confusion and mistakes; every point and cell leads to its images.
+//! Evaluation panel: COCO's numbers, curves, confusion, mistakes and causes of misses; every point and cell leads to its
+//! images.
 
 mod confusion;
 mod curves;
 pub mod figure;
+mod misses;
 mod numbers;
 
 use super::image_list::{ImageList, image_rows, split};
@@ -22,12 +24,20 @@ enum Page {
     ByScore,
     Confusion,
     Mistakes,
+    Misses,
     Images,
 }
 
 impl Page {
-    const ALL: [Self; 6] =
-        [Self::Numbers, Self::PrecisionRecall, Self::ByScore, Self::Confusion, Self::Mistakes, Self::Images];
+    const ALL: [Self; 7] = [
+        Self::Numbers,
+        Self::PrecisionRecall,
+        Self::ByScore,
+        Self::Confusion,
+        Self::Mistakes,
+        Self::Misses,
+        Self::Images,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -36,6 +46,7 @@ impl Page {
             Self::ByScore => "By score",
             Self::Confusion => "Confusion",
             Self::Mistakes => "Mistakes",
+            Self::Misses => "Misses",
             Self::Images => "Worst images",
         }
     }
@@ -45,6 +56,8 @@ impl Page {
 #[derive(Debug, Default)]
 pub struct EvaluationPanel {
     page: Page,
+    /// Whether the next evaluation looks for causes of misses.
+    explains: bool,
     /// The evaluation that the rest is about.
     seen: u64,
     /// Which of the curves' IoU thresholds.
@@ -55,19 +68,22 @@ pub struct EvaluationPanel {
     class: Option<u32>,
     cell: Option<(usize, usize)>,
     kind: Option<ErrorKind>,
+    /// Class and kind of cause whose misses are listed; all classes without one.
+    miss: Option<(Option<usize>, usize)>,
     list: Option<ImageList>,
     worst: Option<(u32, ImageList)>,
 }
 
 impl EvaluationPanel {
     pub fn ui(&mut self, ui: &mut Ui, state: &State, settings: &Settings, actions: &mut Vec<Action>) {
-        controls(ui, state, actions);
+        controls(ui, state, &mut self.explains, actions);
         let Some(evaluation) = state.evaluation.clone() else {
             ui.label("Nothing is evaluated yet.");
             return;
         };
         if self.seen != state.evaluation_version {
-            *self = Self { page: self.page, seen: state.evaluation_version, ..Self::default() };
+            let (page, explains) = (self.page, self.explains);
+            *self = Self { page, explains, seen: state.evaluation_version, ..Self::default() };
             self.draw_few_classes(evaluation.classes.len());
         }
         ui.weak(format!(
@@ -97,6 +113,7 @@ impl EvaluationPanel {
         } else if closed {
             self.cell = None;
             self.kind = None;
+            self.miss = None;
         }
     }
 
@@ -114,6 +131,7 @@ impl EvaluationPanel {
             Page::ByScore => self.by_score(ui, evaluation, settings, actions),
             Page::Confusion => self.confusion(ui, evaluation, settings, actions),
             Page::Mistakes => self.mistakes(ui, evaluation),
+            Page::Misses => self.misses(ui, evaluation),
             Page::Images => self.worst(ui, evaluation, state, settings, actions),
         }
     }
@@ -138,10 +156,7 @@ impl EvaluationPanel {
                     }
                     ui.label(share.count.to_string());
                     ui.label(format!("{:+.1}", share.delta_ap50 * 100.0));
-                    let bar = (share.delta_ap50 / most).clamp(0.0, 1.0) as f32;
-                    let (rect, _) = ui.allocate_exact_size(egui::vec2(120.0, 12.0), egui::Sense::hover());
-                    let filled = egui::Rect::from_min_size(rect.min, egui::vec2(rect.width() * bar, rect.height()));
-                    ui.painter().rect_filled(filled, 2.0, crate::app::theme::ERROR);
+                    bar(ui, share.delta_ap50 / most);
                     ui.end_row();
                 }
             });
@@ -186,8 +201,16 @@ impl EvaluationPanel {
     }
 }
 
-/// Start, progress and import.
-fn controls(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
+/// A horizontal bar, full at a share of 1.
+fn bar(ui: &mut Ui, share: f64) {
+    let (rect, _) = ui.allocate_exact_size(egui::vec2(120.0, 12.0), egui::Sense::hover());
+    let width = rect.width() * share.clamp(0.0, 1.0) as f32;
+    let filled = egui::Rect::from_min_size(rect.min, egui::vec2(width, rect.height()));
+    ui.painter().rect_filled(filled, 2.0, crate::app::theme::ERROR);
+}
+
+/// Start, progress and import. `explains` is whether an evaluation looks for causes of misses.
+fn controls(ui: &mut Ui, state: &State, explains: &mut bool, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         if let Some(progress) = state.progress.as_ref().filter(|p| p.task == "evaluation") {
             progress_bar(ui, progress, actions);
@@ -197,8 +220,11 @@ fn controls(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         let start = ui.add_enabled(has_data && state.model.is_some(), egui::Button::new("Evaluate"));
         let start = start.on_hover_text("Detect in every image of the open data and score by the COCO protocol");
         if start.on_disabled_hover_text("Needs a model and a data set, and no training under way").clicked() {
-            actions.push(Action::Evaluate);
+            actions.push(Action::Evaluate { misses: *explains });
         }
+        ui.checkbox(explains, "Causes of misses").on_hover_text(
+            "Look into every pass for why objects are missed at the score threshold of the image; takes longer",
+        );
         let import = ui.add_enabled(has_data, egui::Button::new("Score results…"));
         let import = import.on_hover_text("Score a COCO results.json that was made on the open data");
         if import.on_disabled_hover_text("Open the data set that the results were made on").clicked() {

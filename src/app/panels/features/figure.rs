@@ -1,8 +1,10 @@
 //! The Features view as a figure: maps side by side, each with its range, and their cells as numbers.
 
-use super::FeaturesPanel;
 use super::tiles::{Tile, tile};
+use super::{FeaturesPanel, Page};
 use crate::app::export::{Figure, Still, Table};
+use crate::app::settings::Settings;
+use crate::app::state::State;
 use crate::render::ColorMap;
 use crate::trace::Trace;
 
@@ -14,8 +16,18 @@ const SIDE: f32 = 256.0;
 const MOST: usize = 256;
 
 impl FeaturesPanel {
-    /// The maps on show, or the chosen one alone; nothing before there are any.
-    pub fn figure(&self, trace: &Trace) -> Option<Figure> {
+    /// The page on show; nothing before there are any maps.
+    pub fn figure(&mut self, state: &State, settings: &Settings) -> Option<Figure> {
+        let shown = state.shown.as_deref()?;
+        let trace = shown.trace.as_deref()?;
+        match self.page {
+            Page::Maps => self.figure_of_maps(trace),
+            Page::Levels => Some(self.figure_of_levels(shown, trace, state.shown_version, settings)),
+        }
+    }
+
+    /// The maps on show, or the chosen one alone.
+    fn figure_of_maps(&self, trace: &Trace) -> Option<Figure> {
         let tiles = self.tiles.as_ref()?;
         let chosen: Vec<&Tile> = match self.selected {
             Some(map) if tiles.tiles.iter().any(|tile| tile.map == map) => {

@@ -2,6 +2,7 @@
 
 use super::{FeaturesPanel, LevelBoxes, pixels_of};
 use crate::app::action::Action;
+use crate::app::export::{Figure, Still, Table};
 use crate::app::panels::image_list::split;
 use crate::app::panels::score_slider;
 use crate::app::scene::class_style;
@@ -41,7 +42,7 @@ impl FeaturesPanel {
                     self.muted ^= 1 << level;
                 }
             }
-            if self.muted != 0 && ui.button("Hear all").clicked() {
+            if self.muted != 0 && ui.button("Hear all").on_hover_text("No level is muted any more").clicked() {
                 self.muted = 0;
             }
             let mut score = settings.score;
@@ -72,6 +73,26 @@ impl FeaturesPanel {
                 }
             });
         });
+    }
+
+    /// The picture by level; behind it every detection whose level is known.
+    pub(super) fn figure_of_levels(
+        &mut self,
+        shown: &Shown,
+        trace: &Trace,
+        version: u64,
+        settings: &Settings,
+    ) -> Figure {
+        let mut table = Table::new(&["class", "score", "level", "muted", "x0", "y0", "x1", "y1"]);
+        for (d, level) in detections(shown, trace, settings.score) {
+            let name = shown.detection_classes.get(d.class as usize).map_or("?", String::as_str);
+            let muted = u8::from(level < LEVELS && self.muted & (1 << level) != 0);
+            let b = d.bbox;
+            table.row(&[&name, &d.score, &level, &muted, &b.x0, &b.y0, &b.x1, &b.y1]);
+        }
+        let title = format!("Detections of {} by level", shown.name);
+        let scene = self.level_scene(shown, trace, version, settings);
+        Figure::stills(title.clone(), vec![Still::new(title, scene)], 1, table)
     }
 
     fn level_scene(&mut self, shown: &Shown, trace: &Trace, version: u64, settings: &Settings) -> Scene {

@@ -96,7 +96,8 @@ impl FeaturesPanel {
             self.page = Page::Maps;
         }
         ui.horizontal_wrapped(|ui| {
-            ui.selectable_value(&mut self.page, Page::Maps, "Maps");
+            ui.selectable_value(&mut self.page, Page::Maps, "Maps")
+                .on_hover_text("What backbone and neck make of the picture");
             if by_level {
                 ui.selectable_value(&mut self.page, Page::Levels, "Levels")
                     .on_hover_text("Mute a level and see which detections go");
@@ -196,11 +197,13 @@ impl FeaturesPanel {
                 ui.selectable_value(&mut self.channels, channels, name(channels));
             }
         });
-        choice.response.on_hover_text("How the channels become one picture");
+        let help = "How C channels become one picture: their mean Σ x_c / C, their maximum, one of them, or their three \
+                    principal components as red, green and blue";
+        choice.response.on_hover_text(help);
         if let Channels::Reduced(Reduction::Channel(number)) = &mut self.channels {
             let maps = family.rows.iter().flatten().filter_map(|position| trace.maps.get(*position));
             let most = maps.map(|map| map.channels).max().unwrap_or(1).saturating_sub(1);
-            ui.add(Slider::new(number, 0..=most).text("channel"));
+            ui.add(Slider::new(number, 0..=most).text("channel")).on_hover_text("Its number within the map");
         }
     }
 }

@@ -11,15 +11,26 @@ use crate::app::theme;
 use crate::engine::command::InitialWeights;
 use crate::engine::curves::{Curves, DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SPEED};
 use crate::stats::MinMaxPyramid;
-use egui::{Color32, PointerButton, RichText, Slider, Ui};
-use egui_plot::{Legend, Line, LineStyle, Plot, PlotPoints, PlotUi, Points, VLine};
-use std::path::Path;
+use egui::{Color32, PointerButton, RichText, ScrollArea, Slider, Ui};
+use egui_plot::{Line, LineStyle, Plot, PlotPoints, PlotUi, Points, VLine};
+use std::path::{Path, PathBuf};
 
 /// Curves of the validations, beside those of the iterations.
 const VALIDATION_LOSS: &str = "validation loss";
 const VALIDATION_AP: &str = "validation AP ×100";
 /// More passes over the data than this are not marked one by one.
 const MOST_EPOCHS: u64 = 60;
+/// Names of curves take at most so many points above the plot; more of them scroll.
+const NAMES: f32 = 44.0;
+/// A line's style, and the mark that stands for it in text.
+type MarkedLine = (fn() -> LineStyle, &'static str);
+/// How the lines of the runs that are laid over are told apart, in turn.
+const OVERLAYS: [MarkedLine; 4] = [
+    (LineStyle::dashed_dense, "– – –"),
+    (LineStyle::dotted_dense, "· · ·"),
+    (LineStyle::dashed_loose, "–  –"),
+    (LineStyle::dotted_loose, "·  ·"),
+];
 
 /// What the panel shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,13 +92,13 @@ impl LossesPanel {
             return;
         }
         let names = names(curves, overlays.iter().map(|(_, curves)| curves));
-        self.choices(ui, curves, &names, actions);
+        self.choices(ui, curves, actions);
+        self.legend(ui, &names, overlays, actions);
         ui.weak(
             "drag to zoom, drag with the right button to move, double-click for everything; a click opens the batch",
         );
         let buckets = (ui.available_width() as usize).clamp(64, 4096);
         let plot = Plot::new("loss curves")
-            .legend(Legend::default())
             .x_axis_label("iteration")
             .y_axis_label(if self.logarithmic { "log10" } else { "value" })
             .boxed_zoom_pointer_button(PointerButton::Primary)
@@ -102,8 +113,8 @@ impl LossesPanel {
             };
             let drawing = Drawing { panel: self, names: &names, view, buckets };
             drawing.run(plot, curves, "", LineStyle::Solid);
-            for (folder, curves) in overlays {
-                drawing.run(plot, curves, &title(folder), LineStyle::dashed_dense());
+            for ((folder, curves), (style, _)) in overlays.iter().zip(OVERLAYS.iter().cycle()) {
+                drawing.run(plot, curves, &title(folder), style());
             }
             epochs(plot, curves, epoch);
         });
@@ -116,7 +127,7 @@ impl LossesPanel {
         }
     }
 
-    fn choices(&mut self, ui: &mut Ui, curves: &Curves, names: &[String], actions: &mut Vec<Action>) {
+    fn choices(&mut self, ui: &mut Ui, curves: &Curves, actions: &mut Vec<Action>) {
         ui.horizontal_wrapped(|ui| {
             ui.checkbox(&mut self.logarithmic, "log scale").on_hover_text("log10 of every value; none where it is ≤ 0");
             ui.checkbox(&mut self.smooth, "smoothed").on_hover_text("Exponential moving average beside the raw curve");
@@ -131,19 +142,33 @@ impl LossesPanel {
                     self.decay = Some(decay);
                 }
             }
-            ui.separator();
-            for (index, name) in names.iter().enumerate() {
-                let mut on = self.is_on(name);
-                let text = RichText::new(name).color(line_color(index));
-                if ui.checkbox(&mut on, text).on_hover_text(meaning(name)).changed() {
-                    self.choose(names, name, on);
-                }
-            }
             if curves.len > 0 {
                 ui.separator();
                 let (speed, share) = (curves.iterations_per_second, curves.data_share * 100.0);
                 ui.weak(format!("{speed:.2} it/s, waiting for data {share:.0} %"));
             }
+        });
+    }
+
+    /// What the lines are, each with its switch, where it hides none of them.
+    fn legend(&mut self, ui: &mut Ui, names: &[String], overlays: &[(PathBuf, Curves)], actions: &mut Vec<Action>) {
+        ScrollArea::vertical().id_salt("names of the curves").max_height(NAMES).show(ui, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                for (index, name) in names.iter().enumerate() {
+                    let mut on = self.is_on(name);
+                    let text = RichText::new(name).color(line_color(index));
+                    if ui.checkbox(&mut on, text).on_hover_text(meaning(name)).changed() {
+                        self.choose(names, name, on);
+                    }
+                }
+                for ((folder, _), (_, mark)) in overlays.iter().zip(OVERLAYS.iter().cycle()) {
+                    let (name, mut on) = (title(folder), true);
+                    let run = ui.checkbox(&mut on, format!("{mark} {name}"));
+                    if run.on_hover_text("A past run in the same colours; unticking takes it away").changed() {
+                        actions.push(Action::Run(RunAction::Overlay(name)));
+                    }
+                }
+            });
         });
     }
 
@@ -259,7 +284,7 @@ fn epochs(plot: &mut PlotUi<'_>, curves: &Curves, epoch: u64) {
     }
 }
 
-/// What a run is called in the legend.
+/// What a run is called.
 fn title(folder: &Path) -> String {
     folder.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
@@ -285,6 +310,34 @@ fn line_color(index: usize) -> Color32 {
 mod tests {
     use super::*;
     use crate::train::{StepReport, Validation};
+    use egui::accesskit::Role;
+    use egui_kittest::Harness;
+    use egui_kittest::kittest::Queryable;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    #[test]
+    fn every_curve_is_named_once_and_above_the_plot_and_a_run_is_taken_away_there() {
+        let mut state = State::default();
+        for iteration in 1..=3 {
+            let parts = vec![("classification".to_string(), 0.5)];
+            state.curves.add(&StepReport { iteration, loss: 1.0, parts, seconds: 1.0, ..StepReport::default() });
+        }
+        let other = state.curves.clone();
+        state.runs.overlays.push(("runs/old".into(), other));
+        let raised: Rc<RefCell<Vec<Action>>> = Rc::default();
+        let (inner, mut panel) = (raised.clone(), LossesPanel::default());
+        let mut harness = Harness::new_ui(move |ui| panel.ui(ui, &state, &mut inner.borrow_mut()));
+        harness.run_steps(3);
+        // A legend inside the plot would have a box of the same name.
+        for name in ["loss", "classification", "– – – old"] {
+            assert_eq!(harness.query_all_by_role_and_label(Role::CheckBox, name).count(), 1, "{name}");
+        }
+        assert!(harness.query_by_label("loss, smoothed").is_none());
+        harness.get_by_role_and_label(Role::CheckBox, "– – – old").click_accesskit();
+        harness.run_steps(3);
+        assert_eq!(*raised.borrow(), [Action::Run(RunAction::Overlay("old".into()))]);
+    }
 
     #[test]
     fn a_choice_begins_with_what_is_on_and_logs_have_no_zero() {

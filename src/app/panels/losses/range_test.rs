@@ -7,7 +7,7 @@ use crate::app::state::State;
 use crate::app::theme;
 use crate::train::RangeTest;
 use egui::{Button, Color32, Ui};
-use egui_plot::{Legend, Line, Plot, PlotPoints, VLine};
+use egui_plot::{Line, Plot, PlotPoints, VLine};
 
 const SMOOTHED: Color32 = Color32::from_rgb(86, 180, 233);
 
@@ -26,7 +26,8 @@ pub fn ui(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         }
         if let Some(rate) = state.stepping.rate.as_ref().and_then(|test| test.suggestion) {
             ui.label(format!("the loss falls fastest at η = {rate:.2e}"));
-            if ui.button("Use it for the next run").clicked() {
+            let take = ui.button("Use it for the next run");
+            if take.on_hover_text("As its learning rate η; can be undone").clicked() {
                 actions.push(Action::Run(RunAction::Rate(rate)));
             }
         }
@@ -41,12 +42,13 @@ fn curve(ui: &mut Ui, test: &RangeTest) {
     if let Some(rate) = test.diverged_at {
         ui.label(format!("it diverged at η = {rate:.2e}"));
     }
+    ui.weak("faint: loss · strong: smoothed · green: where it falls fastest · orange: where it diverged");
     let at = |rate: f32| f64::from(rate).log10();
     let line = |value: fn(&crate::train::range_test::RangePoint) -> f32| -> PlotPoints<'static> {
         let points = test.points.iter().map(|point| [at(point.rate), f64::from(value(point))]);
         points.filter(|[_, y]| y.is_finite()).collect()
     };
-    let plot = Plot::new("range test").legend(Legend::default()).x_axis_label("log10 η").y_axis_label("loss");
+    let plot = Plot::new("range test").x_axis_label("log10 η").y_axis_label("loss");
     plot.allow_scroll(false).show(ui, |plot| {
         plot.line(Line::new("loss", line(|point| point.loss)).color(SMOOTHED.gamma_multiply(0.4)));
         plot.line(Line::new("loss, smoothed", line(|point| point.smoothed)).color(SMOOTHED).width(2.0));

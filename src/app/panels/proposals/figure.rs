@@ -1,16 +1,14 @@
 //! The Proposals view as a figure: the boxes at one place of their lives, or after every stage, and their numbers.
 
-use super::stages::{best_iou, lives, numbers};
+use super::stages::best_iou;
 use super::{Image, ProposalsPanel};
 use crate::app::export::table::Maybe;
 use crate::app::export::{Figure, Still, Table};
-use crate::app::scene::instance;
 use crate::app::state::State;
 use crate::engine::Shown;
 use crate::geometry::BBox;
 use crate::render::Scene;
 use crate::trace::Trace;
-use std::sync::Arc;
 
 impl ProposalsPanel {
     /// What the panel shows; nothing where there are no proposals.
@@ -18,7 +16,7 @@ impl ProposalsPanel {
         let shown = state.shown.as_deref()?;
         let trace = shown.trace.as_deref().filter(|trace| !trace.stages().is_empty())?;
         let title = format!("Proposals in {} at stage {:.2}", shown.name, self.place);
-        let still = Still::new(title.clone(), self.scene(backdrop));
+        let still = Still::new(title.clone(), self.scene(backdrop, self.place));
         Some(Figure::stills(title, vec![still], 1, table(trace)))
     }
 }
@@ -26,8 +24,7 @@ impl ProposalsPanel {
 /// The best `most` boxes of a pass as anchors and after every stage, side by side.
 pub fn by_stage(shown: &Shown, backdrop: &Scene, most: usize) -> Option<Figure> {
     let trace = shown.trace.as_deref().filter(|trace| !trace.stages().is_empty())?;
-    let truth = trace.objects.iter().map(|o| instance(trace, o.bbox, 1.0, o.class)).collect();
-    let image = Image { of: 1, lives: lives(trace), numbers: numbers(trace), drawn: None, truth: Arc::new(truth) };
+    let image = Image::new(1, trace);
     let titles: Vec<String> = image
         .numbers
         .iter()
@@ -37,12 +34,9 @@ pub fn by_stage(shown: &Shown, backdrop: &Scene, most: usize) -> Option<Figure> 
         })
         .collect();
     let mut panel = ProposalsPanel { image: Some(image), most: most.max(1), ..ProposalsPanel::default() };
-    let mut stills = Vec::with_capacity(titles.len());
-    for (place, title) in titles.into_iter().enumerate() {
-        panel.place = place as f32;
-        panel.draw_boxes(trace);
-        stills.push(Still::new(title, panel.scene(backdrop.clone())));
-    }
+    panel.draw_boxes(trace);
+    let stills = titles.into_iter().enumerate();
+    let stills = stills.map(|(place, title)| Still::new(title, panel.scene(backdrop.clone(), place as f32))).collect();
     Some(Figure::stills(format!("Proposals in {}", shown.name), stills, 2, table(trace)))
 }
 

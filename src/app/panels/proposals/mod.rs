@@ -9,7 +9,7 @@ use crate::app::scene::{class_style, instance};
 use crate::app::state::State;
 use crate::app::theme;
 use crate::geometry::BBox;
-use crate::render::{BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, Scene};
+use crate::render::{BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, Scene, Stages};
 use crate::stats::Histogram;
 use crate::trace::Trace;
 use egui::{Color32, Grid, Panel, Rect, RichText, ScrollArea, Sense, Slider, SliderClamping, Stroke, Ui, vec2};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// The panel's buffers.
 const VIEW_ID: u64 = 23;
+/// Boxes take so long from stage to stage, seconds.
+const TRAVEL: f32 = 0.2;
 
 /// Scratch of the panel.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct ProposalsPanel {
     pub canvas: Canvas,
     /// 0 for the anchors, then one more for each stage; between them boxes are on their way.
     place: f32,
+    /// Where boxes are drawn: on its way to `place`.
+    drawn_at: f32,
     /// Best boxes that are shown.
     most: usize,
     /// Lowest IoU shown; lowest score without objects.
@@ -46,13 +50,23 @@ struct Image {
     truth: Arc<Vec<BoxInstance>>,
 }
 
-/// Boxes at one place of their lives.
+/// The best boxes at every place of their lives.
 #[derive(Debug)]
 struct Drawn {
-    of: (f32, usize),
+    /// How many were asked for, and how many there are.
+    most: usize,
+    each: usize,
     version: u64,
-    /// Worst first; score is the IoU with the best object, or without objects the last stage's score.
+    /// Anchors, then stage after stage, each worst first; score is the IoU with the best object, or without objects the
+    /// last stage's score, and NaN where the stage does not have the box.
     boxes: Arc<Vec<BoxInstance>>,
+}
+
+impl Image {
+    fn new(of: u64, trace: &Trace) -> Self {
+        let truth = trace.objects.iter().map(|o| instance(trace, o.bbox, 1.0, o.class)).collect();
+        Self { of, lives: lives(trace), numbers: numbers(trace), drawn: None, truth: Arc::new(truth) }
+    }
 }
 
 impl Default for ProposalsPanel {
@@ -60,6 +74,7 @@ impl Default for ProposalsPanel {
         Self {
             canvas: Canvas::default(),
             place: 1.0,
+            drawn_at: 1.0,
             most: 100,
             least: 0.0,
             selected: None,
@@ -94,16 +109,10 @@ impl ProposalsPanel {
             return;
         }
         if self.image.as_ref().is_none_or(|image| image.of != state.shown_version) {
-            let truth = trace.objects.iter().map(|o| instance(trace, o.bbox, 1.0, o.class)).collect();
-            let image = Image {
-                of: state.shown_version,
-                lives: lives(trace),
-                numbers: numbers(trace),
-                drawn: None,
-                truth: Arc::new(truth),
-            };
+            let image = Image::new(state.shown_version, trace);
             self.selected = None;
             self.place = self.place.min(image.numbers.len() as f32 - 1.0);
+            self.drawn_at = self.place;
             self.image = Some(image);
         }
         Panel::right("proposal settings").resizable(true).default_size(340.0).show(ui, |ui| {
@@ -118,33 +127,48 @@ impl ProposalsPanel {
             });
         });
         self.draw_boxes(trace);
+        self.drawn_at = self.nearer(ui.style().animation_time, ui.input(|i| i.stable_dt));
+        if self.drawn_at != self.place {
+            ui.ctx().request_repaint();
+        }
         let chosen = self.selected.and_then(|s| self.image.as_ref()?.lives.get(s)?.at(self.place));
         let frame = self.canvas.frame(ui, &shown, chosen.map(|b| trace.to_original(b)));
         if let Some([x, y]) = frame.at.filter(|_| frame.response.clicked()) {
             self.selected = self.life_at(trace, x, y);
         }
-        frame.paint(ui, VIEW_ID, self.scene(backdrop));
+        frame.paint(ui, VIEW_ID, self.scene(backdrop, self.drawn_at));
     }
 
-    /// Interpolates the best boxes, when the place or their number changed.
+    /// Where boxes are drawn `seconds` after the last frame: at `place` at once where animations are off
+    /// (`animation_time` 0).
+    fn nearer(&self, animation_time: f32, seconds: f32) -> f32 {
+        let left = self.place - self.drawn_at;
+        // A farther way is gone faster.
+        let step = seconds / TRAVEL * left.abs().max(1.0);
+        if animation_time > 0.0 && step < left.abs() { self.drawn_at + step.copysign(left) } else { self.place }
+    }
+
+    /// Lays out the best boxes of all stages, when their number changed. The way between stages is the shader's.
     fn draw_boxes(&mut self, trace: &Trace) {
         let Some(image) = &mut self.image else { return };
-        let of = (self.place, self.most);
-        if image.drawn.as_ref().is_some_and(|drawn| drawn.of == of) {
+        if image.drawn.as_ref().is_some_and(|drawn| drawn.most == self.most) {
             return;
         }
         self.versions += 1;
         let objects: Vec<BBox> = trace.objects.iter().map(|o| o.bbox).collect();
-        let best = image.lives.iter().take(self.most).rev();
-        let boxes = best.filter_map(|life| {
-            let bbox = life.at(self.place)?;
-            Some(instance(trace, bbox, best_iou(bbox, &objects).unwrap_or(life.score), 0))
-        });
-        image.drawn = Some(Drawn { of, version: self.versions, boxes: Arc::new(boxes.collect()) });
+        let best = || image.lives.iter().take(self.most).rev();
+        let at = |stage: usize, life: &Life| match life.path.get(stage) {
+            Some(&bbox) => instance(trace, bbox, best_iou(bbox, &objects).unwrap_or(life.score), 0),
+            None => BoxInstance::new([0.0; 4], f32::NAN, 0),
+        };
+        let boxes = (0..image.numbers.len()).flat_map(|stage| best().map(move |life| (stage, life)));
+        let boxes: Vec<BoxInstance> = boxes.map(|(stage, life)| at(stage, life)).collect();
+        let (most, each) = (self.most, best().len());
+        image.drawn = Some(Drawn { most, each, version: self.versions, boxes: Arc::new(boxes) });
     }
 
-    /// The picture with objects and boxes at the chosen stage over it.
-    pub fn scene(&self, backdrop: Scene) -> Scene {
+    /// The picture with objects and boxes at a place of their lives over it.
+    pub fn scene(&self, backdrop: Scene, place: f32) -> Scene {
         let Some(image) = &self.image else { return backdrop };
         let Some(drawn) = &image.drawn else { return backdrop };
         let layer = |version: u64, boxes: &Arc<Vec<BoxInstance>>, filter: BoxFilter, look: BoxLook| BoxLayer {
@@ -154,11 +178,11 @@ impl ProposalsPanel {
             filter,
             look,
         };
-        let count = drawn.boxes.len();
         let look = BoxLook {
             color: BoxColor::Score,
             line_width: 1.5,
-            selected: self.selected.and_then(|s| count.checked_sub(s + 1)).map(|at| at as u32),
+            selected: self.selected.and_then(|s| drawn.each.checked_sub(s + 1)).map(|at| at as u32),
+            stages: Some(Stages { each: drawn.each as u32, place }),
             ..BoxLook::default()
         };
         let filter =
@@ -180,8 +204,12 @@ impl ProposalsPanel {
     fn scrubber(&mut self, ui: &mut Ui, trace: &Trace) {
         let Some(image) = &self.image else { return };
         let last = image.numbers.len().max(2) - 1;
-        ui.add(Slider::new(&mut self.place, 0.0..=last as f32).fixed_decimals(2).text("stage"))
-            .on_hover_text("From the anchors through each stage's regression; “.” and “,” go one stage on and back");
+        let slider = ui.add(Slider::new(&mut self.place, 0.0..=last as f32).fixed_decimals(2).text("stage"));
+        // The boxes follow the hand without delay.
+        if slider.changed() {
+            self.drawn_at = self.place;
+        }
+        slider.on_hover_text("From the anchors through each stage's regression; “.” and “,” go one stage on and back");
         let mut by = 0;
         ui.horizontal(|ui| {
             if ui.add_enabled(self.place > 0.0, egui::Button::new("Previous stage")).clicked() {
@@ -333,5 +361,75 @@ fn bars(ui: &mut Ui, histogram: &Histogram, threshold: Option<f32>) {
         let (low, high) = histogram.edges(bin);
         let count = histogram.counts().get(bin).copied().unwrap_or(0);
         response.on_hover_text_at_pointer(format!("{count} boxes with IoU {low:.2} to {high:.2}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Object;
+    use crate::render::ImageLook;
+    use crate::trace::{Anchors, ProposalStage};
+
+    /// Two anchors of an ARM; the second is filtered before the ODM.
+    fn trace() -> Trace {
+        let square = |x: f32| BBox::new(x, 0.0, x + 10.0, 10.0);
+        let stage = |name: &str, x: f32, scores: Vec<f32>| ProposalStage {
+            name: name.into(),
+            boxes: vec![square(x), square(60.0 + x)],
+            scores,
+            parent: vec![0, 1],
+            ..ProposalStage::default()
+        };
+        Trace {
+            objects: vec![Object { bbox: square(8.0), ..Object::default() }],
+            anchors: Anchors { boxes: vec![square(0.0), square(60.0)], levels: Vec::new() },
+            proposals: vec![stage("ARM", 4.0, vec![0.9, 0.005]), stage("ODM", 8.0, vec![0.8, 0.0])],
+            ..Trace::default()
+        }
+    }
+
+    fn panel() -> ProposalsPanel {
+        let mut panel = ProposalsPanel { image: Some(Image::new(1, &trace())), ..ProposalsPanel::default() };
+        panel.draw_boxes(&trace());
+        panel
+    }
+
+    fn backdrop() -> Scene {
+        let pixels = Arc::new(vec![0; 4]);
+        Scene { version: 1, width: 1, height: 1, pixels, look: ImageLook::default(), heat: None, boxes: Vec::new() }
+    }
+
+    #[test]
+    fn scrubbing_changes_a_uniform_and_no_boxes() {
+        let mut panel = panel();
+        let first = panel.scene(backdrop(), 0.0).boxes.remove(1);
+        for place in [0.0, 0.3, 1.0, 1.99, 2.0] {
+            (panel.place, panel.drawn_at) = (place, place);
+            panel.draw_boxes(&trace());
+            let layer = panel.scene(backdrop(), place).boxes.remove(1);
+            assert!(layer.version == first.version && Arc::ptr_eq(&layer.boxes, &first.boxes), "{place}");
+            assert_eq!(layer.look.stages, Some(Stages { each: 2, place }));
+        }
+        // three stages of two boxes, the better one last
+        assert_eq!(first.boxes.len(), 6);
+        assert_eq!([1, 3, 5].map(|at| first.boxes[at].bbox[0]), [0.0, 4.0, 8.0]);
+        assert!(first.boxes[5].score > 0.99 && first.boxes[2].score == 0.0 && first.boxes[4].score.is_nan());
+        panel.most = 1;
+        panel.draw_boxes(&trace());
+        assert_ne!(panel.scene(backdrop(), 0.0).boxes[1].version, first.version);
+    }
+
+    #[test]
+    fn boxes_travel_for_a_fifth_of_a_second_and_not_at_all_without_animations() {
+        let mut panel = panel();
+        panel.advance(1);
+        assert_eq!((panel.place, panel.drawn_at), (2.0, 1.0));
+        assert_eq!(panel.nearer(0.0, 0.016), 2.0);
+        assert!((panel.nearer(0.1, 0.05) - 1.25).abs() < 1e-6);
+        assert_eq!(panel.nearer(0.1, 0.2), 2.0);
+        panel.drawn_at = 2.0;
+        panel.place = 0.0;
+        assert!((panel.nearer(0.1, 0.1) - 1.0).abs() < 1e-6, "a farther way is gone faster");
     }
 }

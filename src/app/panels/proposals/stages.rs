@@ -12,21 +12,25 @@ use crate::trace::Trace;
 pub const SHARES: [f32; 3] = [0.5, 0.6, 0.7];
 const BINS: usize = 20;
 
-/// One box from its anchor to the last stage.
+/// One box from its anchor to the last stage that has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Life {
     /// Its row in each of the trace's stages.
     pub rows: Vec<u32>,
     pub anchor: u32,
-    /// The anchor, then the box after each stage.
+    /// The anchor, then the box after each stage; shorter than the stages for one that was filtered on the way.
     pub path: Vec<BBox>,
     /// What the last stage gave it.
     pub score: f32,
 }
 
 impl Life {
-    /// The box at `place`, from 0 (the anchor) to the number of stages (the last box), straight between stages.
+    /// The box at `place`, from 0 (the anchor) to the number of stages (the last box), straight between stages. One that
+    /// the next stage does not have stays where it is until then.
     pub fn at(&self, place: f32) -> Option<BBox> {
+        if place >= self.path.len() as f32 {
+            return None;
+        }
         let segment = (place.ceil() as usize).clamp(1, self.path.len().max(2) - 1) - 1;
         let (from, to) = (self.path.get(segment)?, self.path.get(segment + 1)?);
         let t = (place - segment as f32).clamp(0.0, 1.0);
@@ -40,7 +44,8 @@ impl Life {
     }
 }
 
-/// The lives of all boxes of the last stage, best score first. One that cannot be followed to its anchor is left out.
+/// The lives of all boxes of the last stage, best score first. One that cannot be followed to its anchor is left out. A
+/// score of 0 says that an earlier stage filtered the box, and that this one never looked at it.
 pub fn lives(trace: &Trace) -> Vec<Life> {
     let stages = trace.stages();
     let Some(last) = stages.last() else { return Vec::new() };
@@ -50,6 +55,9 @@ pub fn lives(trace: &Trace) -> Vec<Life> {
             let anchor = anchor?;
             let mut path = vec![*trace.anchors.boxes.get(anchor as usize)?];
             for (stage, &row) in stages.iter().zip(&rows) {
+                if stage.scores.get(row as usize).is_some_and(|&score| score <= 0.0) {
+                    break;
+                }
                 path.push(*stage.boxes.get(row as usize)?);
             }
             let score = last.scores.get(row as usize).copied().unwrap_or(0.0);
@@ -204,8 +212,19 @@ mod tests {
         assert_eq!(lives.len(), 2);
         assert_eq!((lives[0].anchor, lives[0].score, lives[0].rows.as_slice()), (2, 0.8, [0, 0].as_slice()));
         let at = |place: f32| lives[0].at(place).map(|b| b.x0);
-        assert_eq!([0.0, 0.5, 1.0, 1.5, 2.0, 9.0].map(at), [8.0, 6.0, 4.0, 2.0, 0.0, 0.0].map(Some));
+        assert_eq!([0.0, 0.5, 1.0, 1.5, 2.0].map(at), [8.0, 6.0, 4.0, 2.0, 0.0].map(Some));
         assert_eq!(lives[0].at(f32::NAN).map(|b| b.x0.is_nan()), Some(true));
+    }
+
+    #[test]
+    fn a_filtered_box_ends_on_the_way() {
+        let mut trace = trace();
+        trace.proposals[1].scores[1] = 0.0;
+        let lives = lives(&trace);
+        assert_eq!((lives[0].path.len(), lives[1].path.len()), (3, 2));
+        let at = |place: f32| lives[1].at(place).map(|b| b.x0);
+        assert_eq!([0.0, 1.0, 1.9].map(at), [40.0; 3].map(Some));
+        assert_eq!(at(2.0), None);
     }
 
     #[test]

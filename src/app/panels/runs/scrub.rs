@@ -1,6 +1,6 @@
 //! One image through all checkpoints of a run: a slider over them, and what each finds.
 
-use crate::app::action::{Action, Layer};
+use crate::app::action::Action;
 use crate::app::panels::canvas::Canvas;
 use crate::app::panels::evaluation::progress_bar;
 use crate::app::run_action::RunAction;
@@ -68,7 +68,7 @@ impl Scrub {
             self.made = Some((version, self.at, shown, prepared));
         }
         let Some((_, _, shown, prepared)) = &mut self.made else { return };
-        let asked = shown.objects.iter().filter(|object| !object.crowd).count();
+        let asked = prepared.asked();
         let above = shown.detections.iter().filter(|found| found.score >= settings.score).count();
         let lost = prepared.missed(settings.score).len();
         ui.label(format!(
@@ -77,18 +77,8 @@ impl Scrub {
             asked - lost.min(asked),
             settings.score
         ));
-        let choice = Choice {
-            truth: settings.shows(Layer::Truth),
-            predictions: settings.shows(Layer::Predictions),
-            anchors: false,
-            heat: None,
-            score: settings.score,
-            isolated: None,
-            selected: None,
-            hovered: None,
-        };
         // The picture is that of every checkpoint and goes up once.
-        let mut scene = prepared.scene(shown, &choice);
+        let mut scene = prepared.scene(shown, &Choice::of(settings));
         scene.version = version;
         let place = egui::Rect::from_min_size(ui.next_widget_position(), vec2(ui.available_width(), HEIGHT));
         ui.scope_builder(UiBuilder::new().id_salt("scrubbed").max_rect(place), |ui| {

@@ -1,13 +1,13 @@
 //! The probed batch: its images, and what was matched and mined in one of them.
 
-use super::StepPanel;
 use super::anchor::{card, class_name, rule_name};
 use super::formula::Formula;
+use super::{StepPanel, wide};
 use crate::app::action::Action;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Stepped;
-use crate::trace::{FeatureMap, LossPart, Sample, Trace};
+use crate::trace::{Assignment, FeatureMap, LossPart, Sample, Trace};
 use egui::{Color32, ColorImage, Grid, Pos2, Rect, RichText, Sense, Stroke, StrokeKind, Ui, vec2};
 
 /// Negatives that are drawn without being chosen.
@@ -97,39 +97,64 @@ impl StepPanel {
         if let Some(anchor) = self.anchor {
             card(ui, stepped, trace, image, anchor, state);
         }
-        ui.collapsing("Positives", |ui| {
-            Grid::new("positives").num_columns(5).striped(true).show(ui, |ui| {
-                header(ui, &["anchor", "object", "rule", "IoU", "loss"]);
-                for sample in trace.sampling.iter().filter(|s| s.positive).take(ROWS) {
-                    let index = sample.anchor as usize;
-                    self.anchor_link(ui, index);
-                    let target = assignment.target.get(index).copied().unwrap_or(-1);
-                    let object = usize::try_from(target).ok().and_then(|t| trace.objects.get(t));
-                    ui.label(object.map_or("—", |o| class_name(stepped, o.class)));
-                    ui.label(assignment.rule.get(index).map_or("—", |r| rule_name(*r)));
-                    ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
-                    ui.label(format!("{:.3}", sample.loss));
-                    ui.end_row();
-                }
-            });
+        ui.collapsing("Positives", |ui| wide(ui, "positives", |ui| self.positives(ui, stepped, trace, assignment)));
+        ui.collapsing("Hard negatives by loss", |ui| {
+            wide(ui, "negatives", |ui| self.negatives(ui, trace, assignment, image, state));
         });
+    }
+
+    fn positives(&mut self, ui: &mut Ui, stepped: &Stepped, trace: &Trace, assignment: &Assignment) {
+        Grid::new("positives").num_columns(5).striped(true).show(ui, |ui| {
+            header(
+                ui,
+                &[
+                    ("anchor", "Its number; a click opens its card"),
+                    ("object", "What it learns"),
+                    ("rule", "Why it is positive"),
+                    ("IoU", "|A ∩ B| / |A ∪ B| with the object that it overlaps most"),
+                    ("loss", "What it adds to the loss, before the division by N"),
+                ],
+            );
+            for sample in trace.sampling.iter().filter(|s| s.positive).take(ROWS) {
+                let index = sample.anchor as usize;
+                self.anchor_link(ui, index);
+                let target = assignment.target.get(index).copied().unwrap_or(-1);
+                let object = usize::try_from(target).ok().and_then(|t| trace.objects.get(t));
+                ui.label(object.map_or("—", |o| class_name(stepped, o.class)));
+                ui.label(assignment.rule.get(index).map_or("—", |r| rule_name(*r)));
+                ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
+                ui.label(format!("{:.3}", sample.loss));
+                ui.end_row();
+            }
+        });
+    }
+
+    fn negatives(&mut self, ui: &mut Ui, trace: &Trace, assignment: &Assignment, image: &str, state: &State) {
         // The focal weight says how much of the cross-entropy is left of an easy negative.
         let config = state.config();
         let formula = trace.losses.iter().find_map(|part| Formula::of(config?, &part.name));
-        ui.collapsing("Hard negatives by loss", |ui| {
-            Grid::new("negatives").num_columns(6).striped(true).show(ui, |ui| {
-                header(ui, &["rank", "anchor", "IoU", "loss", "weight", "came back"]);
-                for sample in trace.sampling.iter().filter(|s| !s.positive).take(ROWS) {
-                    let index = sample.anchor as usize;
-                    ui.label((sample.rank + 1).to_string());
-                    self.anchor_link(ui, index);
-                    ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
-                    ui.label(format!("{:.3}", sample.loss));
-                    ui.label(formula.map_or("—".to_string(), |f| format!("{:.4}", f.weight(sample.loss, false))));
-                    ui.label(came_back(trace, image, sample, state));
-                    ui.end_row();
-                }
-            });
+        Grid::new("negatives").num_columns(6).striped(true).show(ui, |ui| {
+            header(
+                ui,
+                &[
+                    ("rank", "Hard negative mining: 1 is the background anchor of the highest loss"),
+                    ("anchor", "Its number; a click opens its card"),
+                    ("IoU", "|A ∩ B| / |A ∪ B| with the object that it overlaps most"),
+                    ("loss", "Its classification loss, which it is ranked by"),
+                    ("weight", "Of the cross-entropy: 1, or the focal weight α_t (1 − p_t)^γ"),
+                    ("came back", "Probed iterations that mined this patch, of those with its image"),
+                ],
+            );
+            for sample in trace.sampling.iter().filter(|s| !s.positive).take(ROWS) {
+                let index = sample.anchor as usize;
+                ui.label((sample.rank + 1).to_string());
+                self.anchor_link(ui, index);
+                ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
+                ui.label(format!("{:.3}", sample.loss));
+                ui.label(formula.map_or("—".to_string(), |f| format!("{:.4}", f.weight(sample.loss, false))));
+                ui.label(came_back(trace, image, sample, state));
+                ui.end_row();
+            }
         });
     }
 
@@ -152,9 +177,10 @@ fn came_back(trace: &Trace, image: &str, sample: &Sample, state: &State) -> Stri
     }
 }
 
-fn header(ui: &mut Ui, titles: &[&str]) {
-    for title in titles {
-        ui.weak(*title);
+/// Titles of columns, each with what it means.
+fn header(ui: &mut Ui, titles: &[(&str, &str)]) {
+    for (title, help) in titles {
+        ui.weak(*title).on_hover_text(*help);
     }
     ui.end_row();
 }

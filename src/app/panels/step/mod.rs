@@ -63,7 +63,7 @@ impl StepPanel {
 
     /// `runs` is where runs are written.
     pub fn ui(&mut self, ui: &mut Ui, state: &State, runs: &Path, actions: &mut Vec<Action>) {
-        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        ScrollArea::both().auto_shrink(false).show(ui, |ui| {
             match &state.training {
                 None => self.prepare(ui, state, runs, actions),
                 Some(training) => phases::controls(ui, state, training, actions),
@@ -88,4 +88,9 @@ impl StepPanel {
             black_box::ui(ui, state, &mut self.opened, actions);
         });
     }
+}
+
+/// A table that may be wider than the panel scrolls by itself: lines below it keep to the panel's width.
+fn wide<R>(ui: &mut Ui, name: &str, table: impl FnOnce(&mut Ui) -> R) -> R {
+    ScrollArea::horizontal().id_salt(name).auto_shrink([false, true]).show(ui, table).inner
 }

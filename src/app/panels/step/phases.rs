@@ -78,7 +78,9 @@ pub fn progress(ui: &mut Ui, stepped: &Stepped) {
         None => format!("Iteration {}, all phases done", stepped.report.iteration),
     };
     ui.label(RichText::new(title).strong());
-    Grid::new("phases of the iteration").num_columns(2).striped(true).show(ui, |ui| {
+    // With an end to the columns their text is broken into lines.
+    let width = ui.available_width();
+    Grid::new("phases of the iteration").num_columns(2).max_col_width(width).striped(true).show(ui, |ui| {
         for phase in Phase::ALL {
             let done = stepped.next.is_none_or(|next| phase < next);
             let name = RichText::new(phase.name());
@@ -134,11 +136,11 @@ fn made(phase: Phase, report: &StepReport) -> String {
 /// The numbers of an iteration: its loss by parts, and its time by phase.
 pub fn losses(ui: &mut Ui, report: &StepReport) {
     Grid::new("parts").num_columns(2).show(ui, |ui| {
-        ui.label(RichText::new("loss").strong());
+        ui.label(RichText::new("loss").strong()).on_hover_text("L = Σ of its parts");
         ui.label(RichText::new(format!("{:.4}", report.loss)).strong());
         ui.end_row();
         for (name, value) in &report.parts {
-            ui.label(name);
+            ui.label(name).on_hover_text("One part of L: Σ over the sampled anchors or RoIs / N");
             ui.label(format!("{value:.4}"));
             ui.end_row();
         }

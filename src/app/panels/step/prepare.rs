@@ -98,7 +98,7 @@ fn settings(ui: &mut Ui, draft: &mut TrainConfig, parameters: usize) {
         .on_hover_text("Images that go through the network together");
     let rate = slider(&mut draft.schedule.learning_rate, 1e-6..=1.0, "learning rate").logarithmic(true);
     ui.add(rate).on_hover_text("η, after the warm-up");
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         let name = |method: Method| if method == Method::Sgd { "SGD" } else { "AdamW" };
         let choice = ComboBox::from_id_salt("method").selected_text(name(draft.method)).show_ui(ui, |ui| {
             for method in [Method::Sgd, Method::AdamW] {
@@ -128,7 +128,7 @@ fn settings(ui: &mut Ui, draft: &mut TrainConfig, parameters: usize) {
         ui.add(slider(&mut draft.seed, 0..=9999, "seed")).on_hover_text("The same seed gives the same bits");
         ui.add(slider(&mut draft.validate_every, 0..=10_000, "validate every"))
             .on_hover_text("Iterations between validations on the split called val; 0 never validates");
-        ui.horizontal(|ui| {
+        ui.horizontal_wrapped(|ui| {
             let name = |by: BestBy| match by {
                 BestBy::Ap => "AP",
                 BestBy::Ap50 => "AP at IoU .5",

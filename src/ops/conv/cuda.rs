@@ -1,0 +1,179 @@
+//! Convolution on a CUDA device: cuDNN's where it is built in, else plain kernels; bias and activation are one pass.
+
+use super::spec::{Activation, Geometry};
+use crate::ops::cuda::{Arg, Operand, add_up, apply2, apply3, channel_sums, floats, launch, make};
+use crate::ops::gradients::hand_over;
+use candle_core::backend::BackendStorage;
+use candle_core::{CudaStorage, Result, Shape, Tensor};
+
+#[cfg(feature = "cudnn")]
+use super::cudnn::{forward, input_gradient, weight_gradient};
+
+/// The settings as the kernels take them.
+#[cfg(not(feature = "cudnn"))]
+fn sizes(geometry: &Geometry) -> [usize; 15] {
+    let Geometry { groups, in_channels, out_channels, input, kernel, output, stride, padding, dilation, .. } =
+        *geometry;
+    [
+        groups,
+        in_channels,
+        out_channels,
+        input.0,
+        input.1,
+        kernel.0,
+        kernel.1,
+        output.0,
+        output.1,
+        stride.0,
+        stride.1,
+        padding.0,
+        padding.1,
+        dilation.0,
+        dilation.1,
+    ]
+}
+
+/// The convolution of x with weight into y.
+#[cfg(not(feature = "cudnn"))]
+fn forward(geometry: &Geometry, x: Operand<'_>, weight: Operand<'_>, y: &mut CudaStorage) -> Result<()> {
+    let sizes = sizes(geometry);
+    launch(
+        x.0.device(),
+        "conv",
+        geometry.output_len(),
+        &mut [Arg::In(x), Arg::In(weight), Arg::Ints(&sizes), Arg::Out(y)],
+    )
+}
+
+/// The gradient of x from that of the output before its activation.
+#[cfg(not(feature = "cudnn"))]
+fn input_gradient(geometry: &Geometry, g: Operand<'_>, weight: Operand<'_>, gx: &mut CudaStorage) -> Result<()> {
+    let sizes = sizes(geometry);
+    launch(
+        g.0.device(),
+        "conv_input_gradient",
+        geometry.input_len(),
+        &mut [Arg::In(g), Arg::In(weight), Arg::Ints(&sizes), Arg::Out(gx)],
+    )
+}
+
+/// The gradient of the weight from that of the output before its activation.
+#[cfg(not(feature = "cudnn"))]
+fn weight_gradient(geometry: &Geometry, x: Operand<'_>, g: Operand<'_>, gw: &mut CudaStorage) -> Result<()> {
+    let (device, weights) = (x.0.device(), geometry.weight_len());
+    let lanes = crate::ops::cuda::lanes(weights, geometry.batch * geometry.output_plane());
+    let mut parts = crate::ops::cuda::doubles(device, weights * lanes)?;
+    let sizes = sizes(geometry);
+    launch(
+        device,
+        "conv_weight_gradient",
+        weights * lanes,
+        &mut [Arg::In(x), Arg::In(g), Arg::Ints(&sizes), Arg::Ints(&[geometry.batch, lanes]), Arg::Out(&mut parts)],
+    )?;
+    launch(device, "sum_lanes", weights, &mut [Arg::All(&parts), Arg::Ints(&[lanes]), Arg::Out(gw)])
+}
+
+/// Derivative of the activation below zero.
+fn slope(activation: Activation) -> f32 {
+    match activation {
+        Activation::None => 1.0,
+        Activation::Relu => 0.0,
+        Activation::Leaky(slope) => slope,
+    }
+}
+
+/// The whole forward pass: `[N, O, H', W']`.
+fn run(
+    geometry: &Geometry,
+    slope: f32,
+    x: Operand<'_>,
+    weight: Operand<'_>,
+    bias: Option<Operand<'_>>,
+) -> Result<(CudaStorage, Shape)> {
+    let (device, count) = (x.0.device(), geometry.output_len());
+    let mut y = floats(device, count)?;
+    if count > 0 {
+        forward(geometry, x, weight, &mut y)?;
+    }
+    let (_, channels, ..) = geometry.output_shape();
+    if let Some(bias) = bias {
+        let sizes = [channels, geometry.output_plane()];
+        launch(
+            device,
+            "bias_activation",
+            count,
+            &mut [Arg::Out(&mut y), Arg::In(bias), Arg::Ints(&sizes), Arg::Float(slope)],
+        )?;
+    } else if slope != 1.0 {
+        launch(device, "plain_activation", count, &mut [Arg::Out(&mut y), Arg::Float(slope)])?;
+    }
+    Ok((y, geometry.output_shape().into()))
+}
+
+/// Gradients of x and weight, each only where something depends on it, and of the output before its activation.
+fn gradients(
+    geometry: &Geometry,
+    slope: f32,
+    [x, weight, y, g]: [&Tensor; 4],
+) -> Result<(Option<Tensor>, Option<Tensor>, Tensor)> {
+    let before = if slope == 1.0 {
+        g.contiguous()?
+    } else {
+        make([y, g], y.shape(), |device, [y, g], before| {
+            launch(
+                device,
+                "before_activation",
+                geometry.output_len(),
+                &mut [Arg::In(y), Arg::In(g), Arg::Float(slope), Arg::Out(before)],
+            )
+        })?
+    };
+    let of_x = if x.track_op() {
+        Some(make([&before, weight], x.shape(), |_, [g, weight], gx| {
+            if geometry.input_len() > 0 { input_gradient(geometry, g, weight, gx) } else { Ok(()) }
+        })?)
+    } else {
+        None
+    };
+    let of_weight = if weight.track_op() {
+        let gradient = add_up([x, &before], weight.shape(), |_, [x, g], gw| {
+            if geometry.output_len() > 0 { weight_gradient(geometry, x, g, gw) } else { Ok(()) }
+        })?;
+        hand_over(weight, gradient)?
+    } else {
+        None
+    };
+    Ok((of_x, of_weight, before))
+}
+
+/// [`super::conv2d`] for shapes that it has checked.
+pub(super) fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    geometry: Geometry,
+    activation: Activation,
+) -> Result<Tensor> {
+    let slope = slope(activation);
+    match bias {
+        None => apply2(
+            [x, weight],
+            "conv2d",
+            move |[x, weight]| run(&geometry, slope, x, weight, None),
+            move |[x, weight], y, g| {
+                let (of_x, of_weight, _) = gradients(&geometry, slope, [x, weight, y, g])?;
+                Ok([of_x, of_weight])
+            },
+        ),
+        Some(bias) => apply3(
+            [x, weight, bias],
+            "conv2d with bias",
+            move |[x, weight, bias]| run(&geometry, slope, x, weight, Some(bias)),
+            move |[x, weight, bias], y, g| {
+                let (of_x, of_weight, before) = gradients(&geometry, slope, [x, weight, y, g])?;
+                let of_bias = if bias.track_op() { hand_over(bias, channel_sums(&before)?)? } else { None };
+                Ok([of_x, of_weight, of_bias])
+            },
+        ),
+    }
+}

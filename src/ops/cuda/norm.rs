@@ -1,0 +1,273 @@
+//! Batch, group and L2 normalisation; statistics stay on the device.
+
+use super::{Arg, add_up, apply2, apply3, doubles, floats, lanes, launch, make, with_operands};
+use crate::ops::norm::L2Eps;
+use candle_core::backend::BackendStorage;
+use candle_core::{Result, Tensor};
+
+/// Batch, channels and the rest of a tensor, and how statistics are shared among its elements.
+#[derive(Clone, Copy)]
+struct Plan {
+    n: usize,
+    channels: usize,
+    inner: usize,
+    /// Elements in a row that share statistics; 0 where a channel does.
+    block: usize,
+    /// Whether the statistics are of the input itself, so that its gradient passes through them.
+    of_input: bool,
+}
+
+impl Plan {
+    fn planes(&self) -> usize {
+        self.n * self.channels
+    }
+
+    fn elements(&self) -> usize {
+        self.planes() * self.inner
+    }
+
+    /// Numbers of means, and of deviations.
+    fn sets(&self) -> usize {
+        self.elements().checked_div(self.block).unwrap_or(self.channels)
+    }
+
+    /// What the kernels that normalise take.
+    fn sizes(&self) -> [usize; 4] {
+        [self.sets(), self.channels, self.inner, self.block]
+    }
+}
+
+/// [`crate::ops::norm::batch_norm`] for shapes that it has checked.
+pub(in crate::ops) fn batch_norm(
+    x: &Tensor,
+    [gamma, beta, mean, var]: [&Tensor; 4],
+    (n, channels, inner): (usize, usize, usize),
+    eps: f32,
+) -> Result<Tensor> {
+    let statistics = make([&mean.detach(), &var.detach()], (2, channels), |device, [mean, var], statistics| {
+        launch(
+            device,
+            "running_statistics",
+            channels,
+            &mut [Arg::In(mean), Arg::In(var), Arg::Float(eps), Arg::Out(statistics)],
+        )
+    })?;
+    normalise([x, gamma, beta], statistics, Plan { n, channels, inner, block: 0, of_input: false })
+}
+
+/// [`crate::ops::norm::batch_norm_train`] for shapes that it has checked.
+pub(in crate::ops) fn batch_norm_train(
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    (n, channels, inner): (usize, usize, usize),
+    eps: f32,
+) -> Result<(Tensor, Vec<f32>, Vec<f32>)> {
+    let statistics = statistics(x, n, channels, inner, eps)?;
+    // One copy for both: each waits for the GPU.
+    let mut mean: Vec<f32> = statistics.flatten_all()?.to_vec1()?;
+    let unbiased = mean.split_off(2 * channels);
+    mean.truncate(channels);
+    let y = normalise([x, gamma, beta], statistics, Plan { n, channels, inner, block: 0, of_input: true })?;
+    Ok((y, mean, unbiased))
+}
+
+/// [`crate::ops::norm::group_norm`] for shapes that it has checked.
+pub(in crate::ops) fn group_norm(
+    [x, gamma, beta]: [&Tensor; 3],
+    (n, channels, inner): (usize, usize, usize),
+    groups: usize,
+    eps: f32,
+) -> Result<Tensor> {
+    let block = channels / groups * inner;
+    let statistics = statistics(x, 1, n * groups, block, eps)?;
+    // A block of nothing belongs to an empty tensor, for which no kernel runs.
+    normalise([x, gamma, beta], statistics, Plan { n, channels, inner, block: block.max(1), of_input: true })
+}
+
+/// Mean, 1 / √(biased variance + eps) and unbiased variance of `count` channels of `inner` elements in each of `n`
+/// images: `[3, count]`.
+fn statistics(x: &Tensor, n: usize, count: usize, inner: usize, eps: f32) -> Result<Tensor> {
+    let lanes = lanes(n * count, inner);
+    make([&x.detach()], (3, count), |device, [x], statistics| {
+        let threads = n * count * lanes;
+        let mut parts = doubles(device, 2 * threads)?;
+        launch(device, "plane_moments", threads, &mut [Arg::In(x), Arg::Ints(&[inner, lanes]), Arg::Out(&mut parts)])?;
+        launch(
+            device,
+            "batch_statistics",
+            count,
+            &mut [Arg::All(&parts), Arg::Ints(&[n, lanes, n * inner]), Arg::Float(eps), Arg::Out(statistics)],
+        )
+    })
+}
+
+/// `(x − mean) · inverse · gamma + beta` with the statistics `[2 or 3, sets]` that `plan` shares out.
+fn normalise(tensors: [&Tensor; 3], statistics: Tensor, plan: Plan) -> Result<Tensor> {
+    let kept = statistics.clone();
+    apply3(
+        tensors,
+        "normalise",
+        move |[x, gamma, beta]| {
+            with_operands([&statistics], |device, [statistics]| {
+                let mut y = floats(device, plan.elements())?;
+                let sizes = plan.sizes();
+                launch(
+                    device,
+                    "normalise",
+                    plan.elements(),
+                    &mut [
+                        Arg::In(x),
+                        Arg::In(statistics),
+                        Arg::In(gamma),
+                        Arg::In(beta),
+                        Arg::Ints(&sizes),
+                        Arg::Out(&mut y),
+                    ],
+                )?;
+                Ok((y, x.1.shape().clone()))
+            })
+        },
+        move |[x, gamma, _], _, g| gradients([x, g, gamma, &kept], plan),
+    )
+}
+
+/// The gradients of x, gamma and beta.
+fn gradients([x, g, gamma, statistics]: [&Tensor; 4], plan: Plan) -> Result<[Option<Tensor>; 3]> {
+    let Plan { n, channels, inner, block, of_input } = plan;
+    let (lanes, sizes, sets) = (lanes(plan.planes(), inner), plan.sizes(), plan.sets());
+    let threads = plan.planes() * lanes;
+    let parts = with_operands([x, g, statistics], |device, [x, g, statistics]| {
+        let mut parts = doubles(device, 2 * threads)?;
+        launch(
+            device,
+            "plane_gradient_sums",
+            threads,
+            &mut [
+                Arg::In(x),
+                Arg::In(g),
+                Arg::In(statistics),
+                Arg::Ints(&sizes),
+                Arg::Ints(&[lanes]),
+                Arg::Out(&mut parts),
+            ],
+        )?;
+        Ok(parts)
+    })?;
+    let vectors = make([g], (2, channels), |device, _, sums| {
+        launch(
+            device,
+            "norm_vector_gradients",
+            channels,
+            &mut [Arg::All(&parts), Arg::Ints(&[n, lanes]), Arg::Out(sums)],
+        )
+    })?;
+    let levels = add_up([gamma, statistics, &vectors], (2, sets), |device, [gamma, statistics, vectors], levels| {
+        if !of_input {
+            return Ok(());
+        }
+        if block == 0 {
+            return launch(
+                device,
+                "batch_levels",
+                sets,
+                &mut [Arg::In(vectors), Arg::In(gamma), Arg::In(statistics), Arg::Ints(&[n * inner]), Arg::Out(levels)],
+            );
+        }
+        let members = block / inner.max(1);
+        launch(
+            device,
+            "group_levels",
+            sets,
+            &mut [
+                Arg::All(&parts),
+                Arg::In(gamma),
+                Arg::In(statistics),
+                Arg::Ints(&[channels / members.max(1), members, block, lanes]),
+                Arg::Out(levels),
+            ],
+        )
+    })?;
+    let gx = make([x, g, statistics, gamma, &levels], x.shape(), |device, [x, g, statistics, gamma, levels], gx| {
+        launch(
+            device,
+            "normalise_gradient",
+            plan.elements(),
+            &mut [
+                Arg::In(x),
+                Arg::In(g),
+                Arg::In(statistics),
+                Arg::In(gamma),
+                Arg::In(levels),
+                Arg::Ints(&sizes),
+                Arg::Out(gx),
+            ],
+        )
+    })?;
+    Ok([Some(gx), Some(vectors.get(1)?), Some(vectors.get(0)?)])
+}
+
+/// [`crate::ops::norm::l2_norm`] for shapes that it has checked.
+pub(in crate::ops) fn l2_norm(
+    x: &Tensor,
+    gamma: &Tensor,
+    (n, channels, inner): (usize, usize, usize),
+    eps: L2Eps,
+) -> Result<Tensor> {
+    let (floor, eps) = match eps {
+        L2Eps::Add(eps) => (0, eps),
+        L2Eps::Max(eps) => (1, eps),
+    };
+    let (pixels, sizes) = (n * inner, [channels, inner, floor]);
+    apply2(
+        [x, gamma],
+        "l2_norm",
+        move |[x, gamma]| {
+            let device = x.0.device();
+            let mut y = floats(device, pixels * channels)?;
+            launch(
+                device,
+                "l2_norm",
+                pixels,
+                &mut [Arg::In(x), Arg::In(gamma), Arg::Ints(&sizes), Arg::Float(eps), Arg::Out(&mut y)],
+            )?;
+            Ok((y, x.1.shape().clone()))
+        },
+        move |[x, gamma], _, g| {
+            let mut inverses = with_operands([x], |device, _| floats(device, pixels))?;
+            let gx = make([x, g, gamma], x.shape(), |device, [x, g, gamma], gx| {
+                launch(
+                    device,
+                    "l2_norm_gradient",
+                    pixels,
+                    &mut [
+                        Arg::In(x),
+                        Arg::In(g),
+                        Arg::In(gamma),
+                        Arg::Ints(&sizes),
+                        Arg::Float(eps),
+                        Arg::Out(gx),
+                        Arg::Out(&mut inverses),
+                    ],
+                )
+            })?;
+            let g_gamma = make([x, g], channels, |device, [x, g], sums| {
+                let lanes = lanes(channels, pixels);
+                let mut parts = doubles(device, channels * lanes)?;
+                launch(
+                    device,
+                    "l2_gamma_sums",
+                    channels * lanes,
+                    &mut [
+                        Arg::In(x),
+                        Arg::In(g),
+                        Arg::All(&inverses),
+                        Arg::Ints(&[channels, inner, pixels, lanes]),
+                        Arg::Out(&mut parts),
+                    ],
+                )?;
+                launch(device, "sum_lanes", channels, &mut [Arg::All(&parts), Arg::Ints(&[lanes]), Arg::Out(sums)])
+            })?;
+            Ok([Some(gx), Some(g_gamma)])
+        },
+    )
+}

@@ -1,0 +1,269 @@
+//! Every operation on a CUDA device against the CPU: results and gradients, over the shapes of the CPU's own tests.
+
+use super::{Input, POOLS, ROIS, SIZES, noise, spaced, tensor, values};
+use boxwright::engine::DeviceChoice;
+use boxwright::geometry::BBox;
+use boxwright::ops::activation::{leaky_relu, log_softmax_last, mish, relu, relu6, sigmoid, softmax_last, swish};
+use boxwright::ops::conv::{Activation, ConvSpec, conv2d, conv2d_norm_train};
+use boxwright::ops::gather::select_rows;
+use boxwright::ops::losses::{
+    IouLoss, bce_with_logits, box_iou_loss, cross_entropy, sigmoid_focal, smooth_l1, weighted_sum,
+};
+use boxwright::ops::norm::{L2Eps, batch_norm, batch_norm_train, group_norm, l2_norm};
+use boxwright::ops::pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
+use boxwright::ops::resize::{upsample_bilinear, upsample_nearest};
+use boxwright::ops::roi::{roi_align, roi_pool};
+use boxwright::ops::transposed::conv_transpose2d;
+use boxwright::ops::update::{adamw, blend, squared_norm, velocity};
+use candle_core::{Device, Result, Tensor, Var};
+
+type Operation = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
+
+/// An operation and what it is given.
+struct Case {
+    name: String,
+    inputs: Vec<Input>,
+    forward: Operation,
+}
+
+#[derive(Default)]
+struct Cases(Vec<Case>);
+
+impl Cases {
+    fn add(
+        &mut self,
+        name: impl Into<String>,
+        inputs: &[Input],
+        forward: impl Fn(&[Tensor]) -> Result<Tensor> + 'static,
+    ) {
+        self.0.push(Case { name: name.into(), inputs: inputs.to_vec(), forward: Box::new(forward) });
+    }
+}
+
+fn activations(cases: &mut Cases) {
+    // A view that is not contiguous.
+    let x = [spaced(4, &[3, 5, 7])];
+    let flipped = |x: &[Tensor]| x[0].transpose(0, 2);
+    cases.add("relu", &x, move |x| relu(&flipped(x)?));
+    cases.add("leaky_relu", &x, move |x| leaky_relu(&flipped(x)?, 0.1));
+    cases.add("relu6", &x, move |x| relu6(&flipped(x)?.affine(4.0, 0.0)?));
+    cases.add("sigmoid", &x, move |x| sigmoid(&flipped(x)?));
+    cases.add("swish", &x, move |x| swish(&flipped(x)?));
+    cases.add("mish", &x, move |x| mish(&flipped(x)?));
+    cases.add("softmax_last", &x, move |x| softmax_last(&flipped(x)?));
+    cases.add("log_softmax_last", &x, move |x| log_softmax_last(&flipped(x)?));
+}
+
+fn norms(cases: &mut Cases) {
+    for dims in [vec![3, 4, 5, 3], vec![2, 4, 1, 1], vec![1, 4, 3, 7], vec![5, 4], vec![2, 4, 40, 33]] {
+        let inputs = [noise(1, &dims, 2.0, 5.0), noise(2, &[4], 0.5, 1.5), noise(3, &[4], -1.0, 1.0)];
+        let (mean, var) = (tensor(&noise(4, &[4], -1.0, 1.0)), tensor(&noise(5, &[4], 0.5, 2.0)));
+        cases.add(format!("batch_norm {dims:?}"), &inputs, move |x| {
+            let (mean, var) = (mean.to_device(x[0].device())?, var.to_device(x[0].device())?);
+            batch_norm(&x[0], &x[1], &x[2], &mean, &var, 1e-3)
+        });
+        cases.add(format!("batch_norm_train {dims:?}"), &inputs, |x| {
+            let (y, mean, var) = batch_norm_train(&x[0], &x[1], &x[2], 1e-3)?;
+            // The statistics go into the result, so that they are compared too.
+            let statistics: f32 = mean.iter().chain(&var).sum();
+            y.affine(1.0, f64::from(statistics))
+        });
+        for groups in [1, 2, 4] {
+            let group_norm = move |x: &[Tensor]| group_norm(&x[0], &x[1], &x[2], groups, 1e-2);
+            cases.add(format!("group_norm {groups} of {dims:?}"), &inputs, group_norm);
+        }
+        for eps in [L2Eps::Add(1e-10), L2Eps::Add(2.0), L2Eps::Max(1e-12), L2Eps::Max(6.5)] {
+            cases.add(format!("l2_norm {eps:?} of {dims:?}"), &inputs[..2], move |x| l2_norm(&x[0], &x[1], eps));
+        }
+    }
+}
+
+fn maps(cases: &mut Cases) {
+    for pool in POOLS {
+        let x = [spaced(20, &[3, 2, 6, 7])];
+        cases.add(format!("max_pool2d {pool:?}"), &x, move |x| max_pool2d(&x[0], pool));
+        for include in [false, true] {
+            cases.add(format!("avg_pool2d {pool:?} {include}"), &x, move |x| avg_pool2d(&x[0], pool, include));
+        }
+    }
+    let x = [noise(3, &[1, 3, 5, 7], -1.0, 1.0)];
+    cases.add("adaptive_avg_pool2d", &x, |x| adaptive_avg_pool2d(&x[0], (3, 2)));
+    for ((h, w), size) in SIZES {
+        let x = [noise(1, &[2, 2, h, w], -1.0, 1.0)];
+        cases.add(format!("upsample_nearest {h}x{w}"), &x, move |x| upsample_nearest(&x[0], size));
+        for align in [false, true] {
+            let name = format!("upsample_bilinear {h}x{w} {align}");
+            cases.add(name, &x, move |x| upsample_bilinear(&x[0], size, align));
+        }
+    }
+    let x = [spaced(31, &[3, 2, 9, 11])];
+    for aligned in [false, true] {
+        for (ratio, size, scale) in [(2, (7, 7), 0.5), (0, (3, 2), 0.5), (1, (1, 4), 1.0), (3, (2, 3), 0.25)] {
+            let name = format!("roi_align {ratio} {aligned}");
+            cases.add(name, &x, move |x| roi_align(&x[0], &ROIS, scale, size, ratio, aligned));
+        }
+    }
+    for size in [(7, 7), (2, 3)] {
+        cases.add(format!("roi_pool {size:?}"), &x, move |x| roi_pool(&x[0], &ROIS, 0.5, size));
+    }
+}
+
+fn losses(cases: &mut Cases) {
+    let logits = [noise(1, &[5, 4], -3.0, 3.0)];
+    cases.add("cross_entropy", &logits, |x| cross_entropy(&x[0], &[2, 0, -100, 3, 1], -100));
+    let hard = ((0..20).map(|i| (i % 3 == 0) as u8 as f32).collect(), vec![5, 4]);
+    for target in [hard, noise(8, &[5, 4], 0.0, 1.0)] {
+        let target = tensor(&target);
+        let on = move |x: &[Tensor]| target.to_device(x[0].device());
+        let t = on.clone();
+        cases.add("bce_with_logits", &logits, move |x| bce_with_logits(&x[0], &t(x)?));
+        for (alpha, gamma) in [(0.25, 2.0), (0.6, 1.0), (-1.0, 1.5)] {
+            let t = on.clone();
+            cases.add(format!("focal {alpha} {gamma}"), &logits, move |x| sigmoid_focal(&x[0], &t(x)?, alpha, gamma));
+        }
+        for beta in [0.0, 1.0 / 9.0, 1.0] {
+            let t = on.clone();
+            cases.add(format!("smooth_l1 {beta}"), &logits, move |x| smooth_l1(&x[0], &t(x)?, beta));
+        }
+    }
+    let boxes = ([1.0, 2.0, 7.0, 9.0, 3.0, 3.0, 3.0, 3.0, 5.0, 5.0, 1.0, 2.0, 0.0, 0.0, 2.0, 3.0].to_vec(), vec![4, 4]);
+    let targets = [
+        BBox::new(2.0, 1.0, 8.0, 6.0),
+        BBox::new(3.0, 3.0, 3.0, 3.0),
+        BBox::new(1.0, 1.0, 4.0, 4.0),
+        BBox::new(50.0, 40.0, 55.0, 49.0),
+    ];
+    for kind in [IouLoss::Iou, IouLoss::Linear, IouLoss::Giou, IouLoss::Diou, IouLoss::Ciou] {
+        let loss = move |x: &[Tensor]| box_iou_loss(&x[0], &targets, kind, 1e-7);
+        cases.add(format!("box_iou_loss {kind:?}"), std::slice::from_ref(&boxes), loss);
+    }
+    let rows = [noise(1, &[6, 3], -1.0, 1.0)];
+    cases.add("select_rows", &rows, |x| select_rows(&x[0].sqr()?, &[5, 0, 5, 5, 2]));
+    cases.add("weighted_sum", &rows, |x| weighted_sum(&x[0], (0..18).map(|i| i as f32 * 0.1 - 0.5).collect()));
+}
+
+fn convolutions(cases: &mut Cases) {
+    // batch, groups, (ins, outs) of a group, input, kernel, stride, padding, dilation
+    for (n, groups, (ins, outs), (h, w), (kh, kw), stride, padding, dilation) in [
+        (1, 1, (3, 8), (9, 11), (3, 3), (1, 1), (1, 1), (1, 1)),
+        (3, 1, (5, 6), (10, 12), (2, 2), (2, 2), (0, 0), (1, 1)),
+        (1, 1, (6, 10), (19, 19), (3, 3), (1, 1), (6, 6), (6, 6)),
+        (3, 1, (6, 10), (9, 17), (5, 5), (1, 2), (2, 1), (2, 2)),
+        (3, 4, (2, 9), (8, 5), (3, 3), (2, 2), (1, 1), (1, 1)),
+        (1, 6, (1, 1), (9, 11), (3, 3), (1, 1), (1, 1), (1, 1)),
+        (3, 5, (1, 2), (10, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
+        (1, 1, (16, 23), (15, 14), (1, 1), (2, 2), (0, 0), (1, 1)),
+        (2, 1, (32, 24), (30, 27), (3, 3), (1, 1), (1, 1), (1, 1)),
+    ] {
+        let spec = ConvSpec { stride, padding, dilation, groups, activation: Activation::None };
+        let all = [
+            noise(1, &[n, groups * ins, h, w], -1.0, 1.0),
+            noise(2, &[groups * outs, ins, kh, kw], -1.0, 1.0),
+            noise(3, &[groups * outs], -1.0, 1.0),
+            noise(4, &[groups * outs], 0.5, 1.5),
+        ];
+        let name = format!("of {n}x{groups}x{ins}x{h}x{w} with {outs}x{kh}x{kw} {spec:?}");
+        cases.add(format!("conv2d {name}"), &all[..2], move |x| conv2d(&x[0], &x[1], None, spec, None));
+        for activation in [Activation::None, Activation::Relu, Activation::Leaky(0.1)] {
+            let spec = spec.activation(activation);
+            cases.add(format!("conv2d {activation:?} {name}"), &all[..3], move |x| {
+                conv2d(&x[0], &x[1], Some(&x[2]), spec, None)
+            });
+            cases.add(format!("conv2d_norm_train {activation:?} {name}"), &all, move |x| {
+                Ok(conv2d_norm_train(&x[0], &x[1], (&x[3], &x[2]), 1e-2, spec, None)?.0)
+            });
+        }
+    }
+    for (kernel, stride, padding, extra, groups, batch) in [
+        ((2, 2), 2, 0, 0, 1, 3),
+        ((3, 3), 2, 1, 1, 1, 1),
+        ((4, 3), 2, 1, 0, 2, 3),
+        ((5, 2), 3, 1, 2, 1, 1),
+        ((2, 3), 3, 0, 2, 2, 1),
+    ] {
+        let inputs = [
+            noise(1, &[batch, 4, 3, 5], -1.0, 1.0),
+            noise(2, &[4, 3, kernel.0, kernel.1], -1.0, 1.0),
+            noise(3, &[3 * groups], -1.0, 1.0),
+        ];
+        cases.add(format!("conv_transpose2d {kernel:?} {stride}"), &inputs, move |x| {
+            conv_transpose2d(&x[0], &x[1], Some(&x[2]), stride, padding, extra, groups)
+        });
+    }
+}
+
+/// What changes tensors in place shows in a product with the first input.
+fn updates(cases: &mut Cases) {
+    let inputs: Vec<Input> = (1..4).map(|seed| noise(seed, &[7, 5], 0.1, 1.0)).collect();
+    cases.add("blend", &inputs[..2], |x| {
+        let d = x[0].detach().copy()?;
+        blend(&d, &x[1].detach(), 0.9, 0.5)?;
+        x[0].mul(&d)
+    });
+    cases.add("velocity", &inputs, |x| {
+        let d = x[0].detach().copy()?;
+        velocity(&d, &x[1].detach(), &x[2].detach(), (0.9, 0.5, 0.1))?;
+        x[0].mul(&d)
+    });
+    cases.add("adamw", &inputs, |x| {
+        let [p, first, second] = [0, 1, 2].map(|i| x[i].detach().copy());
+        let (p, first, second) = (p?, first?, second?);
+        adamw(&p, &x[1].detach(), (&first, &second), (0.9, 0.99), (0.1, 0.5, 1.0), 3)?;
+        x[0].mul(&p)?.add(&first)?.add(&second)
+    });
+    cases.add("squared_norm", &inputs[..1], |x| x[0].affine(squared_norm(&x[0])?, 0.0));
+}
+
+/// The result, and the gradients of Σ rᵢ yᵢ (fixed pseudo-random r), in main memory.
+fn run(case: &Case, device: &Device) -> Result<Vec<Vec<f32>>> {
+    let vars: Vec<Var> =
+        case.inputs.iter().map(|input| Var::from_tensor(&tensor(input).to_device(device)?)).collect::<Result<_>>()?;
+    let arguments: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let y = (case.forward)(&arguments)?;
+    let probe = tensor(&noise(77, y.dims(), -1.0, 1.0)).to_device(device)?;
+    let gradients = y.mul(&probe)?.sum_all()?.backward()?;
+    let of_inputs = arguments.iter().map(|argument| gradients.get(argument).map(values).unwrap_or_default());
+    Ok(std::iter::once(values(&y)).chain(of_inputs).collect())
+}
+
+/// Why two results differ, if they do; the sums, of up to 2,640 numbers, are made in another order.
+fn complaint(found: &[Vec<f32>], expected: &[Vec<f32>]) -> Option<String> {
+    for (part, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let largest = expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+        if found.len() != expected.len() {
+            return Some(format!("part {part} has {} values, not {}", found.len(), expected.len()));
+        }
+        let far = |(a, b): (&f32, &f32)| {
+            let error = (a - b).abs();
+            error.is_nan() || error > 5e-5 * largest
+        };
+        if let Some(at) = found.iter().zip(expected).position(far) {
+            return Some(format!("value {at} of part {part} is {}, not {}", found[at], expected[at]));
+        }
+    }
+    None
+}
+
+#[test]
+fn operations_on_a_gpu_equal_those_on_the_cpu() {
+    let mut cases = Cases::default();
+    for fill in [activations, norms, maps, losses, convolutions, updates] {
+        fill(&mut cases);
+    }
+    let device = DeviceChoice::Cuda(0).open();
+    if let Err(reason) = &device {
+        println!("skipped: {} operations on a CUDA device ({reason})", cases.0.len());
+    }
+    let mut failures: Vec<String> = Vec::new();
+    for case in &cases.0 {
+        let expected = run(case, &Device::Cpu).unwrap();
+        let finite = expected.iter().flatten().all(|v| v.is_finite());
+        assert!(finite && !expected[0].is_empty(), "{} on the CPU: {expected:?}", case.name);
+        let Ok(device) = &device else { continue };
+        match run(case, device) {
+            Ok(found) => failures.extend(complaint(&found, &expected).map(|why| format!("{}: {why}", case.name))),
+            Err(error) => failures.push(format!("{}: {error}", case.name)),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
