@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the embedded weights anew, all of them or those named: assets/embed.sh [ssd-nano retinanet-nano …].
-# The recipes are in src/train/embedding.rs. On the same kind of processor the same bits come out.
+# The recipes are in src/train/embedding.rs. One build makes the same bits each time on the same kind of processor.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=$(mktemp -d)

@@ -384,6 +384,37 @@ fn a_step_of_many_goes_on_while_images_are_shown_and_ends_at_a_pause() {
     let seen = until(&engine, |e| matches!(e, Event::Training { running: false, .. }));
     let Some(Event::Training { iteration, .. }) = seen.last() else { panic!("{seen:?}") };
     assert!(*iteration < 200, "{iteration}");
+    // What cannot be done while it runs ends it too, and says so, even where it then fails: no earlier state is kept.
+    for command in [Command::SkipBatch, Command::Back] {
+        engine.send(Command::Step { iterations: 900 });
+        until(&engine, |e| matches!(e, Event::Stepped(_)));
+        engine.send(command);
+        until(&engine, |e| matches!(e, Event::Training { running: false, .. }));
+    }
+}
+
+#[test]
+fn a_missing_last_validation_is_made_up_and_told_before_the_run_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let best = folder.join("weights/best.safetensors");
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
+    let mut config = config(2, 2);
+    config.train.validate_every = 2;
+    engine.send(Command::StartTraining { config, folder: Some(folder), start: InitialWeights::Random });
+    until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
+    // The best weights cannot be written, so the validation counts for nothing and the error ends the step.
+    std::fs::create_dir_all(best.join("in the way")).unwrap();
+    engine.send(Command::Step { iterations: 5 });
+    let seen = until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 2 }));
+    assert!(seen.iter().any(|e| matches!(e, Event::Log { severity: Severity::Error, .. })), "{seen:?}");
+    std::fs::remove_dir_all(&best).unwrap();
+    engine.send(Command::Train);
+    let seen = until(&engine, |e| matches!(e, Event::TrainingEnded { iteration: 2, finished: true }));
+    let told = seen.iter().filter(|e| matches!(e, Event::Validated(validation) if validation.iteration == 2)).count();
+    assert_eq!(told, 1, "{seen:?}");
 }
 
 #[test]

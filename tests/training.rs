@@ -172,6 +172,26 @@ fn a_validation_that_is_missing_is_made_up_as_if_it_had_come_in_time() {
 }
 
 #[test]
+fn a_last_checkpoint_that_is_missing_keeps_the_run_open_until_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = config(2);
+    (settings.train.batch, settings.train.history) = (2, 1);
+    let mut run = Run::new(settings, dataset(), &Device::Cpu, Some(folder.path().to_path_buf())).unwrap();
+    run.advance(false).unwrap();
+    let last = folder.path().join("weights/last.safetensors");
+    std::fs::create_dir_all(last.join("in the way")).unwrap();
+    assert!(run.advance(false).is_err());
+    assert_eq!((run.iteration, run.is_finished(), run.over()), (2, false, None));
+    // A step back takes with it what was due after the step.
+    assert!(run.back().unwrap());
+    run.catch_up().unwrap();
+    assert!(run.advance(false).is_err() && run.catch_up().is_err() && !run.is_finished());
+    std::fs::remove_dir_all(&last).unwrap();
+    run.catch_up().unwrap();
+    assert!(run.is_finished() && last.is_file());
+}
+
+#[test]
 fn a_resumed_run_pauses_where_the_unbroken_one_does_and_then_lets_it_through() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config(40);

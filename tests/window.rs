@@ -778,6 +778,10 @@ fn trained_weights_that_were_not_saved_are_asked_about_before_they_are_lost() {
     press(&mut window, Role::Button, "Stay");
     assert_eq!(name(&window.workbench.borrow()), Some("ssd-nano"));
     raise(&mut window, load());
+    window.harness.key_press(egui::Key::Escape);
+    window.harness.run_steps(3);
+    assert!(!says(&window, "The trained weights are not saved"));
+    raise(&mut window, load());
     press(&mut window, Role::Button, "Go on without them");
     window.until("the other model", |w| name(w) == Some("fcos-nano"));
     // Weights that come from a file, or with the program, are nobody's loss.
@@ -847,6 +851,11 @@ fn missed_objects_are_summed_by_cause_over_the_data_and_a_number_leads_to_its_im
     raise(&mut window, Action::Export { panel: boxwright::app::layout::Panel::Evaluation, path: path.clone() });
     window.until("the file", |_| path.is_file());
     assert!(std::fs::read_to_string(path).unwrap().contains("below the threshold,"));
+    // Keys and menus evaluate as the panel is set.
+    let before = window.workbench.borrow().state.evaluation_version;
+    raise(&mut window, Action::Evaluate { misses: false });
+    window.until("another evaluation", |w| w.state.evaluation_version > before && w.state.progress.is_none());
+    assert!(window.workbench.borrow().state.evaluation.as_ref().is_some_and(|e| e.misses.is_some()));
 }
 
 /// The right edges of what is labelled so, in points.
@@ -956,6 +965,26 @@ fn layouts_and_keys_come_back_by_undo() {
     assert!(window.workbench.borrow().settings.keys.is_empty());
     raise(&mut window, Action::Undo);
     assert_eq!(window.workbench.borrow().settings.keys.get("Fit image").map(String::as_str), Some("J"));
+}
+
+#[test]
+fn settings_of_another_networks_run_are_not_put_back() {
+    use boxwright::app::action::Action;
+    use boxwright::app::run_action::RunAction;
+    use boxwright::engine::command::ModelChoice;
+    use boxwright::train::TrainConfig;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let first = TrainConfig::new(boxwright::detect::Arch::SsdNano);
+    let edited = TrainConfig { batch: first.batch + 1, ..first };
+    raise(&mut window, Action::Run(RunAction::Draft(Box::new(edited))));
+    let choice = ModelChoice::Named("fcos-nano".into());
+    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: false });
+    window
+        .until("the other network", |w| w.state.model.as_ref().is_some_and(|m| m.config.arch().name() == "fcos-nano"));
+    raise(&mut window, Action::Undo);
+    let said = |text: &str| window.workbench.borrow().state.log.iter().any(|line| line.message.contains(text));
+    assert!(said("another network is loaded since that edit") && !said("settings of the next run: as before"));
 }
 
 #[test]

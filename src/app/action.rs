@@ -44,7 +44,8 @@ pub enum Action {
     /// Counts the operations of the loaded model.
     CountFlops,
     SaveWeights(PathBuf),
-    /// Scores the model on the open data; with `misses` also why objects are missed at the score threshold.
+    /// Scores the model on the open data; with `misses`, or where the panel asks for it, also why objects are missed at
+    /// the score threshold.
     Evaluate {
         misses: bool,
     },

@@ -123,17 +123,23 @@ pub fn defaults() -> Vec<Binding> {
 }
 
 /// The defaults with the user's own keys in their place, where an empty text is no key; unreadable ones are left out
-/// and named.
+/// and named. A default gives way to an own key: it may have come with a later version than the choice.
 pub fn bindings(changed: &BTreeMap<String, String>) -> (Vec<Binding>, Vec<String>) {
     let mut all = defaults();
-    let mut wrong = Vec::new();
+    let (mut own, mut wrong) = (Vec::new(), Vec::new());
     for (name, text) in changed {
         match (all.iter_mut().find(|b| b.name == name), parse(text)) {
             (Some(binding), _) if text.trim().is_empty() => binding.keys.clear(),
-            (Some(binding), Some(shortcut)) => binding.keys = vec![shortcut],
+            (Some(binding), Some(shortcut)) => {
+                binding.keys = vec![shortcut];
+                own.push(shortcut);
+            }
             (Some(_), None) => wrong.push(format!("{name}: {text:?} is no key; write it like Ctrl+Shift+O")),
             (None, _) => wrong.push(format!("{name:?} is no action; see the palette for their names")),
         }
+    }
+    for binding in all.iter_mut().filter(|b| !changed.contains_key(b.name)) {
+        binding.keys.retain(|key| !own.contains(key));
     }
     (all, wrong)
 }
@@ -240,6 +246,15 @@ mod tests {
         assert_eq!(wrong.len(), 2);
         changed.insert("Fit image".to_string(), String::new());
         assert!(bindings(&changed).0.iter().find(|b| b.name == "Fit image").unwrap().keys.is_empty());
+    }
+
+    #[test]
+    fn an_own_key_is_taken_from_a_default() {
+        let changed = BTreeMap::from([("Next theme".to_string(), "T".to_string())]);
+        let (all, wrong) = bindings(&changed);
+        assert!(wrong.is_empty());
+        let with_t: Vec<&str> = all.iter().filter(|b| b.keys.contains(&plain(Key::T))).map(|b| b.name).collect();
+        assert_eq!(with_t, ["Next theme"]);
     }
 
     #[test]

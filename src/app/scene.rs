@@ -15,19 +15,20 @@ use crate::trace::{FeatureMap, Trace};
 use std::sync::Arc;
 
 /// Opacity of the masks of detections, and of those of ground truth below them.
-const MASK: f32 = 0.4;
-const TRUTH_MASK: f32 = 0.25;
+pub const MASK: f32 = 0.4;
+pub const TRUTH_MASK: f32 = 0.25;
 
 /// Boxes, and the parts of their masks in the same colours.
 #[derive(Debug, Default)]
-struct Marks {
-    boxes: Arc<Vec<BoxInstance>>,
-    masks: Arc<Vec<BoxInstance>>,
+pub struct Marks {
+    pub boxes: Arc<Vec<BoxInstance>>,
+    pub masks: Arc<Vec<BoxInstance>>,
 }
 
 impl Marks {
-    /// Masks of another size than the picture are left out.
-    fn new<'a>(marks: impl Iterator<Item = (BoxInstance, Option<&'a Mask>)>, size: (u32, u32)) -> Self {
+    /// Masks of another size than the picture are left out. Marks of one list have levels of their own: the parts of a
+    /// mask are told by them.
+    pub fn new<'a>(marks: impl Iterator<Item = (BoxInstance, Option<&'a Mask>)>, size: (u32, u32)) -> Self {
         let (mut boxes, mut masks) = (Vec::new(), Vec::new());
         for (mark, mask) in marks {
             boxes.push(mark);

@@ -197,6 +197,7 @@ impl State {
                 }
                 self.last_step = Some(report);
             }
+            Event::Validated(validation) => self.curves.add_validation(&validation),
             event @ (Event::Phase { .. }
             | Event::WentBack { .. }
             | Event::Remembered(_)
@@ -355,6 +356,9 @@ mod tests {
         assert!(state.curves.series.contains_key("classification"));
         assert!((state.curves.iterations_per_second - 2.0).abs() < 1e-9);
         assert!((state.curves.data_share - 0.1).abs() < 1e-6);
+        let late = crate::train::Validation { iteration: 6, ..Default::default() };
+        state.fold(Event::Validated(Arc::new(late)));
+        assert_eq!(state.curves.validations.iter().map(|v| v.iteration).collect::<Vec<_>>(), [6]);
     }
 
     #[test]

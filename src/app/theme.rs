@@ -2,7 +2,7 @@
 //!
 //! Text keeps a contrast of 4.5 to its background and 7 in the high-contrast look (WCAG 2.2, 1.4.3 and 1.4.6).
 
-use egui::{Color32, Context, CornerRadius, Stroke, Visuals};
+use egui::{Color32, Context, CornerRadius, Stroke, Ui, Visuals};
 use serde::{Deserialize, Serialize};
 
 /// Ground truth.
@@ -11,6 +11,9 @@ pub const TRUTH: Color32 = Color32::from_rgb(0, 158, 115);
 pub const ERROR: Color32 = Color32::from_rgb(213, 94, 0);
 /// Marks of warnings.
 pub const WARNING: Color32 = Color32::from_rgb(230, 159, 0);
+
+/// Shades between a colour and black or white that are tried for text.
+const SHADES: u32 = 16;
 
 /// How the window looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +136,40 @@ pub fn class_color(class: u32) -> Color32 {
     Color32::from_rgb(r, g, b)
 }
 
+/// A class's colour as text.
+pub fn class_text(ui: &Ui, class: u32) -> Color32 {
+    readable(ui, class_color(class))
+}
+
+/// The colour next to `color` that can be read as text on the panels: darker where those are light, else lighter.
+pub fn readable(ui: &Ui, color: Color32) -> Color32 {
+    as_text(color, ui.visuals())
+}
+
+fn as_text(color: Color32, visuals: &Visuals) -> Color32 {
+    let ground = visuals.panel_fill;
+    let end = if visuals.dark_mode { Color32::WHITE } else { Color32::BLACK };
+    let least = if ground == Color32::BLACK { 7.0 } else { 4.5 };
+    let mut shades = (0..SHADES).map(|shade| color.lerp_to_gamma(end, shade as f32 / SHADES as f32));
+    shades.find(|shade| contrast(*shade, ground) >= least).unwrap_or(end)
+}
+
+/// Relative luminance of an opaque colour (WCAG 2.2).
+fn luminance(color: Color32) -> f64 {
+    let [r, g, b, _] = color.to_array();
+    let linear = |value: u8| {
+        let value = f64::from(value) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)
+}
+
+/// Contrast ratio of two opaque colours, 1 to 21 (WCAG 2.2).
+fn contrast(a: Color32, b: Color32) -> f64 {
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
 /// Black or white, whichever reads better on `background`.
 pub fn text_on(background: Color32) -> Color32 {
     let [r, g, b, _] = background.to_array().map(f32::from);
@@ -143,20 +180,11 @@ pub fn text_on(background: Color32) -> Color32 {
 mod tests {
     use super::*;
 
-    /// Relative luminance of an opaque colour (WCAG 2.2).
-    fn luminance(color: Color32) -> f64 {
-        let [r, g, b, a] = color.to_array();
-        assert_eq!(a, 255, "{color:?} is seen through");
-        let linear = |value: u8| {
-            let value = f64::from(value) / 255.0;
-            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
-        };
-        0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)
-    }
-
     fn contrast(a: Color32, b: Color32) -> f64 {
-        let (a, b) = (luminance(a), luminance(b));
-        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+        for color in [a, b] {
+            assert_eq!(color.a(), 255, "{color:?} is seen through");
+        }
+        super::contrast(a, b)
     }
 
     #[test]
@@ -182,6 +210,10 @@ mod tests {
             for (name, color) in texts {
                 let found = contrast(color, visuals.panel_fill);
                 assert!(found >= least, "{} {name}: {found:.2}", look.name());
+            }
+            for color in (0..80).map(class_color).chain([TRUTH, ERROR, WARNING]) {
+                let found = contrast(as_text(color, &visuals), visuals.panel_fill);
+                assert!(found >= least, "{} {color:?}: {found:.2}", look.name());
             }
             for widget in [&visuals.widgets.inactive, &visuals.widgets.hovered, &visuals.widgets.active] {
                 let found = contrast(widget.fg_stroke.color, widget.weak_bg_fill);

@@ -371,7 +371,8 @@ impl Workbench {
             Action::CountFlops => self.send(Command::CountFlops),
             Action::SaveWeights(path) => self.send(Command::Save { path }),
             Action::Evaluate { misses } => {
-                let misses = misses.then_some(self.settings.score);
+                // Keys and menus evaluate as the panel is set.
+                let misses = (misses || self.panels.evaluation.explains).then_some(self.settings.score);
                 self.send(Command::Evaluate { misses });
             }
             Action::EvaluateResults(path) => self.send(Command::EvaluateResults { path }),
@@ -506,7 +507,9 @@ impl Workbench {
                     _ => {}
                 }
             }
-        } else if ctx.input_mut(|i| i.consume_key(egui::Modifiers::NONE, egui::Key::Escape)) {
+        } else if !self.unsaved.is_asking()
+            && ctx.input_mut(|i| i.consume_key(egui::Modifiers::NONE, egui::Key::Escape))
+        {
             if self.palette.open {
                 self.palette.open = false;
             } else {

@@ -2,6 +2,7 @@
 
 use crate::engine::Wake;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
@@ -30,8 +31,11 @@ impl Writer {
         let (answer, answers) = bounded(WAITING);
         let thread = std::thread::Builder::new().name("boxwright-writer".into()).spawn(move || {
             for work in asked {
+                // What cannot be drawn must not end the thread for the files after it.
+                let written = catch_unwind(AssertUnwindSafe(work))
+                    .unwrap_or_else(|_| Err("a file is not written: drawing it ended by a panic".into()));
                 // Where nobody listens any more the file is written all the same.
-                if answer.send(work()).is_ok() {
+                if answer.send(written).is_ok() {
                     wake();
                 }
             }
@@ -97,5 +101,14 @@ mod tests {
         assert!(writer.write(|| Err("no room: a.png".into())));
         let answer = writer.answers.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(answer, Err("no room: a.png".to_string()));
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_and_the_next_file_is_written() {
+        let writer = Writer::start(Arc::new(|| {})).unwrap();
+        assert!(writer.write(|| panic!("a drawing that goes wrong")) && writer.write(|| Ok("b.png".into())));
+        let answer = || writer.answers.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(answer().is_err());
+        assert_eq!(answer(), Ok(PathBuf::from("b.png")));
     }
 }

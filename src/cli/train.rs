@@ -6,7 +6,7 @@ use super::{Answer, CliError, Outcome, threads, train_jobs};
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::runs::{Runs, RunsError};
 use crate::engine::{Command, DeviceChoice, Engine, Event, Severity};
-use crate::train::{Preset, StepReport};
+use crate::train::{Preset, StepReport, Validation};
 use plan::{Begin, Job, plan};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -191,8 +191,8 @@ fn follow(engine: &Engine, job: &Job, root: &Path) -> Result<(), CliError> {
                 } else if report.iteration.is_multiple_of(20) || report.iteration == total {
                     println!("{line}");
                 }
-                if let Some(validation) = validation_line(&report) {
-                    println!("{}{validation}", if terminal { "\n" } else { "" });
+                if let Some(validation) = &report.validation {
+                    println!("{}{}", if terminal { "\n" } else { "" }, validation_line(validation));
                 }
                 if told.elapsed() > NOTE_EVERY {
                     // An index that fails was complained of at the start.
@@ -200,6 +200,7 @@ fn follow(engine: &Engine, job: &Job, root: &Path) -> Result<(), CliError> {
                     told = Instant::now();
                 }
             }
+            Event::Validated(validation) => println!("{}", validation_line(&validation)),
             // Nobody pauses here: the wanted iteration is reached, or the run had no iteration left.
             Event::Training { running: false, iteration } if ready => {
                 engine.send(Command::StopTraining);
@@ -233,10 +234,9 @@ fn progress_line(report: &StepReport, total: u64, speed: f64) -> String {
     )
 }
 
-fn validation_line(report: &StepReport) -> Option<String> {
-    let v = report.validation.as_ref()?;
+fn validation_line(v: &Validation) -> String {
     let score = |ap: f64| if ap < 0.0 { "—".to_string() } else { format!("{:.1}", 100.0 * ap) };
-    Some(format!(
+    format!(
         "validation after {}: loss {:.3}, AP over IoU .5 to .95 {}, at IoU .5 {} ({} images, {:.1} s){}",
         v.iteration,
         v.loss,
@@ -245,7 +245,7 @@ fn validation_line(report: &StepReport) -> Option<String> {
         v.images,
         v.seconds,
         if v.improved { ", the best so far" } else { "" }
-    ))
+    )
 }
 
 /// Rewrites deployed weights as float16 with the same metadata.

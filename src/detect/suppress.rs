@@ -4,6 +4,7 @@ use crate::geometry::Detection;
 use crate::geometry::nms::{class_nms, order_by_score};
 use crate::nn::Pass;
 use crate::trace::{Removal, Suppression};
+use rayon::prelude::*;
 
 /// Candidate detections of one image, input pixels.
 pub type Candidates = Vec<Detection>;
@@ -22,12 +23,36 @@ pub struct Limits {
 impl Limits {
     /// The (anchor, score) pairs of one class above the score threshold, best first, at most `top_k_per_class`.
     pub fn best_of_class(&self, scores: impl Iterator<Item = f32>) -> Vec<(u32, f32)> {
-        let above = scores.enumerate().filter(|(_, s)| *s > self.score_threshold);
+        self.best_of(scores.enumerate())
+    }
+
+    /// The same of (anchor, score) pairs in rising order of anchors.
+    pub fn best_of(&self, scored: impl Iterator<Item = (usize, f32)>) -> Vec<(u32, f32)> {
+        let above = scored.filter(|(_, s)| *s > self.score_threshold);
         let mut kept: Vec<(u32, f32)> = above.map(|(anchor, score)| (anchor as u32, score)).collect();
         kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         kept.truncate(self.top_k_per_class);
         kept
     }
+}
+
+/// Places and values of the logits above `floor`, in order. Few are, so blocks without one are passed over at once.
+pub fn above(logits: &[f32], floor: f32) -> Vec<(usize, f32)> {
+    /// Logits that one task looks through, and those looked at together.
+    const SHARE: usize = 1 << 16;
+    const BLOCK: usize = 64;
+    let look_through = |(share, logits): (usize, &[f32])| {
+        let mut found = Vec::new();
+        for (block, logits) in logits.chunks(BLOCK).enumerate() {
+            if logits.iter().fold(false, |any, &logit| any | (logit > floor)) {
+                let first = share * SHARE + block * BLOCK;
+                found.extend((first..).zip(logits).filter(|(_, l)| **l > floor).map(|(place, l)| (place, *l)));
+            }
+        }
+        found
+    };
+    let found: Vec<Vec<(usize, f32)>> = logits.par_chunks(SHARE).enumerate().map(look_through).collect();
+    found.concat()
 }
 
 /// Greedy class-aware suppression; fills `suppression` of image `image`'s trace when the pass is probed.
@@ -64,6 +89,17 @@ mod tests {
 
     fn detection(x: f32, class: u32, score: f32) -> Detection {
         Detection { bbox: BBox::new(x, 0.0, x + 10.0, 10.0), class, score, ..Detection::default() }
+    }
+
+    #[test]
+    fn logits_above_a_floor_keep_their_places() {
+        let mut logits = vec![-5.0; 200_003];
+        for (place, logit) in [(0, 1.0), (63, f32::NAN), (64, 2.0), (65_536, f32::INFINITY), (200_002, -2.9)] {
+            logits[place] = logit;
+        }
+        assert_eq!(above(&logits, -3.0), [(0, 1.0), (64, 2.0), (65_536, f32::INFINITY), (200_002, -2.9)]);
+        assert_eq!(above(&logits, f32::NEG_INFINITY).len(), 200_002);
+        assert!(above(&[], 0.0).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Curves of a run by iteration: from the reports of a training run under way, or from the file of one on disk.
 
 use crate::stats::{MinMaxPyramid, MovingAverage};
-use crate::train::StepReport;
+use crate::train::{StepReport, Validation};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -98,9 +98,14 @@ impl Curves {
         let numbers = [report.loss, report.learning_rate, report.gradient_norm as f32];
         self.push(report.iteration, numbers, parts, report.seconds, report.data_seconds);
         if let Some(validation) = &report.validation {
-            let (iteration, loss, ap) = (validation.iteration, validation.loss, validation.ap);
-            self.validations.push(Validated { iteration, loss, ap });
+            self.add_validation(validation);
         }
+    }
+
+    /// Takes a validation in.
+    pub fn add_validation(&mut self, validation: &Validation) {
+        let (iteration, loss, ap) = (validation.iteration, validation.loss, validation.ap);
+        self.validations.push(Validated { iteration, loss, ap });
     }
 
     fn add_line(&mut self, line: &Value) {

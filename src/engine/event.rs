@@ -11,7 +11,7 @@ use crate::detect::Config;
 use crate::eval::coco::CocoResult;
 use crate::eval::misses::Misses;
 use crate::train::blackbox::Record;
-use crate::train::{Incident, Phase, RangeTest, Replay, RunConfig, StepReport};
+use crate::train::{Incident, Phase, RangeTest, Replay, RunConfig, StepReport, Validation};
 use crate::weights::LoadReport;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub enum Event {
         iteration: u64,
     },
     Stepped(Arc<StepReport>),
+    /// A validation was made up for; its iteration was told without it.
+    Validated(Arc<Validation>),
     /// One phase of an iteration is done, and `next` follows in it; the newest value of [`super::Slots::stepped`] is
     /// what is known so far.
     Phase {

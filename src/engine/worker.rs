@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use stepping::NO_RUN;
+use stepping::{NO_RUN, tell_late};
 
 /// Training goes on until it is done, paused or stopped.
 const ENDLESS: u64 = u64::MAX;
@@ -486,7 +486,9 @@ impl Worker {
             return;
         };
         // What an interruption left undone comes first, and may be all that was left.
-        if let Err(error) = run.catch_up() {
+        let caught_up = run.catch_up();
+        tell_late(run, &mut self.out);
+        if let Err(error) = caught_up {
             return self.not_stepped(error);
         }
         if run.is_finished() {

@@ -3,11 +3,11 @@
 //! They return values that are not yet reduced: mining and tracing read them, and [`weighted_sum`] selects and
 //! averages in one step. No gradient flows into a target.
 
-use super::activation::sigmoid_of;
 use super::cuda;
-use super::storage::{CHUNK, contiguous, map2, map3, same_shape, with_values};
+use super::pair_loss::PairLoss;
+use super::storage::{CHUNK, contiguous, with_values};
 use crate::geometry::BBox;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// Cross-entropy of every row of `logits` `[M, C]` with a class in `0..C`; 0, without a gradient, where the target
@@ -175,124 +175,6 @@ impl CustomOp1 for CrossEntropy {
             })
         })?;
         Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum PairLoss {
-    Bce,
-    Focal { alpha: f32, gamma: f32 },
-    SmoothL1 { beta: f32 },
-}
-
-/// ln(1 + e^x) without overflow.
-#[inline(always)]
-fn softplus(x: f32) -> f32 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-#[inline(always)]
-fn power(base: f32, exponent: f32) -> f32 {
-    if exponent == 2.0 { base * base } else { base.powf(exponent) }
-}
-
-impl PairLoss {
-    fn of(self, x: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape(x, target, self.name())?;
-        let target = target.detach();
-        if x.device().is_cpu() {
-            return x.apply_op2(&target, self);
-        }
-        let (code, parameters) = match self {
-            Self::Bce => (0, (0.0, 0.0)),
-            Self::Focal { alpha, gamma } => (1, (alpha, gamma)),
-            Self::SmoothL1 { beta } => (2, (beta, 0.0)),
-        };
-        cuda::losses::pair_loss(x, &target, self.name(), code, parameters)
-    }
-
-    #[inline(always)]
-    fn value(self, x: f32, t: f32) -> f32 {
-        match self {
-            Self::Bce => softplus(x) - x * t,
-            Self::Focal { alpha, gamma } => focal(x, t, alpha, gamma).0,
-            Self::SmoothL1 { beta } => {
-                let d = (x - t).abs();
-                if d < beta { 0.5 * d * d / beta } else { d - 0.5 * beta }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn derivative(self, x: f32, t: f32) -> f32 {
-        match self {
-            Self::Bce => sigmoid_of(x) - t,
-            Self::Focal { alpha, gamma } => focal(x, t, alpha, gamma).1,
-            Self::SmoothL1 { beta } => {
-                let d = x - t;
-                if d.abs() < beta {
-                    d / beta
-                } else if d == 0.0 {
-                    0.0
-                } else {
-                    d.signum()
-                }
-            }
-        }
-    }
-}
-
-/// Focal loss of one logit and its derivative.
-///
-/// For a target of 0 or 1 let y be the logit towards the wrong answer (x or −x): pₜ = 1 − σ(y), BCE = ln(1 + e^y),
-/// and the derivative by y is σ^γ (γ (1 − σ) BCE + σ), which holds for any size of logit.
-#[inline(always)]
-fn focal(x: f32, t: f32, alpha: f32, gamma: f32) -> (f32, f32) {
-    let balance = if alpha < 0.0 { 1.0 } else { alpha * t + (1.0 - alpha) * (1.0 - t) };
-    if t == 0.0 || t == 1.0 {
-        let sign = 1.0 - 2.0 * t;
-        let (miss, entropy) = (sigmoid_of(sign * x), softplus(sign * x));
-        let focus = balance * power(miss, gamma);
-        return (focus * entropy, sign * focus * (gamma * sigmoid_of(-sign * x) * entropy + miss));
-    }
-    let (p, entropy) = (sigmoid_of(x), softplus(x) - x * t);
-    let miss = p + t - 2.0 * p * t;
-    let focus = balance * power(miss, gamma);
-    let pull = if miss > 0.0 { gamma * focus / miss * p * (1.0 - p) * (1.0 - 2.0 * t) * entropy } else { 0.0 };
-    (focus * entropy, pull + focus * (p - t))
-}
-
-impl CustomOp2 for PairLoss {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Bce => "bce_with_logits",
-            Self::Focal { .. } => "sigmoid_focal",
-            Self::SmoothL1 { .. } => "smooth_l1",
-        }
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, t) = (contiguous(s1, l1, self.name())?, contiguous(s2, l2, self.name())?);
-        let loss = *self;
-        Ok((CpuStorage::F32(map2(&x, &t, move |x, t| loss.value(x, t))), l1.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        arg1: &Tensor,
-        arg2: &Tensor,
-        _res: &Tensor,
-        grad_res: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let loss = *self;
-        let gradient = with_values(arg1, self.name(), |x| {
-            with_values(arg2, self.name(), |t| {
-                with_values(grad_res, self.name(), |g| {
-                    Ok(map3(x, t, g, move |x, t, g| if g == 0.0 { 0.0 } else { g * loss.derivative(x, t) }))
-                })
-            })
-        })?;
-        Ok((Some(Tensor::from_vec(gradient, arg1.shape(), arg1.device())?), None))
     }
 }
 

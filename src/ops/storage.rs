@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Elements that one task of an element-wise op handles.
 pub(super) const CHUNK: usize = 1 << 14;
@@ -45,39 +46,12 @@ pub fn same_shape(a: &Tensor, b: &Tensor, op: &str) -> Result<()> {
     Ok(())
 }
 
-/// `f` of every element, in parallel.
-pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> Vec<f32> {
-    let mut y = vec![0.0f32; x.len()];
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = f(x);
-        }
-    });
-    y
-}
-
-/// `f` of every pair of elements, in parallel. Slices of one length.
-pub(super) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
-    debug_assert_eq!(a.len(), b.len());
-    let mut y = vec![0.0f32; a.len()];
-    let inputs = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
-    y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, (a, b))| {
-        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-            *y = f(a, b);
-        }
-    });
-    y
-}
-
-/// `f` of every triple of elements, in parallel. Slices of one length.
-pub(super) fn map3(a: &[f32], b: &[f32], c: &[f32], f: impl Fn(f32, f32, f32) -> f32 + Sync + Send) -> Vec<f32> {
-    debug_assert!(a.len() == b.len() && b.len() == c.len());
-    let mut y = vec![0.0f32; a.len()];
-    let inputs = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).zip(c.par_chunks(CHUNK));
-    y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, ((a, b), c))| {
-        for (((y, &a), &b), &c) in y.iter_mut().zip(a).zip(b).zip(c) {
-            *y = f(a, b, c);
-        }
+/// `len` floats: `fill(range, part)` writes those of a range, the ranges in parallel.
+pub(super) fn in_chunks(len: usize, fill: impl Fn(Range<usize>, &mut [f32]) + Sync + Send) -> Vec<f32> {
+    let mut y = vec![0.0f32; len];
+    y.par_chunks_mut(CHUNK).enumerate().for_each(|(index, y)| {
+        let start = index * CHUNK;
+        fill(start..start + y.len(), y);
     });
     y
 }
@@ -149,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn maps_cover_the_last_partial_chunk() {
-        let x: Vec<f32> = (0..CHUNK + 3).map(|i| i as f32).collect();
-        assert!(map(&x, |v| v + 1.0).iter().zip(&x).all(|(y, x)| *y == x + 1.0));
-        assert!(map2(&x, &x, |a, b| a - b).iter().all(|v| *v == 0.0));
-        assert!(map3(&x, &x, &x, |a, b, c| a - b + c).iter().zip(&x).all(|(y, x)| y == x));
+    fn chunks_cover_the_last_part() {
+        let y = in_chunks(CHUNK + 3, |range, to| to.iter_mut().zip(range).for_each(|(to, i)| *to = i as f32));
+        assert_eq!(y.len(), CHUNK + 3);
+        assert!(y.iter().enumerate().all(|(i, &y)| y == i as f32));
+        assert!(in_chunks(0, |_, _| ()).is_empty());
     }
 }

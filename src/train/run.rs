@@ -73,7 +73,7 @@ pub struct Run {
     step: Option<StepInProgress>,
     /// When the step in progress began to be worked on, and the seconds that its earlier phases took.
     working: f64,
-    /// A validation that was interrupted and done later than its iteration's report: for the next report.
+    /// A validation that was interrupted and done later than its iteration's report: to be told.
     late: Option<Validation>,
     /// The same, until it is written down.
     unwritten: Option<Validation>,
@@ -181,9 +181,10 @@ impl Run {
         &self.dataset
     }
 
-    /// All iterations are done and validated, or validation has not improved for as long as the settings allow.
+    /// All iterations are done, or validation has not improved for as long as the settings allow; and nothing is left
+    /// to be made up for.
     pub fn is_finished(&self) -> bool {
-        self.is_last() && !self.validation_is_due()
+        self.is_last() && !self.validation_is_due() && self.unwritten.is_none() && !self.unsaved
     }
 
     /// No iteration follows.
@@ -339,7 +340,7 @@ impl Run {
             return Ok(false);
         };
         self.put_back(state)?;
-        (self.late, self.unwritten) = (None, None);
+        (self.late, self.unwritten, self.unsaved) = (None, None, false);
         self.black_box.forget_after(self.iteration);
         Ok(true)
     }

@@ -18,6 +18,8 @@ pub use crate::app::panels::canvas::Wish;
 
 /// The image panel's buffers.
 const VIEW_ID: u64 = 1;
+/// So many labels look for room; those after them are marks.
+const MOST_TEXTS: usize = 400;
 
 /// Scratch of the panel.
 #[derive(Debug, Default)]
@@ -31,6 +33,8 @@ pub struct ImagePanel {
     hovered: Option<usize>,
     /// What the open menu is about.
     asked: Option<Asked>,
+    /// What the list of missed objects tells.
+    causes: why::Causes,
 }
 
 /// What was right-clicked.
@@ -204,7 +208,7 @@ impl ImagePanel {
                 }
                 for (class, name) in names.iter().enumerate() {
                     let class = class as u32;
-                    let text = RichText::new(name).color(theme::class_color(class));
+                    let text = RichText::new(name).color(theme::class_text(ui, class));
                     if ui.selectable_label(self.isolated == Some(class), text).clicked() {
                         actions.push(Action::Isolate(Some(class)));
                     }
@@ -239,7 +243,9 @@ impl ImagePanel {
             ui.label(text).on_hover_text("At the score above");
             if !missed.is_empty() {
                 let text = format!("{} of {asked} objects missed", missed.len());
-                let menu = ui.menu_button(text, |ui| why::missed_list(ui, shown, &missed, settings.score));
+                let (version, score) = (state.shown_version, settings.score);
+                let causes = &mut self.causes;
+                let menu = ui.menu_button(text, |ui| why::missed_list(ui, shown, version, &missed, score, causes));
                 if let Some(object) = menu.inner.flatten() {
                     actions.push(Action::Select(None));
                     actions.push(Action::SelectObject(Some(object)));
@@ -294,14 +300,17 @@ fn labels(painter: &egui::Painter, captions: &[Caption], frame: &Frame) {
         let place = |size: egui::Vec2| Rect::from_min_size(corner - vec2(0.0, size.y), size + vec2(6.0, 0.0));
         let mut galley = painter.layout_no_wrap(caption.text.clone(), font.clone(), ink);
         let mut area = place(galley.size());
-        if taken.iter().any(|t| t.intersects(area)) {
+        let crowded = taken.len() >= MOST_TEXTS;
+        if crowded || taken.iter().any(|t| t.intersects(area)) {
             let short = if caption.short.is_empty() { "…" } else { caption.short };
             galley = painter.layout_no_wrap(short.into(), font.clone(), ink);
             area = place(galley.size());
         }
         painter.rect_filled(area, 2.0, color);
         painter.galley(area.min + vec2(3.0, 0.0), galley, ink);
-        taken.push(area);
+        if !crowded {
+            taken.push(area);
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl LogPanel {
                     Severity::Error => ("x", theme::ERROR),
                 };
                 ui.horizontal(|ui| {
-                    ui.label(RichText::new(mark).strong().color(color));
+                    ui.label(RichText::new(mark).strong().color(theme::readable(ui, color)));
                     ui.weak(&line.source);
                     let text = egui::Label::new(&line.message).extend().sense(egui::Sense::click());
                     if ui.add(text).on_hover_text("A click shows what can be done with the line").clicked() {

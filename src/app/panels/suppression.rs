@@ -365,7 +365,8 @@ impl SuppressionPanel {
                     ""
                 };
                 let text = format!("{index}  {name} {:.3}  {fate_text}{model}", candidate.score);
-                if ui.selectable_label(selected == Some(index), RichText::new(text).color(color)).clicked() {
+                let text = RichText::new(text).color(theme::readable(ui, color));
+                if ui.selectable_label(selected == Some(index), text).clicked() {
                     selected = Some(index);
                     if let Fate::Removed { step: at, .. } = fate {
                         step = *at;

@@ -7,10 +7,13 @@ use crate::engine::Shown;
 use crate::geometry::BBox;
 use crate::trace::Trace;
 use crate::trace::missed::{Cause, Missed, why_missed};
-use egui::{Grid, RichText, ScrollArea, Ui};
+use egui::{Button, Grid, RichText, ScrollArea, TextWrapMode, Ui};
+use std::time::{Duration, Instant};
 
 /// Removed candidates that are listed one by one.
 const LISTED: usize = 8;
+/// A frame looks for causes of misses so long.
+const BUDGET: Duration = Duration::from_millis(4);
 
 /// Corners and size, for people.
 pub fn corners(b: BBox) -> String {
@@ -26,7 +29,7 @@ pub fn class_name(classes: &[String], class: u32) -> &str {
 pub fn box_card(ui: &mut Ui, shown: &Shown, index: usize, why: bool) {
     let Some(d) = shown.detections.get(index) else { return };
     let name = class_name(&shown.detection_classes, d.class);
-    ui.label(RichText::new(format!("{name}  {:.3}", d.score)).strong().color(theme::class_color(d.class)));
+    ui.label(RichText::new(format!("{name}  {:.3}", d.score)).strong().color(theme::class_text(ui, d.class)));
     ui.label(corners(d.bbox));
     let Some(trace) = &shown.trace else { return };
     let Some(from) = d.anchor else { return };
@@ -92,7 +95,7 @@ pub fn answer(shown: &Shown, object: usize, score: f32) -> Option<Missed> {
 pub fn missed_card(ui: &mut Ui, shown: &Shown, object: usize, score: f32) {
     let Some(truth) = shown.objects.get(object) else { return };
     let name = class_name(&shown.object_classes, truth.class);
-    ui.label(RichText::new(format!("{name}, object {object}")).strong().color(theme::class_color(truth.class)));
+    ui.label(RichText::new(format!("{name}, object {object}")).strong().color(theme::class_text(ui, truth.class)));
     ui.label(corners(truth.bbox));
     ui.separator();
     ui.label(RichText::new("Why was this missed?").strong());
@@ -100,12 +103,12 @@ pub fn missed_card(ui: &mut Ui, shown: &Shown, object: usize, score: f32) {
         ui.label("The pass kept no record of this object: the model has other classes, or has not run yet.");
         return;
     };
-    ui.label(RichText::new(missed.cause.name()).color(theme::WARNING).strong());
+    ui.label(RichText::new(missed.cause.name()).color(ui.visuals().warn_fg_color).strong());
     ui.label(explain(&missed.cause, trace, &shown.detection_classes));
     Grid::new(("links", object)).num_columns(3).striped(true).show(ui, |ui| {
         for link in &missed.links {
             let (mark, color) = if link.holds { ("yes", theme::TRUTH) } else { ("no", theme::ERROR) };
-            ui.label(RichText::new(mark).color(color));
+            ui.label(RichText::new(mark).color(theme::readable(ui, color)));
             ui.label(&link.name);
             ui.label(link.value.map_or("—".to_string(), |value| format!("{value:.2}")));
             ui.end_row();
@@ -113,28 +116,69 @@ pub fn missed_card(ui: &mut Ui, shown: &Shown, object: usize, score: f32) {
     });
 }
 
-/// Every missed object of the picture with its cause. Returns the one that was clicked.
-pub fn missed_list(ui: &mut Ui, shown: &Shown, missed: &[usize], score: f32) -> Option<usize> {
+/// Why the missed objects of one picture are missed, as far as they were looked into: each answer goes through every
+/// anchor, and there may be thousands of objects.
+#[derive(Debug, Default)]
+pub struct Causes {
+    /// Number of the picture's change, and the bits of the score threshold.
+    of: (u64, u32),
+    /// Of the first missed objects.
+    names: Vec<&'static str>,
+}
+
+impl Causes {
+    /// Looks into more of the objects, for so long as a frame may take.
+    fn look(&mut self, shown: &Shown, version: u64, missed: &[usize], score: f32) {
+        let of = (version, score.to_bits());
+        if self.of != of {
+            *self = Self { of, names: Vec::new() };
+        }
+        let begun = Instant::now();
+        while let Some(&object) = missed.get(self.names.len()) {
+            self.names.push(answer(shown, object, score).map_or("not recorded", |m| m.cause.name()));
+            if begun.elapsed() > BUDGET {
+                break;
+            }
+        }
+    }
+}
+
+/// Every missed object of the picture with its cause. Returns the one that was clicked. `version` is the picture's
+/// number of change.
+pub fn missed_list(
+    ui: &mut Ui,
+    shown: &Shown,
+    version: u64,
+    missed: &[usize],
+    score: f32,
+    causes: &mut Causes,
+) -> Option<usize> {
     if shown.trace.is_none() {
         ui.label("The pass kept no record.");
         return None;
     }
     ui.label(RichText::new("Why were these missed?").strong());
-    let causes: Vec<&str> =
-        missed.iter().map(|&object| answer(shown, object, score).map_or("not recorded", |m| m.cause.name())).collect();
+    causes.look(shown, version, missed, score);
     for name in Cause::NAMES {
-        let count = causes.iter().filter(|cause| **cause == name).count();
+        let count = causes.names.iter().filter(|cause| **cause == name).count();
         if count > 0 {
             ui.weak(format!("{count} × {name}"));
         }
     }
+    if causes.names.len() < missed.len() {
+        ui.weak(format!("{} of {} looked into", causes.names.len(), missed.len()));
+        ui.ctx().request_repaint();
+    }
     ui.separator();
     let mut clicked = None;
-    ScrollArea::vertical().max_height(320.0).show(ui, |ui| {
-        for (&object, cause) in missed.iter().zip(&causes) {
-            let Some(truth) = shown.objects.get(object) else { continue };
-            let name = class_name(&shown.object_classes, truth.class);
-            let button = ui.button(format!("{name}, object {object}: {cause}"));
+    let height = ui.spacing().interact_size.y;
+    ScrollArea::vertical().max_height(320.0).show_rows(ui, height, missed.len(), |ui, rows| {
+        for row in rows {
+            let Some(&object) = missed.get(row) else { continue };
+            let name = shown.objects.get(object).map_or("?", |o| class_name(&shown.object_classes, o.class));
+            let cause = causes.names.get(row).copied().unwrap_or("…");
+            let button = Button::new(format!("{name}, object {object}: {cause}")).wrap_mode(TextWrapMode::Extend);
+            let button = ui.add(button);
             let chosen = button.clicked();
             button.on_hover_ui(|ui| missed_card(ui, shown, object, score));
             if chosen {
@@ -204,6 +248,29 @@ fn explain(cause: &Cause, trace: &Trace, classes: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Object;
+    use crate::imaging::Picture;
+    use std::sync::Arc;
+
+    #[test]
+    fn causes_are_looked_for_once_a_picture_and_a_score() {
+        let object = Object { bbox: BBox::new(0.0, 0.0, 4.0, 4.0), ..Object::default() };
+        let picture = Arc::new(Picture::new(8, 8, [0; 3]));
+        let plain = Shown::undetected(0, "x".into(), picture, vec![object.clone()], vec!["a".into()]);
+        let trace = Trace { objects: vec![object], ..Trace::default() };
+        let shown = Shown { trace: Some(Arc::new(trace)), ..plain };
+        let mut causes = Causes::default();
+        causes.look(&shown, 1, &[0], 0.5);
+        assert_eq!(causes.names, ["low score"]);
+        causes.names = vec!["kept"];
+        causes.look(&shown, 1, &[0], 0.5);
+        assert_eq!(causes.names, ["kept"]);
+        for (version, score) in [(1, 0.6), (2, 0.6)] {
+            causes.names = vec!["kept"];
+            causes.look(&shown, version, &[0], score);
+            assert_eq!(causes.names, ["low score"]);
+        }
+    }
 
     #[test]
     fn every_cause_has_a_sentence_with_its_numbers() {

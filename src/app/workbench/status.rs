@@ -4,7 +4,6 @@ use super::Workbench;
 use crate::app::action::Action;
 use crate::app::layout::Panel;
 use crate::app::state::Progress;
-use crate::app::theme;
 use crate::engine::Severity;
 use egui::Ui;
 use std::time::Instant;
@@ -40,7 +39,9 @@ impl Workbench {
             }
             if let Some((line, left)) = self.state.standing(Instant::now()) {
                 ui.ctx().request_repaint_after(left);
-                let color = if line.severity == Severity::Error { theme::ERROR } else { theme::WARNING };
+                let visuals = ui.visuals();
+                let error = line.severity == Severity::Error;
+                let color = if error { visuals.error_fg_color } else { visuals.warn_fg_color };
                 let text = egui::RichText::new(&line.message).color(color);
                 let label = ui.add(egui::Label::new(text).truncate().sense(egui::Sense::click()));
                 if label.on_hover_text("A click shows the log").clicked() {

@@ -169,7 +169,7 @@ impl Workbench {
     }
 
     /// The network that the next run trains.
-    fn arch(&self) -> Arch {
+    pub(super) fn arch(&self) -> Arch {
         self.state.model.as_ref().map_or(Arch::SsdNano, |model| model.config.arch())
     }
 

@@ -84,7 +84,13 @@ impl Workbench {
                 before
             }
             Edit::Draft(arch, config) => {
-                let (arch, before) = self.panels.step.draft.replace((arch, *config))?;
+                // There are settings of one network's run at a time.
+                if arch != self.arch() {
+                    self.state.note(Severity::Info, "undo", "another network is loaded since that edit");
+                    return None;
+                }
+                let before = self.drafted(arch);
+                self.panels.step.draft = Some((arch, *config));
                 Edit::Draft(arch, Box::new(before))
             }
             Edit::Layout(tree) => Edit::Layout(Box::new(std::mem::replace(&mut self.tree, *tree))),

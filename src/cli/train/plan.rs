@@ -5,7 +5,7 @@ use crate::data;
 use crate::detect::{Arch, config};
 use crate::engine::command::InitialWeights;
 use crate::imaging::Augmentation;
-use crate::train::checkpoint::{last, saved_config, saved_iteration};
+use crate::train::checkpoint::{last, saved_best, saved_config, saved_iteration};
 use crate::train::embedding::{EmbeddingPhase, Start, recipe};
 use crate::train::{Preset, RunConfig, TrainConfig};
 use std::path::{Path, PathBuf};
@@ -110,15 +110,21 @@ fn embedding(
             (Start::Random | Start::Last | Start::LastHalf, _) => first_or(arguments, number, InitialWeights::Random),
         };
         let end = phase.end(&config.train);
-        resume &= saved_iteration(&last(&own)).is_some_and(|done| done >= end);
+        let early = resume && ended_early(&last(&own), config.train.patience);
+        resume &= early || saved_iteration(&last(&own)).is_some_and(|done| done >= end);
         let half = match phases.get(number + 1) {
             Some(next) => (next.start == Start::LastHalf).then(|| half(number)),
             None => arguments.embed.clone(),
         };
-        let until = phase.until.map(|_| end).or(arguments.until);
+        let until = phase.until.filter(|_| !early).map(|_| end).or(arguments.until);
         jobs.push(Job { config, folder: own, begin, until, half });
     }
     Ok(jobs)
+}
+
+/// Whether the run of `checkpoint` was ended by `patience`.
+fn ended_early(checkpoint: &Path, patience: u64) -> bool {
+    patience > 0 && saved_best(checkpoint).is_some_and(|best| best.without >= patience)
 }
 
 /// A start of the recipe's, or the command's own for the first phase.
@@ -178,7 +184,11 @@ fn overridden(arguments: &Arguments, mut base: RunConfig) -> Result<RunConfig, C
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::checkpoint::{BEST, CONFIG, ITERATION};
+    use crate::train::validation::Best;
+    use crate::weights::{TensorData, write_safetensors};
     use clap::Parser;
+    use std::collections::BTreeMap;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -206,6 +216,44 @@ mod tests {
         let [job] = jobs.as_slice() else { panic!("one phase") };
         assert_eq!(job.begin, Begin::Fresh(InitialWeights::Embedded(Arch::CascadeNano)));
         assert_eq!(job.folder, root);
+    }
+
+    /// What a run under `config` leaves after `iteration` iterations, its last validations `without` a better one.
+    fn leave(folder: &Path, config: &RunConfig, iteration: u64, without: u64) {
+        let metadata = BTreeMap::from([
+            (CONFIG.to_string(), toml::to_string(config).unwrap()),
+            (ITERATION.to_string(), iteration.to_string()),
+            (BEST.to_string(), serde_json::to_string(&Best { without, ..Best::default() }).unwrap()),
+        ]);
+        let file = last(folder);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        write_safetensors(&file, &[("w".to_string(), vec![1], TensorData::F32(vec![0.0]))], &metadata).unwrap();
+    }
+
+    #[test]
+    fn phases_are_gone_on_with_up_to_the_first_one_that_is_not_over() {
+        let root = tempfile::tempdir().unwrap();
+        let place = |number: usize| phase_folder(root.path(), number);
+        let phases = recipe(Arch::SsdNano);
+        let config = |number: usize| phases[number - 1].config(Arch::SsdNano).unwrap();
+        let jobs = || planned(&["--resume", "--preset", "embed"], root.path()).unwrap();
+        let resumed = |jobs: &[Job]| jobs.iter().map(|job| job.begin == Begin::Resume).collect::<Vec<bool>>();
+        // The first is over before its schedule is; the third is what an earlier attempt left.
+        leave(&place(1), &config(1), 2600, 0);
+        leave(&place(2), &config(2), 700, 0);
+        leave(&place(3), &config(3), 1300, 0);
+        let found = jobs();
+        assert_eq!(resumed(&found), [true, true, false, false]);
+        assert_eq!(found[2].begin, Begin::Weights(Job::weights(&place(2))));
+        assert_eq!((found[0].until, found[1].until), (Some(2600), None));
+        leave(&place(1), &config(1), 1000, 3);
+        assert_eq!(resumed(&jobs()), [true, false, false, false]);
+        // The same, but ended by itself: no iteration is asked for.
+        let mut patient = config(1);
+        patient.train.patience = 3;
+        leave(&place(1), &patient, 1000, 3);
+        let found = jobs();
+        assert_eq!((resumed(&found), found[0].until), (vec![true, true, false, false], None));
     }
 
     #[test]

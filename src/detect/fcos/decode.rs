@@ -3,11 +3,12 @@
 use super::{FcosConfig, ScoreRule};
 use crate::detect::Outputs;
 use crate::detect::retinanet::decode::{logit_floor, sigmoid};
-use crate::detect::suppress::{Candidates, Limits, suppress};
+use crate::detect::suppress::{Candidates, Limits, above, suppress};
 use crate::geometry::{BBox, Detection};
 use crate::nn::Pass;
+use crate::ops::storage::with_values;
 use crate::trace::Anchors;
-use candle_core::Result;
+use candle_core::{Device, Result};
 
 /// Detections of each image in input pixels, best first (torchvision's `FCOS.postprocess_detections`).
 pub(super) fn detect(
@@ -39,24 +40,22 @@ pub(super) fn detect(
     let mut all = Vec::with_capacity(images);
     for image in 0..images {
         let candidates = pass.stage("decode", || {
-            let logits: Vec<f32> = logits.get(image)?.flatten_all()?.to_vec1()?;
             let distances: Vec<f32> = distances.get(image)?.flatten_all()?.to_vec1()?;
             let nesses: Vec<f32> = nesses.get(image)?.flatten_all()?.to_vec1()?;
             let centered: Vec<f32> = nesses.into_iter().map(sigmoid).collect();
             let mut candidates = Candidates::default();
             for level in &points.levels {
-                let own = &logits[level.start * columns..(level.start + level.len) * columns];
                 // Points and classes compete in one list.
-                let ranks = own.iter().enumerate().map(|(place, &logit)| {
-                    if logit <= floor || logit.is_nan() || place % columns < first {
-                        return f32::NEG_INFINITY;
+                let own = logits.get(image)?.narrow(0, level.start, level.len)?.to_device(&Device::Cpu)?;
+                let likely = with_values(&own, "decode", |own| Ok(above(own, floor)))?;
+                let likely = likely.into_iter().filter(|(place, _)| place % columns >= first);
+                let ranks = likely.map(|(place, logit)| match config.score {
+                    ScoreRule::GeometricMean => {
+                        (place, (sigmoid(logit) * centered[level.start + place / columns]).sqrt())
                     }
-                    match config.score {
-                        ScoreRule::GeometricMean => (sigmoid(logit) * centered[level.start + place / columns]).sqrt(),
-                        ScoreRule::Product => sigmoid(logit),
-                    }
+                    ScoreRule::Product => (place, sigmoid(logit)),
                 });
-                for (place, rank) in limits.best_of_class(ranks) {
+                for (place, rank) in limits.best_of(ranks) {
                     let (cell, column) = (place as usize / columns, place as usize % columns);
                     let index = level.start + cell;
                     let score = match config.score {

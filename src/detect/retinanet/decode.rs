@@ -2,11 +2,12 @@
 
 use super::RetinanetConfig;
 use crate::detect::Outputs;
-use crate::detect::suppress::{Candidates, Limits, suppress};
+use crate::detect::suppress::{Candidates, Limits, above, suppress};
 use crate::geometry::Detection;
 use crate::nn::Pass;
+use crate::ops::storage::with_values;
 use crate::trace::Anchors;
-use candle_core::Result;
+use candle_core::{Device, Result};
 
 /// Detections of each image in input pixels, best first.
 pub(super) fn detect(
@@ -33,16 +34,14 @@ pub(super) fn detect(
     let mut all = Vec::with_capacity(images);
     for image in 0..images {
         let candidates = pass.stage("decode", || {
-            let logits: Vec<f32> = logits.get(image)?.flatten_all()?.to_vec1()?;
             let deltas: Vec<f32> = deltas.get(image)?.flatten_all()?.to_vec1()?;
             let mut candidates = Candidates::default();
             for level in &anchors.levels {
-                let own = &logits[level.start * columns..(level.start + level.len) * columns];
                 // Anchors and classes compete in one list.
-                let scores = own.iter().enumerate().map(|(place, &logit)| {
-                    if logit > floor && place % columns >= first { sigmoid(logit) } else { f32::NEG_INFINITY }
-                });
-                for (place, score) in limits.best_of_class(scores) {
+                let own = logits.get(image)?.narrow(0, level.start, level.len)?.to_device(&Device::Cpu)?;
+                let likely = with_values(&own, "decode", |own| Ok(above(own, floor)))?;
+                let scored = likely.into_iter().filter(|(place, _)| place % columns >= first);
+                for (place, score) in limits.best_of(scored.map(|(place, logit)| (place, sigmoid(logit)))) {
                     let (cell, column) = (place as usize / columns, place as usize % columns);
                     let anchor = level.start + cell;
                     let d = &deltas[anchor * 4..anchor * 4 + 4];

@@ -4,6 +4,7 @@ use super::Worker;
 use super::scoring::Ticker;
 use crate::engine::event::Event;
 use crate::engine::latest::Stepped;
+use crate::engine::outbox::Outbox;
 use crate::imaging::preprocess::ChannelOrder;
 use crate::train::blackbox::Record;
 use crate::train::{Phase, RangeSettings, Run, StepReport, TrainError};
@@ -81,17 +82,23 @@ impl Worker {
         self.show_again();
     }
 
+    /// Ends what is left to run, and says so.
+    fn halt(&mut self) {
+        let was_running = std::mem::take(&mut self.to_run) > 0;
+        if let Some(iteration) = self.run.as_ref().filter(|_| was_running).map(|run| run.iteration) {
+            self.out.put(Event::Training { running: false, iteration });
+        }
+    }
+
     /// One phase of an iteration, probed.
     pub(super) fn phase(&mut self) {
-        let was_training = std::mem::take(&mut self.to_run) > 0;
+        self.halt();
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
-        if was_training {
-            let iteration = run.iteration;
-            self.out.put(Event::Training { running: false, iteration });
-        }
-        match run.phase(true) {
+        let outcome = run.phase(true);
+        tell_late(run, &mut self.out);
+        match outcome {
             Ok((done, Some(report))) => {
                 self.out.put(Event::Phase { done, next: None });
                 self.stepped(report);
@@ -109,7 +116,7 @@ impl Worker {
 
     /// To before the last iteration, or out of the one in progress.
     pub(super) fn back(&mut self) {
-        self.to_run = 0;
+        self.halt();
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
@@ -130,7 +137,7 @@ impl Worker {
 
     /// Passes over the batch that the next iteration would learn from.
     pub(super) fn skip_batch(&mut self) {
-        self.to_run = 0;
+        self.halt();
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
@@ -147,7 +154,7 @@ impl Worker {
 
     /// A range test from the run's weights as they are; they are put back afterwards.
     pub(super) fn find_rate(&mut self) {
-        self.to_run = 0;
+        self.halt();
         let Some(run) = &mut self.run else {
             return self.error(TRAINING, NO_RUN);
         };
@@ -171,5 +178,12 @@ impl Worker {
             Ok(replay) => self.out.put(Event::Replayed(Arc::new(replay))),
             Err(error) => self.error("black box", error),
         }
+    }
+}
+
+/// Tells the validation that the run made up for, if it did.
+pub(super) fn tell_late(run: &mut Run, out: &mut Outbox) {
+    if let Some(validation) = run.take_late() {
+        out.put(Event::Validated(Arc::new(validation)));
     }
 }

@@ -24,7 +24,7 @@ mod peak;
 #[cfg(test)]
 mod reference;
 mod scratch;
-mod simd;
+pub(super) mod simd;
 mod spec;
 mod tasks;
 mod tiles;

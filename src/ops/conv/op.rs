@@ -136,10 +136,12 @@ impl Convolution {
             bail!("conv2d: gradient {:?} must have the output's shape {:?}", gradient.dims(), y.dims())
         }
         let simd = Simd::current();
-        let (before, sums) = before_activation(simd, &geometry, self.spec.activation, y_values, gradient_values)?;
+        let summed = bias.is_some_and(Tensor::track_op);
+        let (before, sums) =
+            before_activation(simd, &geometry, (self.spec.activation, summed), y_values, gradient_values)?;
         let (of_x, of_weight) = self.input_and_weight_gradients(&geometry, x, weight, &before)?;
         let of_bias = match bias {
-            Some(bias) if bias.track_op() => {
+            Some(bias) if summed => {
                 hand_over(bias, Tensor::from_vec(bias_gradient(&geometry, &sums), bias.shape(), &Device::Cpu)?)?
             }
             _ => None,
@@ -179,11 +181,12 @@ impl Convolution {
     }
 }
 
-/// The gradient of the output before its activation, and its sums over every plane `[N, O]`.
+/// The gradient of the output before its activation, and its sums over every plane `[N, O]`; where they are not asked
+/// for and there is no activation, none are made.
 fn before_activation<'a>(
     simd: Simd,
     geometry: &Geometry,
-    activation: Activation,
+    (activation, summed): (Activation, bool),
     output: &[f32],
     gradient: &'a [f32],
 ) -> Result<(Cow<'a, [f32]>, Vec<f64>)> {
@@ -210,7 +213,7 @@ fn before_activation<'a>(
         (0..output.len() / plane).into_par_iter().map(sum).collect()
     };
     if activation == Activation::None {
-        return Ok((Cow::Borrowed(gradient), sums_of(None)));
+        return Ok((Cow::Borrowed(gradient), if summed { sums_of(None) } else { Vec::new() }));
     }
     let mut sums = Vec::new();
     // SAFETY: the planes are the whole gradient.

@@ -27,7 +27,7 @@ pub(super) fn is_plain() -> bool {
 
 /// An instruction set that the running CPU has: values come from [`Simd::available`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Simd {
+pub(in crate::ops) enum Simd {
     /// 16 lanes.
     Avx512,
     /// 8 lanes with fused multiply-add.
@@ -108,7 +108,7 @@ macro_rules! dispatch {
         }
     }};
 }
-pub(super) use dispatch;
+pub(in crate::ops) use dispatch;
 
 /// Writes the body once for each index below `$count`, the index a constant each time, so that arrays indexed by it
 /// live in registers whatever the optimiser thinks of unrolling. `$count` is at most 8, or the literal in front.
@@ -133,7 +133,7 @@ pub(super) use unroll;
 
 /// A vector of `LANES` floats. Creating one is unsafe, as it needs the CPU to have the instructions; once it exists,
 /// the CPU has them.
-pub(super) trait Lanes: Copy {
+pub(in crate::ops) trait Lanes: Copy {
     const LANES: usize;
 
     /// # Safety
@@ -185,7 +185,7 @@ pub(super) trait Lanes: Copy {
 
 /// Four floats of plain Rust.
 #[derive(Clone, Copy)]
-pub(super) struct Quad([f32; 4]);
+pub(in crate::ops) struct Quad([f32; 4]);
 
 impl Quad {
     #[inline(always)]

@@ -1,11 +1,16 @@
 //! The gradient of a convolution's weight: for each output and kernel position a sum over all pixels.
 //!
-//! As a product its depth is the pixels, its rows are (input channel, tap) pairs and its columns are outputs. A task
-//! owns up to 48 outputs and some input channels of a group and goes through all pixels in rectangles of about 256.
-//! For each it turns the output's gradient into `[pixel][outputs]`, which stays in the first-level cache, copies the input
-//! rectangle with its padding where it needs any, and lets the tiles read eight rows of it at a time: shifting a row
-//! pointer by a tap replaces the unrolled image. Rectangles follow from the shape and every sum runs through them in
-//! order, so neither tasks nor threads change a bit.
+//! As a product its depth is the pixels, its rows are (input channel, tap) pairs and its columns are outputs, in blocks
+//! of up to 48. A task goes through pixels in rectangles of about 256. For each it copies the input rectangle with its
+//! padding where it needs any, turns the output's gradient of a block into `[pixel][outputs]`, which stays in the
+//! first-level cache, and lets the tiles read eight rows of the input at a time: shifting a row pointer by a tap replaces
+//! the unrolled image.
+//!
+//! Usually a task owns one block and some input channels of a group, and all pixels. Where weights are few and pixels
+//! many, reading the maps again for every block takes longer than multiplying: there a task owns all blocks and channels
+//! of a group and a band of the pixels, so that a rectangle comes from memory once, and the bands' sums are added up.
+//! Rectangles and bands follow from the shape and every sum runs through them in order, so neither tasks nor threads
+//! change a bit.
 
 use super::direct::part;
 use super::forward::{Method, method};
@@ -16,7 +21,9 @@ use super::simd::{Simd, dispatch};
 use super::spec::Geometry;
 use super::tasks::{Destination, filled, parallel};
 use super::winograd_weight;
+use crate::ops::storage::CHUNK;
 use candle_core::Result;
+use rayon::prelude::*;
 
 /// Pixels of a rectangle.
 const PIXELS: usize = 256;
@@ -25,18 +32,33 @@ const MOST_CHANNELS: usize = 64;
 const LEAST_CHANNELS: usize = 8;
 /// Where owners and channels make fewer tasks than this, the images are cut too, into at most so many parts.
 const LEAST_TASKS: usize = 8;
+/// Tasks own bands where the weights, their outputs in whole blocks, are at most so many floats: a quarter of a megabyte
+/// of sums, which stay in the second-level cache. And the pixels of all images must be at least so many.
+const FEW_WEIGHTS: usize = 1 << 16;
+const MANY_PIXELS: usize = 1 << 13;
+/// Bands, counted over all groups.
+const BANDS: usize = 16;
 
 /// One gradient to compute: its sizes and slices.
 struct Job<'a> {
     geometry: &'a Geometry,
     x: &'a [f32],
     output: &'a [f32],
-    /// Outputs that a task owns: 16, 32 or 48.
+    /// Outputs of a block: 16, 32 or 48.
     width: usize,
+    /// Blocks that a task owns.
+    blocks: usize,
     /// Pieces that the input channels of a group are cut into.
     pieces: usize,
-    /// Parts that the images are cut into, summed apart.
+    /// Parts that the pixels of all images are cut into, summed apart.
     parts: usize,
+}
+
+impl Job<'_> {
+    /// Tasks that share the outputs of a group.
+    fn owners_of_group(&self) -> usize {
+        self.geometry.out_channels.div_ceil(self.blocks * self.width)
+    }
 }
 
 /// Gradient `[O, C/groups, kh, kw]` from the input and the gradient of the output before its activation.
@@ -53,34 +75,50 @@ pub(super) fn weight_gradient(simd: Simd, geometry: &Geometry, x: &[f32], output
             })
         };
     }
-    let owners = geometry.groups * geometry.out_channels.div_ceil(width);
-    let least = geometry.in_channels.div_ceil(MOST_CHANNELS);
-    let most = geometry.in_channels.div_ceil(LEAST_CHANNELS);
-    let pieces = (4 * rayon::current_num_threads()).div_ceil(owners).clamp(least, most);
-    // Layers of few channels make few tasks: there the images are cut too. The cut follows from the shape alone, for it
-    // decides the order of the sums.
-    let parts = if owners * most < LEAST_TASKS { geometry.batch.clamp(1, LEAST_TASKS) } else { 1 };
-    let job = Job { geometry, x, output, width, pieces, parts };
-    let len = geometry.weight_len();
-    // SAFETY: the tasks' parts, outputs and channels together are all of the sums, and each writes its own.
-    let mut sums = unsafe {
-        filled(parts * len, |to| {
-            parallel(parts * owners * pieces, |task| {
-                dispatch!(
-                    simd,
-                    one_task(job: &Job<'_> = &job, task: usize = task, to: Destination = to)
-                )
-            });
-        })?
+    let blocks = geometry.out_channels.div_ceil(width);
+    let job = if in_bands(geometry, width) {
+        Job { geometry, x, output, width, blocks, pieces: 1, parts: BANDS.div_ceil(geometry.groups) }
+    } else {
+        let owners = geometry.groups * blocks;
+        let least = geometry.in_channels.div_ceil(MOST_CHANNELS);
+        let most = geometry.in_channels.div_ceil(LEAST_CHANNELS);
+        let pieces = (4 * rayon::current_num_threads()).div_ceil(owners).clamp(least, most);
+        // Layers of few channels make few tasks: there the images are cut too. The cut follows from the shape alone,
+        // for it decides the order of the sums.
+        let parts = if owners * most < LEAST_TASKS { geometry.batch.clamp(1, LEAST_TASKS) } else { 1 };
+        Job { geometry, x, output, width, blocks: 1, pieces, parts }
     };
-    let (total, others) = sums.split_at_mut(len);
-    for other in others.chunks_exact(len.max(1)) {
-        for (sum, &value) in total.iter_mut().zip(other) {
-            *sum += value;
-        }
+    let len = geometry.weight_len();
+    let tasks = job.parts * geometry.groups * job.owners_of_group() * job.pieces;
+    let sum_up = |to: Destination| {
+        parallel(tasks, |task| {
+            // SAFETY: `to` has a weight for each part, and each task writes its own outputs and channels of its part.
+            unsafe { dispatch!(simd, one_task(job: &Job<'_> = &job, task: usize = task, to: Destination = to)) }
+        });
+    };
+    if job.parts == 1 {
+        // SAFETY: the tasks' outputs and channels together are the whole gradient.
+        return unsafe { filled(len, sum_up) };
     }
-    sums.truncate(len);
-    Ok(sums)
+    let mut sums = scratch(job.parts * len);
+    sum_up(Destination::new(sums.as_mut_slice()));
+    let (first, others) = sums.as_slice().split_at(len);
+    let mut total = first.to_vec();
+    total.par_chunks_mut(CHUNK).enumerate().for_each(|(index, total)| {
+        for other in others.chunks_exact(len) {
+            for (sum, &value) in total.iter_mut().zip(&other[index * CHUNK..]) {
+                *sum += value;
+            }
+        }
+    });
+    Ok(total)
+}
+
+/// Whether a task owns a band of the pixels and all of a group's outputs and input channels.
+fn in_bands(geometry: &Geometry, width: usize) -> bool {
+    let outs = geometry.out_channels.next_multiple_of(width);
+    outs * geometry.in_channels * geometry.taps() <= FEW_WEIGHTS
+        && geometry.batch * geometry.output_plane() >= MANY_PIXELS
 }
 
 /// The tile width that wastes the fewest columns on a number of outputs.
@@ -95,16 +133,17 @@ fn tile_width(outs: usize) -> usize {
 }
 
 /// # Safety
-/// The CPU has `V`'s instructions, and nobody else writes this task's outputs and channels.
+/// The CPU has `V`'s instructions; `to` has room for a weight for each part, and nobody else writes this task's outputs
+/// and channels of its part.
 #[inline(always)]
 unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
     let geometry = job.geometry;
     let taps = geometry.taps();
-    let owners_of_group = geometry.out_channels.div_ceil(job.width);
-    let (task, image_part) = (task / job.parts, task % job.parts);
+    let (task, own_part) = (task / job.parts, task % job.parts);
     let (owner, piece) = (task / job.pieces, task % job.pieces);
-    let (group, first_out) = (owner / owners_of_group, owner % owners_of_group * job.width);
-    let outs = job.width.min(geometry.out_channels - first_out);
+    let (group, owner) = (owner / job.owners_of_group(), owner % job.owners_of_group());
+    let first_out = owner * job.blocks * job.width;
+    let outs = (job.blocks * job.width).min(geometry.out_channels - first_out);
     let channels = part(geometry.in_channels, job.pieces, piece);
     let rows = channels.len() * taps;
     let tiles = rows.div_ceil(TILE_ROWS);
@@ -116,7 +155,9 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
     };
     let high = reach(lines, geometry.stride.0, geometry.kernel.0, geometry.dilation.0);
     let wide = reach(columns, geometry.stride.1, geometry.kernel.1, geometry.dilation.1);
-    let mut sums = scratch(tiles * TILE_ROWS * job.width);
+    // Of each block `[row][width]`.
+    let block_sums = tiles * TILE_ROWS * job.width;
+    let mut sums = scratch(job.blocks * block_sums);
     let mut pixels = scratch(lines * columns * job.width);
     let mut window = scratch(channels.len() * high * wide + 16);
     let sums = sums.as_mut_slice();
@@ -124,20 +165,23 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
     let pixels = pixels.as_mut_slice().as_mut_ptr();
     let window = window.as_mut_slice().as_mut_ptr();
 
-    let plane = geometry.input_plane();
-    for image in part(geometry.batch, job.parts, image_part) {
+    let (plane, output_plane) = (geometry.input_plane(), geometry.output_plane());
+    // A strip is a line of rectangles; those of all images are numbered through.
+    let strips = geometry.output.0.div_ceil(lines);
+    for strip in part(geometry.batch * strips, job.parts, own_part) {
+        let (image, y) = (strip / strips, strip % strips * lines);
         let first_plane = (image * geometry.groups + group) * geometry.in_channels + channels.start;
         let planes = &job.x[first_plane * plane..][..channels.len() * plane];
         let first_output = (image * geometry.groups + group) * geometry.out_channels + first_out;
-        let gradients = &job.output[first_output * geometry.output_plane()..][..outs * geometry.output_plane()];
-        for y in (0..geometry.output.0).step_by(lines) {
-            for x in (0..geometry.output.1).step_by(columns) {
-                let size = (lines.min(geometry.output.0 - y), columns.min(geometry.output.1 - x));
-                // SAFETY: the buffers hold the largest rectangle, and this one lies in the image; row pointers stay in
-                // the window for every tap and pixel.
-                unsafe {
+        let gradients = &job.output[first_output * output_plane..][..outs * output_plane];
+        for x in (0..geometry.output.1).step_by(columns) {
+            let size = (lines.min(geometry.output.0 - y), columns.min(geometry.output.1 - x));
+            // SAFETY: the buffers hold the largest rectangle, and this one lies in the image; row pointers stay in the
+            // window for every tap and pixel, and the tiles' sums in their block's.
+            unsafe {
+                let view = view::<V>(geometry, planes, (y, x), size, window);
+                for (block, gradients) in gradients.chunks(job.width * output_plane).enumerate() {
                     pixels_first::<V>(geometry, gradients, (y, x), size, job.width, pixels);
-                    let view = view::<V>(geometry, planes, (y, x), size, window);
                     for tile in 0..tiles {
                         let outer = Outer {
                             rows: std::array::from_fn(|r| {
@@ -152,7 +196,7 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
                             steps: (view.pitch * geometry.stride.0, geometry.stride.1),
                             b: pixels.cast_const(),
                             width: job.width,
-                            c: sums.as_mut_ptr().wrapping_add(tile * TILE_ROWS * job.width),
+                            c: sums.as_mut_ptr().wrapping_add(block * block_sums + tile * TILE_ROWS * job.width),
                         };
                         V::outer(&outer);
                     }
@@ -160,13 +204,14 @@ unsafe fn one_task<V: Kernel>(job: &Job<'_>, task: usize, to: Destination) {
             }
         }
     }
-    let start = image_part * geometry.weight_len();
+    let start = own_part * geometry.weight_len();
     for out in 0..outs {
         let first =
             start + ((group * geometry.out_channels + first_out + out) * geometry.in_channels + channels.start) * taps;
+        let column = out / job.width * block_sums + out % job.width;
         for row in 0..rows {
-            // SAFETY: within the weight; this task owns these outputs and channels.
-            unsafe { *to.at(first + row) = sums[row * job.width + out] };
+            // SAFETY: within this part's weight; the task owns these outputs and channels.
+            unsafe { *to.at(first + row) = sums[column + row * job.width] };
         }
     }
 }
@@ -307,6 +352,13 @@ mod tests {
         (1, 1, (40, 66), (26, 27), (3, 3), (1, 1), (1, 1), 1),
         (2, 1, (67, 70), (31, 26), (3, 3), (1, 1), (1, 1), 1),
         (1, 1, (64, 96), (30, 33), (3, 3), (1, 1), (0, 0), 1),
+        // Few weights over many pixels.
+        (2, 1, (7, 50), (67, 71), (1, 1), (1, 1), (0, 0), 1),
+        (1, 1, (3, 50), (95, 99), (3, 3), (1, 1), (1, 1), 1),
+        (3, 1, (9, 17), (120, 113), (3, 3), (2, 2), (1, 1), 1),
+        (1, 1, (3, 33), (17, 530), (1, 1), (1, 1), (0, 0), 1),
+        (2, 2, (5, 51), (64, 66), (1, 1), (1, 1), (0, 0), 1),
+        (1, 1, (3, 20), (190, 180), (7, 7), (2, 2), (3, 3), 1),
     ];
 
     fn worst(found: &[f32], expected: &[f64]) -> f64 {
@@ -338,7 +390,7 @@ mod tests {
             for simd in Simd::available() {
                 let found = weight_gradient(simd, &geometry, &x, &output).unwrap();
                 let error = worst(&found, &of_weight);
-                // Sums of up to 2000 products in f32, in parts of 256; the cases of many channels take F(4×4).
+                // Sums of up to 10,000 products in f32, in parts of 256; the cases of many channels take F(4×4).
                 if error > if channels.1 >= 64 { 2e-5 } else { 3e-6 } {
                     failures.push(format!("weight {simd:?} {case:?}: {error:e}"));
                 }
@@ -352,6 +404,33 @@ mod tests {
             }
         }
         assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
+    #[test]
+    fn few_weights_over_many_pixels_go_in_bands() {
+        let banded = |x: [usize; 4], weight: [usize; 4]| {
+            let geometry = Geometry::new(&x, &weight, &ConvSpec::new()).unwrap();
+            in_bands(&geometry, tile_width(geometry.out_channels))
+        };
+        assert!(banded([1, 64, 200, 200], [256, 64, 1, 1]));
+        assert!(banded([1, 256, 200, 200], [64, 256, 1, 1]));
+        assert!(banded([8, 3, 40, 40], [50, 3, 3, 3]));
+        assert!(!banded([1, 64, 50, 50], [256, 64, 1, 1]));
+        assert!(!banded([1, 512, 200, 200], [256, 512, 1, 1]));
+    }
+
+    #[test]
+    fn bands_do_not_depend_on_the_number_of_threads() {
+        let geometry = Geometry::new(&[3, 5, 61, 63], &[50, 5, 3, 3], &ConvSpec::new()).unwrap();
+        assert!(in_bands(&geometry, tile_width(geometry.out_channels)));
+        let mut random = Random::new(7);
+        let mut numbers = |len: usize| -> Vec<f32> { (0..len).map(|_| random.normal()).collect() };
+        let (x, output) = (numbers(geometry.input_len()), numbers(geometry.output_len()));
+        let [one, three] = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| weight_gradient(Simd::current(), &geometry, &x, &output).unwrap())
+        });
+        assert!(one.iter().zip(&three).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
 
     #[test]

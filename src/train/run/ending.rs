@@ -38,9 +38,6 @@ impl Run {
         }
         written?;
         saved?;
-        if report.validation.is_none() {
-            report.validation = self.late.take();
-        }
         Ok(report)
     }
 
@@ -57,6 +54,11 @@ impl Run {
         }
         self.write_late()?;
         self.save_if_due()
+    }
+
+    /// The validation that [`Self::catch_up`] made last, once: no report has it.
+    pub fn take_late(&mut self) -> Option<Validation> {
+        self.late.take()
     }
 
     /// Whether a checkpoint belongs to the state as it is.

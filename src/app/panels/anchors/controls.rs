@@ -50,7 +50,8 @@ impl AnchorsPanel {
                 let mut on = self.assignments & bit != 0;
                 let count = made.counts.get(kind as usize).copied().unwrap_or(0);
                 let [r, g, b, _] = self.style.assignment_colors[kind as usize].map(|c| (c * 255.0) as u8);
-                let text = RichText::new(format!("{name}: {count}")).color(Color32::from_rgb(r, g, b));
+                let color = theme::readable(ui, Color32::from_rgb(r, g, b));
+                let text = RichText::new(format!("{name}: {count}")).color(color);
                 let hint = |ui: &mut Ui| {
                     let text = match kind {
                         BoxAssignment::Positive => format!(
@@ -246,7 +247,7 @@ impl AnchorsPanel {
             for index in order.into_iter().take(200) {
                 let Some(object) = trace.objects.get(index) else { continue };
                 let name = class_name(&shown.object_classes, object.class);
-                let color = if covered(index) { ui.visuals().text_color() } else { theme::ERROR };
+                let color = if covered(index) { ui.visuals().text_color() } else { ui.visuals().error_fg_color };
                 let mark = if covered(index) { "" } else { " (not covered)" };
                 let text = RichText::new(format!("{name} {index}{mark}")).color(color);
                 if ui.selectable_label(selected == Some(index), text).clicked() {

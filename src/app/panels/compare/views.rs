@@ -2,15 +2,16 @@
 
 use super::{ComparePanel, letter};
 use crate::app::action::{Action, Layer};
+use crate::app::outcome::color;
 use crate::app::panels::canvas::{Frame, Wish};
-use crate::app::scene::class_style;
+use crate::app::scene::{MASK, Marks, TRUTH_MASK, class_style};
 use crate::app::settings::Settings;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Shown;
 use crate::engine::compare::{ComparedImage, ComparedSide, SLOTS};
 use crate::eval::difference::{Difference, DifferenceKind, differences};
-use crate::geometry::{BBox, Detection};
+use crate::geometry::{BBox, Detection, Mask};
 use crate::render::{
     BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, ImageLook, LineStyle, Outcome, Scene,
 };
@@ -31,9 +32,9 @@ const LABELS: usize = 60;
 pub(super) struct Sides {
     key: (u64, u64, u32, usize, usize),
     style: Arc<BoxStyle>,
-    truth: Arc<Vec<BoxInstance>>,
+    truth: Marks,
     /// By slot.
-    boxes: [Arc<Vec<BoxInstance>>; SLOTS],
+    marks: [Marks; SLOTS],
     /// Of the chosen pair.
     list: Vec<Difference>,
 }
@@ -67,13 +68,16 @@ impl ComparePanel {
         let Some(compared) = compared else { return };
         ui.horizontal_wrapped(|ui| {
             ui.checkbox(&mut self.by_class, "colour by class").on_hover_text("Else by agreement with the other side");
-            for (name, color) in [
-                ("both", theme::TRUTH),
-                ("only here", theme::WARNING),
-                ("other class", Color32::from_rgb(240, 228, 66)),
-                ("only on the other side (dashed)", Color32::from_rgb(204, 121, 167)),
+            for (name, outcome) in [
+                ("both", Outcome::TruePositive),
+                ("only here", Outcome::FalsePositive),
+                ("other class", Outcome::Duplicate),
+                ("only on the other side (dashed)", Outcome::FalseNegative),
             ] {
-                ui.label(RichText::new(name).color(color));
+                let [r, g, b] = color(outcome);
+                let ground = Color32::from_rgb(r, g, b);
+                let text = RichText::new(format!(" {name} ")).background_color(ground);
+                ui.label(text.color(theme::text_on(ground)));
             }
             ui.weak(format!("one box from IoU {SAME_IOU} on"));
         });
@@ -107,34 +111,50 @@ impl ComparePanel {
         let against =
             |first: usize, second: usize| differences(of(first), of(second), &shown.objects, settings.score, SAME_IOU);
         let list = against(self.first, self.second);
-        let boxes = std::array::from_fn(|slot| {
-            let instances = if slot == self.first {
+        let size = (shown.picture.width, shown.picture.height);
+        let marks = std::array::from_fn(|slot| {
+            let marks = if slot == self.first {
                 marked(&list, of(self.first), of(self.second), true)
             } else {
                 marked(&against(self.first, slot), of(slot), of(self.first), false)
             };
-            Arc::new(instances)
+            Marks::new(marks.into_iter(), size)
         });
-        let truth = shown.objects.iter().map(|object| instance(object.bbox, object.class));
-        let truth = truth.map(|b| b.with_style(LineStyle::Dotted)).collect();
-        self.sides = Some(Sides { key, style: Arc::new(class_style()), truth: Arc::new(truth), boxes, list });
+        let truth = shown.objects.iter().enumerate().map(|(index, object)| {
+            let mark = instance(object.bbox, object.class).with_level(index as u32);
+            (mark.with_style(LineStyle::Dotted), object.mask.as_ref())
+        });
+        self.sides = Some(Sides { key, style: Arc::new(class_style()), truth: Marks::new(truth, size), marks, list });
     }
 
+    /// The picture with what one slot finds in it: boxes, masks and ground truth as these layers are on. The colours stay
+    /// those of the comparison.
     pub(super) fn scene(&self, slot: usize, shown: &Shown, settings: &Settings) -> Option<Scene> {
         let (Some(sides), Some((version, pixels))) = (&self.sides, &self.pixels) else { return None };
-        let layer = |number: u64, boxes: &Arc<Vec<BoxInstance>>, color: BoxColor, line_width: f32| BoxLayer {
-            version: self.made * 2 + number,
-            boxes: boxes.clone(),
-            style: sides.style.clone(),
-            filter: BoxFilter::default(),
-            look: BoxLook { color, line_width, ..BoxLook::default() },
-        };
+        let own = sides.marks.get(slot)?;
         let mut boxes = Vec::new();
-        if settings.shows(Layer::Truth) {
-            boxes.push(layer(0, &sides.truth, BoxColor::Outcome, 1.0));
-        }
+        let mut add = |number: u64, marks: &Arc<Vec<BoxInstance>>, look: BoxLook| {
+            if !marks.is_empty() {
+                let (version, style) = (self.made * 4 + number, sides.style.clone());
+                boxes.push(BoxLayer { version, boxes: marks.clone(), style, filter: BoxFilter::default(), look });
+            }
+        };
+        let truth = settings.shows(Layer::Truth);
+        let of_truth = BoxLook { color: BoxColor::Outcome, line_width: 1.0, ..BoxLook::default() };
         let color = if self.by_class { BoxColor::Class } else { BoxColor::Outcome };
-        boxes.push(layer(1, sides.boxes.get(slot)?, color, 2.0));
+        let of_own = BoxLook { color, ..BoxLook::default() };
+        if settings.shows(Layer::Masks) {
+            if truth {
+                add(0, &sides.truth.masks, BoxLook { line_width: 0.0, fill_opacity: TRUTH_MASK, ..of_truth });
+            }
+            add(1, &own.masks, BoxLook { line_width: 0.0, fill_opacity: MASK, ..of_own });
+        }
+        if settings.shows(Layer::Boxes) {
+            if truth {
+                add(2, &sides.truth.boxes, of_truth);
+            }
+            add(3, &own.boxes, of_own);
+        }
         Some(Scene {
             version: *version,
             width: shown.picture.width,
@@ -261,7 +281,7 @@ impl ComparePanel {
                         match found {
                             Some(d) => {
                                 let text = format!("{} {:.2}", class_name(compared, d.class), d.score);
-                                ui.label(RichText::new(text).color(theme::class_color(d.class)));
+                                ui.label(RichText::new(text).color(theme::class_text(ui, d.class)));
                             }
                             None => _ = ui.label("—"),
                         }
@@ -307,11 +327,18 @@ fn instance(bbox: BBox, class: u32) -> BoxInstance {
     BoxInstance::new([bbox.x0, bbox.y0, bbox.x1, bbox.y1], 1.0, class)
 }
 
-/// One side's boxes by what the other side says of them, and the other's that are missing here; better ones on top.
-fn marked(list: &[Difference], own: &[Detection], other: &[Detection], is_first: bool) -> Vec<BoxInstance> {
-    let mut boxes: Vec<BoxInstance> = list
+/// One side's boxes by what the other side says of them, and the other's that are missing here, without their masks;
+/// better ones on top.
+fn marked<'a>(
+    list: &[Difference],
+    own: &'a [Detection],
+    other: &'a [Detection],
+    is_first: bool,
+) -> Vec<(BoxInstance, Option<&'a Mask>)> {
+    let mut marks: Vec<_> = list
         .iter()
-        .filter_map(|difference| {
+        .enumerate()
+        .filter_map(|(index, difference)| {
             let (here, there) = match is_first {
                 true => (difference.first, difference.second),
                 false => (difference.second, difference.first),
@@ -325,16 +352,19 @@ fn marked(list: &[Difference], own: &[Detection], other: &[Detection], is_first:
                 (None, Some(detection)) => (detection, Outcome::FalseNegative),
                 (None, None) => return None,
             };
-            Some(instance(detection.bbox, detection.class).with_outcome(outcome))
+            let mark = instance(detection.bbox, detection.class).with_level(index as u32).with_outcome(outcome);
+            Some((mark, detection.mask.as_ref().filter(|_| outcome != Outcome::FalseNegative)))
         })
         .collect();
-    boxes.reverse();
-    boxes
+    marks.reverse();
+    marks
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Object;
+    use crate::imaging::Picture;
 
     #[test]
     fn each_side_sees_its_own_boxes_and_what_it_lacks() {
@@ -347,8 +377,8 @@ mod tests {
         let first = [detection(0.0, 0), detection(50.0, 0), detection(100.0, 0)];
         let second = [detection(0.0, 0), detection(100.0, 1)];
         let list = differences(&first, &second, &[], 0.5, 0.5);
-        let outcomes = |boxes: Vec<BoxInstance>| {
-            let mut flags: Vec<u32> = boxes.iter().map(|b| b.flags).collect();
+        let outcomes = |marks: Vec<(BoxInstance, Option<&Mask>)>| {
+            let mut flags: Vec<u32> = marks.iter().map(|(mark, _)| mark.flags).collect();
             flags.sort_unstable();
             flags
         };
@@ -360,5 +390,36 @@ mod tests {
         );
         assert_eq!(outcomes(marked(&list, &first, &second, true)), [both, alone, flip]);
         assert_eq!(outcomes(marked(&list, &second, &first, false)), [both, lacking, flip]);
+    }
+
+    #[test]
+    fn boxes_and_masks_are_drawn_as_their_layers_are_on() {
+        let mask = Mask::from_bitmap(8, 8, &[1; 64]).ok();
+        let bbox = BBox::new(0.0, 0.0, 8.0, 8.0);
+        let found = Detection { bbox, score: 0.9, mask: mask.clone(), ..Detection::default() };
+        let object = Object { bbox, mask, ..Object::default() };
+        let picture = Arc::new(Picture::new(8, 8, [0; 3]));
+        let shown = Shown::undetected(0, "x".into(), picture, vec![object], vec!["a".into()]);
+        let side = |detections: Vec<Detection>| Some(ComparedSide { detections, seconds: None });
+        let sides = [side(vec![found]), side(Vec::new()), None, None];
+        let compared = ComparedImage { index: 0, classes: vec!["a".into()], sides };
+        let mut panel = ComparePanel { second: 1, ..ComparePanel::default() };
+        let mut settings = Settings::default();
+        panel.prepare(&shown, &compared, &State::default(), &settings);
+        // Where each layer is filled or has a line.
+        let widths = |panel: &ComparePanel, slot: usize, settings: &Settings| -> Vec<f32> {
+            let scene = panel.scene(slot, &shown, settings).unwrap();
+            scene.boxes.iter().map(|layer| layer.look.line_width).collect()
+        };
+        assert_eq!(widths(&panel, 0, &settings), [0.0, 0.0, 1.0, 2.0]);
+        // What the other side alone finds is a box here, and no mask.
+        assert_eq!(widths(&panel, 1, &settings), [0.0, 1.0, 2.0]);
+        settings.toggle(Layer::Boxes);
+        assert_eq!(widths(&panel, 0, &settings), [0.0, 0.0]);
+        settings.toggle(Layer::Masks);
+        assert!(widths(&panel, 0, &settings).is_empty());
+        settings.toggle(Layer::Boxes);
+        settings.toggle(Layer::Truth);
+        assert_eq!(widths(&panel, 0, &settings), [2.0]);
     }
 }

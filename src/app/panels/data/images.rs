@@ -117,7 +117,7 @@ impl ImagesPage {
             let choice = ComboBox::from_id_salt("class of images").selected_text(chosen).show_ui(ui, |ui| {
                 ui.selectable_value(&mut filter.class, None, "all classes");
                 for (class, (name, count)) in data.classes.iter().zip(&data.class_counts).enumerate() {
-                    let text = RichText::new(format!("{name} ({count})")).color(theme::class_color(class as u32));
+                    let text = RichText::new(format!("{name} ({count})")).color(theme::class_text(ui, class as u32));
                     ui.selectable_value(&mut filter.class, Some(class as u32), text);
                 }
             });

@@ -33,12 +33,12 @@ impl EvaluationPanel {
         let Some(set) = evaluation.details.curves.get(self.iou) else { return };
         ScrollArea::vertical().id_salt("drawn classes").max_height(44.0).show(ui, |ui| {
             ui.horizontal_wrapped(|ui| {
-                ui.colored_label(POOLED, titled("all classes", &set.pooled))
+                ui.colored_label(theme::readable(ui, POOLED), titled("all classes", &set.pooled))
                     .on_hover_text("Average precision in per cent; the dot on a curve is its best F1");
                 for (class, (name, view)) in evaluation.classes.iter().zip(&set.classes).enumerate() {
                     let class = class as u32;
                     let mut on = self.drawn.contains(&class);
-                    let text = RichText::new(titled(name, view)).color(theme::class_color(class));
+                    let text = RichText::new(titled(name, view)).color(theme::class_text(ui, class));
                     if ui.checkbox(&mut on, text).on_hover_text("Draw this class").changed() {
                         self.drawn.retain(|c| *c != class);
                         if on {
@@ -98,7 +98,7 @@ impl EvaluationPanel {
                 ui.selectable_value(&mut self.class, None, "all classes");
                 for (class, name) in evaluation.classes.iter().enumerate() {
                     let class = class as u32;
-                    let text = RichText::new(name).color(theme::class_color(class));
+                    let text = RichText::new(name).color(theme::class_text(ui, class));
                     ui.selectable_value(&mut self.class, Some(class), text);
                 }
             });

@@ -7,6 +7,29 @@ use crate::engine::event::EvalSummary;
 use crate::eval::misses::Misses;
 use egui::{Button, Grid, RichText, ScrollArea, Ui, vec2};
 
+/// The numbers of the page. Summing them goes through every miss of the data set: once an evaluation.
+#[derive(Debug)]
+pub(super) struct Causes {
+    heading: String,
+    missed: usize,
+    /// Kinds that occur and their objects, in the order of the chain.
+    kinds: Vec<(usize, usize)>,
+    /// Classes that have misses, most first, and their objects by those kinds.
+    classes: Vec<(usize, Vec<usize>)>,
+}
+
+impl Causes {
+    fn new(misses: &Misses) -> Self {
+        let kinds: Vec<(usize, usize)> =
+            misses.kinds().into_iter().map(|kind| (kind, misses.count(None, Some(kind)))).collect();
+        let row = |class: usize| -> Vec<usize> {
+            kinds.iter().map(|(kind, _)| misses.count(Some(class), Some(*kind))).collect()
+        };
+        let classes = misses.classes(None).into_iter().map(|(class, _)| (class, row(class))).collect();
+        Self { heading: misses.heading(), missed: misses.count(None, None), kinds, classes }
+    }
+}
+
 impl EvaluationPanel {
     pub(super) fn misses(&mut self, ui: &mut Ui, evaluation: &EvalSummary) {
         let Some(misses) = &evaluation.misses else {
@@ -16,9 +39,8 @@ impl EvaluationPanel {
             );
             return;
         };
-        ui.label(misses.heading()).on_hover_text("Detections and objects matched one to one by the COCO rule");
-        let kinds = misses.kinds();
-        let missed = misses.count(None, None).max(1) as f64;
+        let causes = self.causes.get_or_insert_with(|| Causes::new(misses));
+        ui.label(&causes.heading).on_hover_text("Detections and objects matched one to one by the COCO rule");
         let mut chosen = None;
         ScrollArea::both().auto_shrink(false).show(ui, |ui| {
             Grid::new("causes of misses").num_columns(4).striped(true).show(ui, |ui| {
@@ -26,9 +48,8 @@ impl EvaluationPanel {
                     ui.weak(title);
                 }
                 ui.end_row();
-                for &kind in &kinds {
-                    let count = misses.count(None, Some(kind));
-                    let share = count as f64 / missed;
+                for &(kind, count) in &causes.kinds {
+                    let share = count as f64 / causes.missed.max(1) as f64;
                     let button = ui.selectable_label(self.miss == Some((None, kind)), Misses::name(kind));
                     if button.on_hover_text(meaning(kind)).clicked() {
                         chosen = Some((None, kind));
@@ -42,15 +63,15 @@ impl EvaluationPanel {
             ui.weak("A click on a cause, or on a number below, lists its images, those with most first.");
             Grid::new("misses by class").striped(true).show(ui, |ui| {
                 ui.weak("class");
-                for &kind in &kinds {
-                    ui.weak(Misses::name(kind));
+                for (kind, _) in &causes.kinds {
+                    ui.weak(Misses::name(*kind));
                 }
                 ui.end_row();
-                for (class, _) in misses.classes(None) {
+                for (class, counts) in &causes.classes {
+                    let class = *class;
                     let name = class_name(evaluation, class);
-                    ui.label(RichText::new(name).color(theme::class_color(class as u32)));
-                    for &kind in &kinds {
-                        let count = misses.count(Some(class), Some(kind));
+                    ui.label(RichText::new(name).color(theme::class_text(ui, class as u32)));
+                    for (&(kind, _), &count) in causes.kinds.iter().zip(counts) {
                         if count == 0 {
                             ui.weak("");
                             continue;
@@ -101,7 +122,23 @@ fn meaning(kind: usize) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::{ImageResult, ImageTruth};
+    use crate::geometry::Object;
     use crate::trace::missed::Cause;
+
+    #[test]
+    fn the_page_has_the_sums_by_kind_and_class() {
+        let object = |class: u32| Object { class, ..Object::default() };
+        let truth = ImageTruth { image_id: 1, objects: vec![object(1), object(0), object(1)] };
+        let mut misses = Misses::new(0.5, 2);
+        let why = |index: usize, _: &[usize]| (index == 1).then_some(Cause::NoAnchor { iou: 0.1 });
+        misses.add(0, &truth, &ImageResult::default(), why);
+        let causes = Causes::new(&misses);
+        let unseen = Cause::NAMES.len();
+        assert_eq!((causes.missed, causes.heading.as_str()), (3, misses.heading().as_str()));
+        assert_eq!(causes.kinds, [(1, 1), (unseen, 2)]);
+        assert_eq!(causes.classes, [(1, vec![0, 2]), (0, vec![1, 0])]);
+    }
 
     #[test]
     fn every_cause_has_a_meaning() {

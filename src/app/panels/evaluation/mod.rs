@@ -14,6 +14,7 @@ use crate::app::state::{Progress, State, percent};
 use crate::engine::event::EvalSummary;
 use crate::eval::errors::ErrorKind;
 use egui::{Grid, ProgressBar, RichText, ScrollArea, Ui, UiBuilder};
+use misses::Causes;
 
 /// What the panel shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Page {
 pub struct EvaluationPanel {
     page: Page,
     /// Whether the next evaluation looks for causes of misses.
-    explains: bool,
+    pub explains: bool,
     /// The evaluation that the rest is about.
     seen: u64,
     /// Which of the curves' IoU thresholds.
@@ -70,6 +71,7 @@ pub struct EvaluationPanel {
     kind: Option<ErrorKind>,
     /// Class and kind of cause whose misses are listed; all classes without one.
     miss: Option<(Option<usize>, usize)>,
+    causes: Option<Causes>,
     list: Option<ImageList>,
     worst: Option<(u32, ImageList)>,
 }

@@ -44,7 +44,7 @@ pub(super) fn ui(ui: &mut Ui, evaluation: &EvalSummary) {
                 }
                 ui.end_row();
                 for (class, (name, scores)) in evaluation.classes.iter().zip(&evaluation.result.per_class).enumerate() {
-                    ui.label(RichText::new(name).color(theme::class_color(class as u32)));
+                    ui.label(RichText::new(name).color(theme::class_text(ui, class as u32)));
                     for value in [scores.ap, scores.ap50, scores.ap75, scores.small, scores.medium, scores.large] {
                         ui.label(percent(value));
                     }

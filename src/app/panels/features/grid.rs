@@ -6,7 +6,6 @@ use super::tiles::{Channels, Request, Tile};
 use crate::app::action::Action;
 use crate::app::bridge::paint_scene;
 use crate::app::state::State;
-use crate::app::theme;
 use crate::render::{ColorMap, HeatLayer, HeatmapLook, ImageLook, Scene, View, Viewport};
 use crate::trace::Trace;
 use egui::{Align2, Color32, FontId, Rect, Sense, Ui, pos2, vec2};
@@ -36,7 +35,7 @@ impl FeaturesPanel {
         if self.tiles.as_ref().is_none_or(|tiles| tiles.request != request)
             && let Err(error) = self.maker.ask(ui.ctx(), trace, request.clone())
         {
-            ui.colored_label(theme::ERROR, format!("the maps cannot be prepared: {error}"));
+            ui.colored_label(ui.visuals().error_fg_color, format!("the maps cannot be prepared: {error}"));
             return;
         }
         let Some(tiles) = &self.tiles else {

@@ -69,7 +69,7 @@ impl FeaturesPanel {
                 for (detection, level) in &going {
                     let name = shown.detection_classes.get(detection.class as usize).map_or("?", String::as_str);
                     let text = format!("{name} {:.2}, level {level}", detection.score);
-                    ui.label(RichText::new(text).color(theme::class_color(detection.class)));
+                    ui.label(RichText::new(text).color(theme::class_text(ui, detection.class)));
                 }
             });
         });

@@ -156,7 +156,7 @@ impl LossesPanel {
             ui.horizontal_wrapped(|ui| {
                 for (index, name) in names.iter().enumerate() {
                     let mut on = self.is_on(name);
-                    let text = RichText::new(name).color(line_color(index));
+                    let text = RichText::new(name).color(theme::readable(ui, line_color(index)));
                     if ui.checkbox(&mut on, text).on_hover_text(meaning(name)).changed() {
                         self.choose(names, name, on);
                     }

@@ -194,9 +194,12 @@ impl ProposalsPanel {
     /// The life whose box is the smallest under a point of the picture, among those shown.
     fn life_at(&self, trace: &Trace, x: f32, y: f32) -> Option<usize> {
         let lives = &self.image.as_ref()?.lives;
+        let objects: Vec<BBox> = trace.objects.iter().map(|o| o.bbox).collect();
         let boxes = lives.iter().take(self.most).enumerate().filter_map(|(index, life)| {
-            let bbox = trace.to_original(life.at(self.place)?);
-            bbox.contains(x, y).then_some((index, bbox.area()))
+            let bbox = life.at(self.place)?;
+            let counts = best_iou(bbox, &objects).unwrap_or(life.score) >= self.least;
+            let bbox = trace.to_original(bbox);
+            (counts && bbox.contains(x, y)).then_some((index, bbox.area()))
         });
         boxes.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(index, _)| index)
     }
@@ -418,6 +421,16 @@ mod tests {
         panel.most = 1;
         panel.draw_boxes(&trace());
         assert_ne!(panel.scene(backdrop(), 0.0).boxes[1].version, first.version);
+    }
+
+    #[test]
+    fn a_click_finds_only_boxes_that_are_shown() {
+        let mut panel = panel();
+        // The ARM's boxes at (4, 0) and (64, 0); the object lies at (8, 0), so the second one does not touch it.
+        panel.place = 1.0;
+        assert_eq!([5.0, 65.0].map(|x| panel.life_at(&trace(), x, 5.0)), [Some(0), Some(1)]);
+        panel.least = 0.3;
+        assert_eq!([5.0, 65.0].map(|x| panel.life_at(&trace(), x, 5.0)), [Some(0), None]);
     }
 
     #[test]
