@@ -121,7 +121,7 @@ fn output_and_gradients_match_the_definition() {
     let mut cases: Vec<Problem> = Vec::new();
     for kernel in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (3, 1), (1, 4)] {
         for stride in [1, 2, 3] {
-            for (batch, groups, channels) in [(1, 1, (3, 9)), (3, 2, (2, 3)), (1, 3, (1, 2))] {
+            for (batch, groups, channels) in [(1, 1, (3, 9)), (3, 2, (2, 3)), (1, 3, (1, 2)), (2, 3, (1, 1))] {
                 cases.push(Problem {
                     batch,
                     groups,

@@ -54,6 +54,8 @@ impl Canvas {
         let known = self.view.filter(|_| self.fitted == Some(key));
         let fresh = known.is_none();
         let mut view = match known {
+            // A fitted picture stays fitted when the panel gets another size.
+            Some(view) if view == View::fit(size, view.viewport) => View::fit(size, viewport),
             Some(view) => View { viewport, ..view },
             None => View::fit(size, viewport),
         };

@@ -1,11 +1,15 @@
 //! Convolution of each channel with its own kernels (one input channel a group) and its gradients.
 //!
-//! There is nothing to sum over but the taps, so a matrix product would be mostly padding. Instead each output row
-//! gathers one scaled input row per tap; a task is one plane, and the compiler turns the row loops into vectors.
+//! There is nothing to sum over but the taps, so a matrix product would be mostly padding. The forward pass and the
+//! gradients that have its form keep sums in registers (`depthwise_planes`). What that does not cover (horizontal
+//! strides above 2, other gradients) gathers one scaled input row per tap into each output row; a task is one plane.
 
+use super::depthwise_planes::Planes;
 use super::forward::Inputs;
 use super::simd::{Lanes, Simd, dispatch};
 use super::spec::{Activation, Geometry};
+use super::tasks::filled;
+use candle_core::Result;
 use rayon::prelude::*;
 
 /// Output row `y` and kernel row `tap`: the input row they meet, if it is not padding.
@@ -45,7 +49,16 @@ fn each_row(geometry: &Geometry, mut row: impl FnMut(usize, usize, usize, usize)
 }
 
 /// `[N, groups · multiplier, H', W']`.
-pub(super) fn forward(simd: Simd, geometry: &Geometry, inputs: Inputs<'_>, activation: Activation) -> Vec<f32> {
+pub(super) fn forward(simd: Simd, geometry: &Geometry, inputs: Inputs<'_>, activation: Activation) -> Result<Vec<f32>> {
+    match Planes::new(simd, geometry, inputs, activation) {
+        // SAFETY: `run` writes the whole output.
+        Some(planes) => unsafe { filled(geometry.output_len(), |to| planes.run(simd, to)) },
+        None => Ok(by_taps(simd, geometry, inputs, activation)),
+    }
+}
+
+/// The forward pass of any stride, a pass over the output rows for each tap.
+fn by_taps(simd: Simd, geometry: &Geometry, inputs: Inputs<'_>, activation: Activation) -> Vec<f32> {
     let mut output = vec![0.0; geometry.output_len()];
     let channels = geometry.groups * geometry.out_channels;
     output.par_chunks_mut(geometry.output_plane()).enumerate().for_each(|(index, to)| {
@@ -100,8 +113,22 @@ fn add_scaled(to: &mut [f32], from: &[f32], stride: usize, scale: f32) {
     }
 }
 
+/// The convolution that makes the input's gradient of the output's, with the kernels turned by 180°. There is one for
+/// stride 1, one output channel a group, and a padding of at most the kernel's reach.
+fn turned(geometry: &Geometry) -> Option<Geometry> {
+    let &Geometry { input, kernel, output, padding, dilation, .. } = geometry;
+    let vertical = ((kernel.0 - 1) * dilation.0).checked_sub(padding.0)?;
+    let horizontal = ((kernel.1 - 1) * dilation.1).checked_sub(padding.1)?;
+    let alike = geometry.out_channels == 1 && geometry.stride == (1, 1);
+    alike.then_some(Geometry { input: output, output: input, padding: (vertical, horizontal), ..*geometry })
+}
+
 /// The gradient of the input from that of the output.
-pub(super) fn input_gradient(simd: Simd, geometry: &Geometry, output: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(super) fn input_gradient(simd: Simd, geometry: &Geometry, output: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
+    if let Some(turned) = turned(geometry) {
+        let weight: Vec<f32> = weight.chunks(geometry.taps()).flat_map(|kernel| kernel.iter().rev().copied()).collect();
+        return forward(simd, &turned, Inputs { x: output, weight: &weight, bias: None }, Activation::None);
+    }
     let mut gradient = vec![0.0; geometry.input_len()];
     gradient.par_chunks_mut(geometry.input_plane()).enumerate().for_each(|(index, to)| {
         let multiplier = geometry.out_channels;
@@ -120,7 +147,7 @@ pub(super) fn input_gradient(simd: Simd, geometry: &Geometry, output: &[f32], we
             )
         }
     });
-    gradient
+    Ok(gradient)
 }
 
 /// One plane of the input's gradient from the planes of its outputs.
@@ -190,6 +217,7 @@ fn dot(a: &[f32], b: &[f32], stride: usize) -> f32 {
 mod tests {
     use super::super::spec::ConvSpec;
     use super::*;
+    use crate::random::Random;
 
     #[test]
     fn columns_and_rows_stay_inside_the_image() {
@@ -206,5 +234,59 @@ mod tests {
                 assert_eq!(input_row(&geometry, y, tap), (4..4 + 5).contains(&row).then(|| row - 4));
             }
         }
+    }
+
+    fn numbers(random: &mut Random, count: usize) -> Vec<f32> {
+        (0..count).map(|_| random.normal()).collect()
+    }
+
+    /// Where products are rounded before they are added, copied planes sum exactly as passes over the rows do.
+    #[cfg(not(target_arch = "aarch64"))]
+    #[test]
+    fn copied_planes_sum_in_the_order_of_the_taps() {
+        let mut random = Random::new(5);
+        for (kernel, stride, dilation, padding) in
+            [(3, 1, 1, 1), (3, 2, 1, 1), (3, 1, 2, 2), (5, 2, 1, 2), (5, 1, 1, 0)]
+        {
+            let spec = ConvSpec::new().stride(stride).padding(padding).dilation(dilation).groups(3);
+            let geometry = Geometry::new(&[2, 3, 11, 22], &[6, 1, kernel, kernel], &spec).unwrap();
+            let x = numbers(&mut random, geometry.input_len());
+            let weight = numbers(&mut random, geometry.weight_len());
+            let bias = numbers(&mut random, 6);
+            let inputs = Inputs { x: &x, weight: &weight, bias: Some(&bias) };
+            assert!(Planes::new(Simd::Portable, &geometry, inputs, Activation::Relu).is_some());
+            let copied = forward(Simd::Portable, &geometry, inputs, Activation::Relu).unwrap();
+            assert_eq!(copied, by_taps(Simd::Portable, &geometry, inputs, Activation::Relu));
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits() {
+        let mut random = Random::new(6);
+        let spec = ConvSpec::new().padding(1).groups(100);
+        let geometry = Geometry::new(&[1, 100, 13, 19], &[100, 1, 3, 3], &spec).unwrap();
+        assert!(geometry.output_len() * geometry.taps() > 200_000);
+        let x = numbers(&mut random, geometry.input_len());
+        let weight = numbers(&mut random, geometry.weight_len());
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let inputs = Inputs { x: &x, weight: &weight, bias: None };
+            pool.install(|| forward(Simd::current(), &geometry, inputs, Activation::None).unwrap())
+        };
+        let alone = run(1);
+        assert_eq!(run(2), alone);
+        assert_eq!(run(3), alone);
+    }
+
+    #[test]
+    fn gradients_that_are_convolutions_are_known() {
+        let of = |spec: ConvSpec, outs: usize| {
+            turned(&Geometry::new(&[1, 2, 9, 8], &[outs, 1, 3, 3], &spec.groups(2)).unwrap())
+        };
+        let found = of(ConvSpec::new().padding(1).dilation(2), 2).unwrap();
+        assert_eq!((found.input, found.output, found.padding), ((7, 6), (9, 8), (3, 3)));
+        assert!(of(ConvSpec::new().padding(3), 2).is_none());
+        assert!(of(ConvSpec::new().stride(2), 2).is_none());
+        assert!(of(ConvSpec::new(), 4).is_none());
     }
 }

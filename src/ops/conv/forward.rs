@@ -72,7 +72,7 @@ pub(super) fn forward(
     let kernels = Kernels::forward(geometry, inputs.weight);
     let form = Form { method, shape: geometry.weight_shape(), groups: geometry.groups };
     let tile = match method {
-        Method::Depthwise => return Ok(depthwise::forward(simd, geometry, inputs, activation)),
+        Method::Depthwise => return depthwise::forward(simd, geometry, inputs, activation),
         Method::Direct => {
             let taps = geometry.forward_taps();
             let weights = prepared(cache, form, kernels.packed_len(taps.len()), |to| pack_weights(&kernels, &taps, to));
@@ -176,6 +176,18 @@ mod tests {
         (1, 6, (1, 1), (9, 11), (3, 3), (1, 1), (1, 1), 1),
         (3, 5, (1, 2), (10, 7), (3, 3), (2, 2), (1, 1), 1),
         (1, 3, (1, 1), (8, 20), (5, 3), (1, 3), (2, 0), 2),
+        (1, 3, (1, 1), (7, 70), (3, 3), (1, 1), (1, 1), 1),
+        (1, 4, (1, 1), (9, 70), (3, 3), (2, 2), (1, 1), 1),
+        (3, 2, (1, 1), (12, 37), (3, 3), (1, 1), (2, 2), 2),
+        (1, 3, (1, 1), (14, 37), (3, 3), (2, 2), (2, 2), 2),
+        (1, 5, (1, 2), (1, 1), (3, 3), (1, 1), (1, 1), 1),
+        (1, 5, (1, 1), (1, 1), (3, 3), (2, 2), (1, 1), 1),
+        (1, 3, (1, 1), (14, 33), (5, 5), (1, 1), (2, 2), 1),
+        (1, 3, (1, 2), (14, 19), (5, 5), (2, 2), (2, 2), 1),
+        (2, 40, (1, 1), (7, 7), (3, 3), (1, 1), (1, 1), 1),
+        (1, 4, (1, 1), (6, 18), (3, 3), (1, 1), (0, 0), 1),
+        (1, 2, (1, 1), (8, 40), (3, 3), (2, 1), (1, 1), 1),
+        (1, 2, (1, 1), (2, 3), (1, 1), (2, 2), (4, 3), 1),
     ];
 
     fn problem(case: &Case) -> Problem {

@@ -20,7 +20,7 @@ use candle_core::Result;
 /// Gradient `[N, C, H, W]` from the gradient of the output before its activation `[N, O, H', W']` and the weight.
 pub(super) fn input_gradient(simd: Simd, geometry: &Geometry, output: &[f32], weight: &[f32]) -> Result<Vec<f32>> {
     if geometry.is_depthwise() {
-        return Ok(depthwise::input_gradient(simd, geometry, output, weight));
+        return depthwise::input_gradient(simd, geometry, output, weight);
     }
     let kernels = Kernels::transposed(geometry, weight);
     // SAFETY: each branch writes the whole gradient.

@@ -13,6 +13,7 @@ mod cuda;
 #[cfg(feature = "cudnn")]
 mod cudnn;
 mod depthwise;
+mod depthwise_planes;
 mod direct;
 mod forward;
 mod gemm;
