@@ -53,13 +53,11 @@ pub fn recipe(arch: Arch) -> Vec<EmbeddingPhase> {
         Arch::CascadeNano => vec![first(1800), second(LastHalf, 3600, 1.5e-3)],
         Arch::FasterNano => vec![second(Body(Arch::CascadeNano), 3600, 2e-3)],
         Arch::MaskNano => vec![second(Body(Arch::FasterNano), 1800, 2e-3)],
-        Arch::RetinanetNano => {
-            vec![first(1500), second(LastHalf, 3500, 1.5e-3), phase(LastHalf, (20_000, 41), 2600, 9, 1.5e-3)]
-        }
+        Arch::RetinanetNano => vec![first(1500), second(LastHalf, 3500, 1.5e-3)],
         Arch::FcosNano => vec![second(Body(Arch::RetinanetNano), 3300, 2e-3)],
         Arch::Yolov3Nano => vec![first(3000), second(LastHalf, 5000, 2e-3)],
         Arch::RefinedetNano => vec![first(1200), second(LastHalf, 2600, 2e-3)],
-        Arch::M2detNano => vec![first(1100), second(LastHalf, 2600, 2e-3)],
+        Arch::M2detNano => vec![first(1100)],
         _ => Vec::new(),
     }
 }
