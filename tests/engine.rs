@@ -5,6 +5,7 @@ use boxwright::engine::command::{InitialWeights, ModelChoice};
 use boxwright::engine::compare::SlotSource;
 use boxwright::engine::{Command, DeviceChoice, Engine, Event, Severity};
 use boxwright::train::{Phase, RunConfig, TrainConfig};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -45,10 +46,15 @@ fn until(engine: &Engine, mut last: impl FnMut(&Event) -> bool) -> Vec<Event> {
     panic!("nothing more came after {seen:?}");
 }
 
-fn prepare(engine: &Engine, config: Box<RunConfig>) {
+/// Asks for a run from random weights.
+fn begin(engine: &Engine, config: Box<RunConfig>, folder: Option<PathBuf>) {
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
-    engine.send(Command::StartTraining { config, folder: None, start: InitialWeights::Random });
+    engine.send(Command::StartTraining { config, folder, start: InitialWeights::Random });
+}
+
+fn prepare(engine: &Engine, config: Box<RunConfig>) {
+    begin(engine, config, None);
     until(engine, |e| matches!(e, Event::TrainingReady { .. }));
 }
 
@@ -167,10 +173,8 @@ fn a_run_on_disk_is_scrubbed_through_opened_and_forked() {
     let engine = start(Arc::default());
     let mut config = config(50, 2);
     (config.train.checkpoint_every, config.train.keep_checkpoints) = (1, 2);
-    engine.send(Command::Probe(false));
-    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
     let run = config.clone();
-    engine.send(Command::StartTraining { config, folder: Some(folder.clone()), start: InitialWeights::Random });
+    begin(&engine, config, Some(folder.clone()));
     engine.send(Command::Step { iterations: 2 });
     until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 2 }));
     engine.send(Command::StopTraining);
@@ -319,10 +323,7 @@ fn a_run_whose_state_cannot_be_saved_stays_open_until_it_is_ended_again() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("a");
     let engine = start(Arc::default());
-    engine.send(Command::Probe(false));
-    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
-    let start = InitialWeights::Random;
-    engine.send(Command::StartTraining { config: config(50, 2), folder: Some(folder.clone()), start });
+    begin(&engine, config(50, 2), Some(folder.clone()));
     engine.send(Command::Step { iterations: 1 });
     until(&engine, |e| matches!(e, Event::Training { running: false, iteration: 1 }));
     // Nobody can write below a file.
@@ -399,11 +400,9 @@ fn a_missing_last_validation_is_made_up_and_told_before_the_run_ends() {
     let folder = root.path().join("a");
     let best = folder.join("weights/best.safetensors");
     let engine = start(Arc::default());
-    engine.send(Command::Probe(false));
-    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
     let mut config = config(2, 2);
     config.train.validate_every = 2;
-    engine.send(Command::StartTraining { config, folder: Some(folder), start: InitialWeights::Random });
+    begin(&engine, config, Some(folder));
     until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
     // The best weights cannot be written, so the validation counts for nothing and the error ends the step.
     std::fs::create_dir_all(best.join("in the way")).unwrap();
@@ -422,10 +421,7 @@ fn a_finished_run_says_that_it_has_ended_and_what_to_do() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("a");
     let engine = start(Arc::default());
-    engine.send(Command::Probe(false));
-    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
-    let start = InitialWeights::Random;
-    engine.send(Command::StartTraining { config: config(2, 2), folder: Some(folder.clone()), start });
+    begin(&engine, config(2, 2), Some(folder.clone()));
     engine.send(Command::Step { iterations: 5 });
     until(&engine, |e| matches!(e, Event::TrainingEnded { iteration: 2, finished: true }));
     engine.send(Command::ResumeTraining { folder, config: None });

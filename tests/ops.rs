@@ -415,16 +415,20 @@ fn region_gradients_match_differences() {
     }
 }
 
+/// Kernel, stride, padding, output padding, groups and batch of a transposed convolution.
+type Transposed = ((usize, usize), usize, usize, usize, usize, usize);
+
+const TRANSPOSED: [Transposed; 5] = [
+    ((2, 2), 2, 0, 0, 1, 3),
+    ((3, 3), 2, 1, 1, 1, 1),
+    ((4, 3), 2, 1, 0, 2, 3),
+    ((5, 2), 3, 1, 2, 1, 1),
+    ((2, 3), 3, 0, 2, 2, 1),
+];
+
 #[test]
 fn transposed_convolution_gradients_match_differences() {
-    // kernel, stride, padding, output padding, groups, batch
-    for (kernel, stride, padding, extra, groups, batch) in [
-        ((2, 2), 2, 0, 0, 1, 3),
-        ((3, 3), 2, 1, 1, 1, 1),
-        ((4, 3), 2, 1, 0, 2, 3),
-        ((5, 2), 3, 1, 2, 1, 1),
-        ((2, 3), 3, 0, 2, 2, 1),
-    ] {
+    for (kernel, stride, padding, extra, groups, batch) in TRANSPOSED {
         let x = noise(1, &[batch, 4, 3, 5], -1.0, 1.0);
         let weight = noise(2, &[4, 3, kernel.0, kernel.1], -1.0, 1.0);
         let bias = noise(3, &[3 * groups], -1.0, 1.0);

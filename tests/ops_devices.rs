@@ -1,6 +1,6 @@
 //! Every operation on a CUDA device against the CPU: results and gradients, over the shapes of the CPU's own tests.
 
-use super::{Input, POOLS, ROIS, SIZES, noise, spaced, tensor, values};
+use super::{Input, POOLS, ROIS, SIZES, TRANSPOSED, noise, spaced, tensor, values};
 use boxwright::engine::DeviceChoice;
 use boxwright::geometry::BBox;
 use boxwright::ops::activation::{leaky_relu, log_softmax_last, mish, relu, relu6, sigmoid, softmax_last, swish};
@@ -174,13 +174,7 @@ fn convolutions(cases: &mut Cases) {
             });
         }
     }
-    for (kernel, stride, padding, extra, groups, batch) in [
-        ((2, 2), 2, 0, 0, 1, 3),
-        ((3, 3), 2, 1, 1, 1, 1),
-        ((4, 3), 2, 1, 0, 2, 3),
-        ((5, 2), 3, 1, 2, 1, 1),
-        ((2, 3), 3, 0, 2, 2, 1),
-    ] {
+    for (kernel, stride, padding, extra, groups, batch) in TRANSPOSED {
         let inputs = [
             noise(1, &[batch, 4, 3, 5], -1.0, 1.0),
             noise(2, &[4, 3, kernel.0, kernel.1], -1.0, 1.0),

@@ -3,8 +3,11 @@
 use crate::geometry::Detection;
 use crate::geometry::nms::{class_nms, order_by_score};
 use crate::nn::Pass;
+use crate::ops::storage::with_values;
 use crate::trace::{Removal, Suppression};
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Candidate detections of one image, input pixels.
 pub type Candidates = Vec<Detection>;
@@ -36,8 +39,21 @@ impl Limits {
     }
 }
 
+/// Places and values of a level's logits that are above `floor` and of a class, in order. `logits` `[anchors, columns]`
+/// are an image's, `rows` the level's, and columns before `first_class` name none.
+///
+/// # Errors
+/// Rows that are not there.
+pub fn likely(logits: &Tensor, rows: Range<usize>, floor: f32, first_class: usize) -> Result<Vec<(usize, f32)>> {
+    let columns = logits.dim(1)?;
+    let own = logits.narrow(0, rows.start, rows.len())?.to_device(&Device::Cpu)?;
+    let mut likely = with_values(&own, "decode", |own| Ok(above(own, floor)))?;
+    likely.retain(|(place, _)| place % columns >= first_class);
+    Ok(likely)
+}
+
 /// Places and values of the logits above `floor`, in order. Few are, so blocks without one are passed over at once.
-pub fn above(logits: &[f32], floor: f32) -> Vec<(usize, f32)> {
+fn above(logits: &[f32], floor: f32) -> Vec<(usize, f32)> {
     /// Logits that one task looks through, and those looked at together.
     const SHARE: usize = 1 << 16;
     const BLOCK: usize = 64;
@@ -100,6 +116,16 @@ mod tests {
         assert_eq!(above(&logits, -3.0), [(0, 1.0), (64, 2.0), (65_536, f32::INFINITY), (200_002, -2.9)]);
         assert_eq!(above(&logits, f32::NEG_INFINITY).len(), 200_002);
         assert!(above(&[], 0.0).is_empty());
+    }
+
+    #[test]
+    fn likely_logits_are_those_of_the_level_and_of_a_class() -> Result<()> {
+        let logits: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let logits = Tensor::from_vec(logits, (4, 3), &Device::Cpu)?;
+        // Rows 1 to 3 are 3..9; above 4, without the first column.
+        assert_eq!(likely(&logits, 1..3, 4.0, 1)?, [(2, 5.0), (4, 7.0), (5, 8.0)]);
+        assert!(likely(&logits, 3..5, 4.0, 1).is_err());
+        Ok(())
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use super::{FcosConfig, ScoreRule};
 use crate::detect::Outputs;
 use crate::detect::retinanet::decode::{logit_floor, sigmoid};
-use crate::detect::suppress::{Candidates, Limits, above, suppress};
+use crate::detect::suppress::{Candidates, Limits, likely, suppress};
 use crate::geometry::{BBox, Detection};
 use crate::nn::Pass;
-use crate::ops::storage::with_values;
 use crate::trace::Anchors;
-use candle_core::{Device, Result};
+use candle_core::Result;
 
 /// Detections of each image in input pixels, best first (torchvision's `FCOS.postprocess_detections`).
 pub(super) fn detect(
@@ -40,16 +39,15 @@ pub(super) fn detect(
     let mut all = Vec::with_capacity(images);
     for image in 0..images {
         let candidates = pass.stage("decode", || {
+            let logits = logits.get(image)?;
             let distances: Vec<f32> = distances.get(image)?.flatten_all()?.to_vec1()?;
             let nesses: Vec<f32> = nesses.get(image)?.flatten_all()?.to_vec1()?;
             let centered: Vec<f32> = nesses.into_iter().map(sigmoid).collect();
             let mut candidates = Candidates::default();
             for level in &points.levels {
                 // Points and classes compete in one list.
-                let own = logits.get(image)?.narrow(0, level.start, level.len)?.to_device(&Device::Cpu)?;
-                let likely = with_values(&own, "decode", |own| Ok(above(own, floor)))?;
-                let likely = likely.into_iter().filter(|(place, _)| place % columns >= first);
-                let ranks = likely.map(|(place, logit)| match config.score {
+                let likely = likely(&logits, level.start..level.start + level.len, floor, first)?;
+                let ranks = likely.into_iter().map(|(place, logit)| match config.score {
                     ScoreRule::GeometricMean => {
                         (place, (sigmoid(logit) * centered[level.start + place / columns]).sqrt())
                     }

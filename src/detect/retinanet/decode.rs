@@ -2,12 +2,11 @@
 
 use super::RetinanetConfig;
 use crate::detect::Outputs;
-use crate::detect::suppress::{Candidates, Limits, above, suppress};
+use crate::detect::suppress::{Candidates, Limits, likely, suppress};
 use crate::geometry::Detection;
 use crate::nn::Pass;
-use crate::ops::storage::with_values;
 use crate::trace::Anchors;
-use candle_core::{Device, Result};
+use candle_core::Result;
 
 /// Detections of each image in input pixels, best first.
 pub(super) fn detect(
@@ -34,14 +33,14 @@ pub(super) fn detect(
     let mut all = Vec::with_capacity(images);
     for image in 0..images {
         let candidates = pass.stage("decode", || {
+            let logits = logits.get(image)?;
             let deltas: Vec<f32> = deltas.get(image)?.flatten_all()?.to_vec1()?;
             let mut candidates = Candidates::default();
             for level in &anchors.levels {
                 // Anchors and classes compete in one list.
-                let own = logits.get(image)?.narrow(0, level.start, level.len)?.to_device(&Device::Cpu)?;
-                let likely = with_values(&own, "decode", |own| Ok(above(own, floor)))?;
-                let scored = likely.into_iter().filter(|(place, _)| place % columns >= first);
-                for (place, score) in limits.best_of(scored.map(|(place, logit)| (place, sigmoid(logit)))) {
+                let likely = likely(&logits, level.start..level.start + level.len, floor, first)?;
+                let scored = likely.into_iter().map(|(place, logit)| (place, sigmoid(logit)));
+                for (place, score) in limits.best_of(scored) {
                     let (cell, column) = (place as usize / columns, place as usize % columns);
                     let anchor = level.start + cell;
                     let d = &deltas[anchor * 4..anchor * 4 + 4];

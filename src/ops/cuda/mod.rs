@@ -145,13 +145,7 @@ pub(super) fn make<const N: usize>(
     shape: impl Into<Shape>,
     fill: impl FnOnce(&CudaDevice, [Operand<'_>; N], &mut CudaStorage) -> Result<()>,
 ) -> Result<Tensor> {
-    let shape = shape.into();
-    let storage = with_operands(tensors, |device, operands| {
-        let mut storage = floats(device, shape.elem_count())?;
-        fill(device, operands, &mut storage)?;
-        Ok(storage)
-    })?;
-    Ok(wrap(storage, shape))
+    make_in(floats, tensors, shape.into(), fill)
 }
 
 /// [`make`] where the storage starts as zeros, for kernels that add.
@@ -160,9 +154,19 @@ pub(super) fn add_up<const N: usize>(
     shape: impl Into<Shape>,
     fill: impl FnOnce(&CudaDevice, [Operand<'_>; N], &mut CudaStorage) -> Result<()>,
 ) -> Result<Tensor> {
-    let shape = shape.into();
+    let zeros = |device: &CudaDevice, len: usize| device.zeros_impl(&Shape::from(len.max(1)), DType::F32);
+    make_in(zeros, tensors, shape.into(), fill)
+}
+
+/// [`make`] in the room that `allocate` gives for a number of elements.
+fn make_in<const N: usize>(
+    allocate: impl FnOnce(&CudaDevice, usize) -> Result<CudaStorage>,
+    tensors: [&Tensor; N],
+    shape: Shape,
+    fill: impl FnOnce(&CudaDevice, [Operand<'_>; N], &mut CudaStorage) -> Result<()>,
+) -> Result<Tensor> {
     let storage = with_operands(tensors, |device, operands| {
-        let mut storage = device.zeros_impl(&Shape::from(shape.elem_count().max(1)), DType::F32)?;
+        let mut storage = allocate(device, shape.elem_count())?;
         fill(device, operands, &mut storage)?;
         Ok(storage)
     })?;
