@@ -5,12 +5,18 @@
 struct BarUniform {
     plot: Plot,
     color: vec4<f32>,
+    // Of bars from the value `above` on.
+    color_above: vec4<f32>,
     // Value at the left edge of the first bar, and width of a bar in the same unit.
     first_edge: f32,
     bin_width: f32,
     // Screen pixels.
     gap: f32,
     line_width: f32,
+    above: f32,
+    padding_a: f32,
+    padding_b: f32,
+    padding_c: f32,
     // Value in x.
     thresholds: array<vec4<f32>, 8>,
     threshold_colors: array<vec4<f32>, 8>,
@@ -43,7 +49,7 @@ fn vs_bar(
     high.x = max(high.x - 0.5 * gap, low.x + 1.0);
     var out: BarVertex;
     out.position = clip_from_screen(bars.plot.target_size, mix(low, high, strip_corner(vertex)));
-    out.color = bars.color;
+    out.color = select(bars.color, bars.color_above, left >= bars.above - 1.0e-6);
     return out;
 }
 

@@ -5,7 +5,7 @@
 struct CurveUniform {
     plot: Plot,
     colors: array<vec4<f32>, 32>,
-    // Screen pixels, in x.
+    // Screen pixels: width, length of a dash, gap after it.
     widths: array<vec4<f32>, 32>,
 };
 
@@ -35,6 +35,8 @@ struct SegmentVertex {
     @location(1) @interpolate(flat) cuts: vec4<f32>,
     @location(2) @interpolate(flat) color: vec4<f32>,
     @location(3) @interpolate(flat) half_width: f32,
+    // Length of a dash and gap after it; no gap for a whole line.
+    @location(4) @interpolate(flat) dash: vec2<f32>,
 };
 
 fn present(point: vec2<f32>) -> bool {
@@ -58,6 +60,7 @@ fn vs_segment(segment: SegmentInput, @builtin(vertex_index) vertex: u32) -> Segm
     out.cuts = vec4<f32>(0.0);
     out.color = vec4<f32>(0.0);
     out.half_width = 0.0;
+    out.dash = vec2<f32>(0.0);
     let series = segment.start_series;
     if series != segment.end_series || series >= SERIES || !present(segment.start) || !present(segment.end) {
         return out;
@@ -90,7 +93,18 @@ fn vs_segment(segment: SegmentInput, @builtin(vertex_index) vertex: u32) -> Segm
     out.ends = vec4<f32>(start, end);
     out.color = curves.colors[series];
     out.half_width = 0.5 * width;
+    out.dash = curves.widths[series].yz;
     return out;
+}
+
+// Dashes lie along the x axis: curves of many short segments have no other direction to count along.
+fn dash_coverage(dash: vec2<f32>, x: f32) -> f32 {
+    if dash.y <= 0.0 {
+        return 1.0;
+    }
+    let period = dash.x + dash.y;
+    let phase = fract(x / period) * period;
+    return clamp(min(phase, dash.x - phase) + 0.5, 0.0, 1.0);
 }
 
 @fragment
@@ -108,5 +122,6 @@ fn fs_segment(in: SegmentVertex) -> @location(0) vec4<f32> {
     let size = max(dot(along, along), 1.0e-8);
     let share_along = clamp(dot(point - start, along) / size, 0.0, 1.0);
     let distance = length(point - start - share_along * along);
-    return premultiplied(in.color, clamp(in.half_width + 0.5 - distance, 0.0, 1.0));
+    let coverage = clamp(in.half_width + 0.5 - distance, 0.0, 1.0);
+    return premultiplied(in.color, coverage * dash_coverage(in.dash, point.x - curves.plot.area.x));
 }

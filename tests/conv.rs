@@ -4,6 +4,7 @@
 mod reference;
 
 use boxwright::ops::conv::{Activation, ConvSpec, WeightCache, conv2d};
+use boxwright::ops::precision::Precision;
 use boxwright::random::Random;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use reference::Problem;
@@ -281,6 +282,94 @@ fn the_number_of_threads_changes_no_bit() -> Result<()> {
                 assert!(expected == found, "{threads} threads: {case:?}");
             }
         }
+    }
+    Ok(())
+}
+
+/// What [`run`] has to give in a precision: the same kernels on rounded factors. In 16 bits their sums are rounded too,
+/// before the bias and the activation; the bias's own gradient is f32's.
+fn on_rounded_factors(
+    problem: &Problem,
+    operands: &Operands,
+    activation: Activation,
+    with_bias: bool,
+    precision: Precision,
+) -> Result<[Vec<f32>; 4]> {
+    let round = |values: &[f32]| -> Vec<f32> { values.iter().map(|&value| precision.round(value)).collect() };
+    let half = matches!(precision, Precision::F16 | Precision::Bf16);
+    let sums =
+        |tensor: &Tensor| -> Result<Vec<f32>> { Ok(if half { round(&floats(tensor)?) } else { floats(tensor)? }) };
+    let towards = |gradient: Vec<f32>| Operands {
+        x: round(&operands.x),
+        weight: round(&operands.weight),
+        bias: operands.bias.clone(),
+        gradient,
+    };
+    let plain = towards(operands.gradient.clone());
+    let y: Vec<f32> = if half {
+        let [y, ..] = run(problem, &plain, Activation::None, false)?;
+        let [_, outs, height, width] = problem.output_shape();
+        let bias = |at: usize| if with_bias { operands.bias[at / (height * width) % outs] } else { 0.0 };
+        sums(&y)?.iter().enumerate().map(|(at, sum)| activation.apply(sum + bias(at))).collect()
+    } else {
+        let [y, ..] = run(problem, &plain, activation, with_bias)?;
+        floats(&y)?
+    };
+    let before: Vec<f32> = y.iter().zip(&operands.gradient).map(|(&y, &g)| activation.gradient(y, g)).collect();
+    let [_, of_x, of_weight, _] = run(problem, &towards(round(&before)), Activation::None, false)?;
+    let [_, _, _, of_bias] = run(problem, &towards(before), Activation::None, with_bias)?;
+    Ok([y, sums(&of_x)?, sums(&of_weight)?, floats(&of_bias)?])
+}
+
+#[test]
+fn every_precision_is_f32_on_rounded_factors_bit_for_bit() -> Result<()> {
+    let cases = [
+        Problem { padding: (1, 1), ..problem((5, 9), (10, 13), (3, 3)) },
+        Problem { batch: 2, groups: 2, stride: (2, 2), ..problem((4, 6), (9, 8), (3, 3)) },
+        Problem { batch: 2, groups: 6, padding: (1, 1), ..problem((1, 1), (9, 11), (3, 3)) },
+        Problem { batch: 3, ..problem((7, 5), (1, 1), (1, 1)) },
+        // Winograd's transforms begin with rounded factors too.
+        Problem { padding: (1, 1), ..problem((64, 32), (28, 28), (3, 3)) },
+    ];
+    for case in &cases {
+        let operands = Operands::new(case, 5);
+        for precision in Precision::ALL {
+            for (activation, with_bias) in ACTIVATIONS {
+                let found = precision.within(|| run(case, &operands, activation, with_bias))?;
+                let expected = on_rounded_factors(case, &operands, activation, with_bias, precision)?;
+                for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let name = format!("part {part} in {precision}, {activation:?} of {case:?}");
+                    assert_eq!(floats(found)?, *expected, "{name}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_have_the_precision_of_their_forward_pass_and_cached_weights_that_of_their_call() -> Result<()> {
+    let case = Problem { padding: (1, 1), ..problem((5, 6), (8, 8), (3, 3)) };
+    let operands = Operands::new(&case, 9);
+    let spec = spec_of(&case, Activation::None);
+    let x = variable(&operands.x, &case.input_shape())?;
+    let weight = variable(&operands.weight, &case.weight_shape())?;
+    let cache = Arc::new(WeightCache::default());
+    let forward = || conv2d(&x, &weight, None, spec, Some((&cache, 1)));
+    let gradient = |y: &Tensor| -> Result<Vec<u32>> {
+        match y.sqr()?.sum_all()?.backward()?.get(x.as_tensor()) {
+            Some(gradient) => bits(gradient),
+            None => candle_core::bail!("no gradient"),
+        }
+    };
+    let mut seen = Vec::new();
+    for precision in Precision::ALL {
+        let y = precision.within(forward)?;
+        assert_eq!(bits(&y)?, bits(&precision.within(|| conv2d(&x, &weight, None, spec, None))?)?);
+        let outside = gradient(&y)?;
+        assert_eq!(outside, Precision::Bf16.within(|| gradient(&y))?);
+        assert!(!seen.contains(&outside), "{precision} is another precision");
+        seen.push(outside);
     }
     Ok(())
 }

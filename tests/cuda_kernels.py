@@ -33,7 +33,11 @@ extern "C" void become(unsigned block, unsigned thread, unsigned grid, unsigned 
     blockIdx.x = block, threadIdx.x = thread, gridDim.x = grid, blockDim.x = threads;
 }
 static float __int_as_float(int bits) { float value; std::memcpy(&value, &bits, 4); return value; }
+static int __float_as_int(float value) { int bits; std::memcpy(&bits, &value, 4); return bits; }
+static int __ffs(int bits) { return __builtin_ffs(bits); }
 static void atomicAdd(float* at, float value) { *at += value; }
+static int atomicAdd(int* at, int value) { int before = *at; *at += value; return before; }
+static void atomicMax(int* at, int value) { *at = max(*at, value); }
 """
 GRID, THREADS = 2, 3
 CHECKS = []
@@ -159,6 +163,12 @@ def norms():
             same(f"batch norm gradient of {name}", a, b, 1e-4)
 
         mean, var, running = noise(channels), torch.rand(channels) + 0.5, empty(2 * channels)
+        moved, both = empty(channels), empty(2 * channels)
+        launch("moved_statistic", channels, mean, var, 0.25, moved)
+        same("moved statistic", moved, mean + 0.25 * (var - mean), 1e-6)
+        launch("factor_and_shift", channels, gamma, beta, mean, var, 1e-3, both)
+        frozen = F.batch_norm(x, mean, var, gamma, beta, False, 0.0, 1e-3)
+        same("factor and shift", x * both[:channels, None, None] + both[channels:, None, None], frozen)
         launch("running_statistics", channels, mean, var, 1e-3, running)
         launch("normalise", x.numel(), x, running, gamma, beta, channels, channels, inner, 0, y)
         expected = F.batch_norm(x, mean, var, gamma, beta, False, 0.0, 1e-3)
@@ -250,6 +260,35 @@ def resampling():
         expected = F.interpolate(x, (oh, ow), mode="bilinear")
         same("bilinear", y, expected)
         same("bilinear gradient", gx, gradients(expected, g, x)[0])
+
+
+@check
+def pictures():
+    bits = lambda value: torch.tensor(value, dtype=torch.float).view(torch.int).item()
+    mean, factor = torch.tensor([103.5, 116.3, 123.7]), 1 / torch.tensor([57.4, 57.1, 58.4])
+    for (h, w), (rows, columns), (oh, ow), (top, left), channels in [
+        ((5, 7), (9, 6), (9, 6), (0, 0), (0, 1, 2)), ((7, 5), (3, 4), (6, 8), (2, 3), (2, 1, 0)),
+        ((4, 3), (4, 3), (5, 7), (0, 0), (2, 1, 0)), ((1, 1), (2, 3), (4, 4), (1, 0), (0, 1, 2)),
+        ((1, 1), (0, 0), (2, 3), (0, 0), (0, 1, 2)),
+    ]:
+        pixels, table, padding = torch.randint(256, (h, w, 3), dtype=torch.uint8), [], noise(3)
+        for channel, numbers in zip(channels, zip(mean.tolist(), factor.tolist(), padding.tolist())):
+            table += [channel, *map(bits, numbers)]
+        # Half-pixel centres, as F.interpolate has them.
+        for size, out in [(h, rows), (w, columns)]:
+            for i in range(out):
+                position = max((i + 0.5) * size / out - 0.5, 0.0)
+                low = min(int(position), size - 1)
+                table += [low, min(low + 1, size - 1), bits(position - low)]
+        y = empty(3, oh, ow)
+        launch("picture_input", oh * ow, pixels, ints(*table), w, ow, left, top, columns, rows, y)
+        planes = pixels.float().permute(2, 0, 1)[list(channels)]
+        expected = padding[:, None, None].repeat(1, oh, ow)
+        if rows:
+            content = F.interpolate(planes[None], (rows, columns), mode="bilinear")[0]
+            normal = (content - mean[:, None, None]) * factor[:, None, None]
+            expected[:, top : top + rows, left : left + columns] = normal
+        same("picture to input", y, expected)
 
 
 ROIS = torch.tensor([
@@ -374,6 +413,136 @@ def updates():
     same("squares", parts.sum(), d.double().square().sum())
 
 
+def ints(*values):
+    return torch.tensor(values, dtype=torch.int)
+
+
+def pairs_of(found):
+    """Place to value, from numbers that alternate between places and bits of values."""
+    return dict(zip(found[0::2].tolist(), found[1::2].contiguous().view(torch.float).tolist()))
+
+
+def best_of_runs(x, runs, order, copies=2):
+    """The elements that radix selection finds in each run (start, length, how many): place to value."""
+    n, total, table = len(runs), 0, []
+    for start, length, wanted in runs:
+        table += [start, length, wanted, total]
+        total += wanted
+    table, bounds = ints(*table), ints(*[v for run in runs for v in (0, 0, run[2])])
+    longest = max(run[1] for run in runs)
+    for digit in range(8):
+        if digit > 3 and longest <= 1 << 8 * (7 - digit):
+            continue
+        counts, following = torch.zeros(copies * n * 256, dtype=torch.int), torch.full((3 * n,), -7, dtype=torch.int)
+        launch("count_digits", x.numel(), x, table, n, order, digit, copies, bounds, counts)
+        launch("choose_digit", 256 * n, counts, n, digit, copies, bounds, following)
+        bounds = following
+    found = torch.zeros(n + 2 * total, dtype=torch.int)
+    launch("take_best", x.numel(), x, table, n, order, bounds, found)
+    assert found[:n].tolist() == [run[2] for run in runs], "as many as were wanted"
+    parts = found[n:].split([2 * run[2] for run in runs])
+    return [pairs_of(part) for part in parts]
+
+
+@check
+def selection():
+    x = torch.cat([noise(40) * 2, torch.tensor([float("nan"), float("inf"), -float("inf"), 0.5, 0.5])]).view(9, 5)
+    for first, bound, room in [(0, 0.5, 99), (2, -1.0, 99), (1, 0.5, 2), (0, -float("inf"), 99), (4, 9e9, 1)]:
+        found = torch.zeros(1 + 2 * room, dtype=torch.int)
+        launch("above", 45, x, 5, first, bound, room, found)
+        columns = torch.arange(45) % 5
+        expected = {p: x.flatten()[p].item() for p in ((x.flatten() > bound) & (columns >= first)).nonzero().flatten().tolist()}
+        assert found[0] == len(expected)
+        taken = pairs_of(found[1 : 1 + 2 * min(room, len(expected))])
+        assert len(taken) == min(room, len(expected)) and taken.items() <= expected.items()
+
+    # With ties, both zeros, NaN and infinities; places beyond one byte.
+    values = (noise(700) * 3).round() / 4
+    values[::7], values[3], values[4], values[5] = -0.0, float("nan"), float("inf"), -float("inf")
+    values[600:603] = float("nan")
+    for runs in [[(0, 700, 9)], [(0, 300, 299), (300, 1, 1), (310, 390, 40)], [(5, 256, 100), (261, 257, 257)]]:
+        for order in [0, 1]:
+            def rank(place):
+                v = values[place].item()
+                if v != v:
+                    return (1 if order == 0 else -1, 0.0, 0, place)
+                # Of zeros the negative one is the smaller, but not in a top-k.
+                return (0, -v, order * int(str(v) == "-0.0"), place)
+
+            for (start, length, wanted), found in zip(runs, best_of_runs(values, runs, order)):
+                expected = sorted(range(start, start + length), key=rank)[:wanted]
+                assert sorted(found) == sorted(p - start for p in expected), f"order {order} of {runs}"
+                bits = [values[start + p].view(torch.int).item() for p in sorted(found)]
+                assert bits == [torch.tensor(found[p]).view(torch.int).item() for p in sorted(found)]
+    top = torch.rand(5000)
+    found = best_of_runs(top, [(0, 5000, 50)], 0)[0]
+    assert sorted(found) == sorted(top.topk(50).indices.tolist())
+
+    y = torch.zeros(5, 3)
+    launch("fill_rows", 6, ints(4, 1), 3, 2.5, y)
+    expected = torch.zeros(5, 3)
+    expected[[4, 1]] = 2.5
+    same("fill rows", y, expected, 0)
+
+
+@check
+def suppression():
+    for count, classes, threshold in [(1, 1, 0.5), (33, 1, 0.3), (150, 3, 0.5), (150, 1, 0.0), (64, 2, -1.0)]:
+        corner = torch.rand(count, 2) * 40
+        boxes = torch.cat([corner, corner + torch.rand(count, 2) * 30 + 1], 1)
+        boxes[::11, 2] = boxes[::11, 0] - 1
+        boxes[5::29] = float("nan")
+        own = torch.randint(classes, (count,), dtype=torch.int)
+        words = -(-count // 32)
+        mask, states = torch.full((count * words,), -7, dtype=torch.int), torch.zeros(count, dtype=torch.int)
+        launch("overlaps", count * words, boxes, own, words, threshold, mask)
+        for round in range(count):
+            launch("settle", count, mask, words, states)
+            assert states[: round + 1].bool().all(), "a round settles the best that is open"
+        kept = []
+        for i in range(count):
+            overlap = torchvision.ops.box_iou(boxes[kept], boxes[i : i + 1]).flatten() if kept else torch.zeros(0)
+            proper = [(boxes[k, 2:] > boxes[k, :2]).all() and (boxes[i, 2:] > boxes[i, :2]).all() for k in kept]
+            overlap = [o.item() if p else 0.0 for o, p in zip(overlap, proper)]
+            if not any(o > threshold and own[k] == own[i] for k, o in zip(kept, overlap)):
+                kept.append(i)
+        assert (states == 1).nonzero().flatten().tolist() == kept, f"{count} boxes above {threshold}"
+
+
+@check
+def matching():
+    for count, n in [(1, 1), (50, 1), (200, 7)]:
+        # Whole coordinates, so that IoUs are equal here and there; some objects far from all anchors.
+        def boxes(amount, reach):
+            corner = torch.randint(reach, (amount, 2)).float()
+            return torch.cat([corner, corner + torch.randint(1, 7, (amount, 2))], 1)
+
+        anchors, objects = boxes(count, 14), boxes(n, 18)
+        table = torchvision.ops.box_iou(objects, anchors)
+        iou, best, peaks = empty(count), torch.full((count,), -7, dtype=torch.int), torch.zeros(n, dtype=torch.int)
+        launch("best_objects", count, anchors, objects, n, iou, best, peaks)
+        highest = table.max(0).values
+        same("best iou", iou, highest, 0)
+        first = [next(k for k in range(n) if table[k, a] == highest[a]) for a in range(count)]
+        assert best.tolist() == first, "the first of equal objects"
+        same("peaks", peaks.view(torch.float), table.max(1).values, 0)
+
+        for bound in [0.0, 0.3]:
+            found = torch.zeros(1 + 3 * count, dtype=torch.int)
+            launch("close_anchors", count, iou, best, bound, count, found)
+            rows = found[1 : 1 + 3 * found[0]].view(-1, 3)
+            expected = [[a, first[a], iou[a].view(torch.int).item()] for a in range(count) if highest[a] >= bound]
+            assert sorted(rows.tolist()) == expected
+        pairs = [(k, a) for k in range(n) for a in range(count) if table[k, a] > 0 and table[k, a] == table[k].max()]
+        room = max(len(pairs) - 1, 1)
+        for room in [room, len(pairs) + 1]:
+            found = torch.zeros(1 + 4 * room, dtype=torch.int)
+            launch("peak_anchors", count, anchors, objects, n, iou, best, peaks, room, found)
+            assert found[0] == len(pairs)
+        rows = found[1 : 1 + 4 * len(pairs)].view(-1, 4)
+        assert sorted(rows.tolist()) == [[k, a, first[a], iou[a].view(torch.int).item()] for k, a in pairs]
+
+
 @check
 def transposed():
     for (kh, kw), stride, padding, extra, n in [
@@ -430,6 +599,17 @@ def convolution():
             same("before activation", before, gradients(bent, g, done)[0])
             launch("plain_activation", y.numel(), plain, slope)
             same("activation", plain, F.leaky_relu(y, slope))
+
+
+@check
+def rounding():
+    ulp = 2.0 ** -10
+    x = torch.cat([torch.tensor([1 + 0.49 * ulp, 1 + 0.5 * ulp, -1 - 0.5 * ulp, float("inf"), -float("inf")]), noise(101)])
+    y = empty(106)
+    launch("round_tf32", 106, x, y)
+    bits = torch.where(x.isinf(), x.view(torch.int32), (x.view(torch.int32) + 0x1000) & ~0x1FFF)
+    assert torch.equal(y, bits.view(torch.float32)), y
+    assert y[:5].tolist() == [1.0, 1 + ulp, -1 - ulp, float("inf"), -float("inf")], y[:5]
 
 
 if __name__ == "__main__":

@@ -207,8 +207,8 @@ fn devices_are_listed_and_a_model_is_moved_but_not_under_a_run() {
     let engine = start(Arc::default());
     engine.send(Command::ListDevices);
     let seen = until(&engine, |e| matches!(e, Event::Devices { .. }));
-    let Some(Event::Devices { list, current }) = seen.last() else { panic!("{seen:?}") };
-    assert_eq!((list[0].choice, current.as_str()), (DeviceChoice::Cpu, "cpu"));
+    let Some(Event::Devices { found, current }) = seen.last() else { panic!("{seen:?}") };
+    assert_eq!((found.list[0].choice, current.as_str()), (DeviceChoice::Cpu, "cpu"));
     let choice = ModelChoice::Named("ssd-nano".into());
     engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
     until(&engine, |e| matches!(e, Event::Flops(flops) if *flops > 1e6));

@@ -104,8 +104,8 @@ fn figures() -> Vec<(&'static str, Figure)> {
         ("suppression", views::before_and_after(&own, shown, prepared.picture()).expect("it was suppressed")),
         ("features", views::map_grid(trace, &maps, channels, ColorMap::Viridis, true)),
         ("principal", views::map_grid(trace, &maps, views::Channels::Principal, ColorMap::Viridis, false)),
-        ("precision", views::precision_recall(evaluation, 0, None)),
-        ("score", views::by_score(evaluation, 0, None)),
+        ("precision", views::precision_recall(evaluation, 0, None, false)),
+        ("score", views::by_score(evaluation, 0, None, false)),
         ("confusion", views::confusion(evaluation)),
         ("mistakes", views::mistakes(evaluation)),
         ("misses", views::misses(evaluation)),
@@ -127,7 +127,8 @@ fn every_svg_is_well_formed_and_draws_what_the_view_shows() {
             "image" => {
                 let labels = shown.detections.iter().filter(|d| d.score >= 0.4).count();
                 assert_eq!(count("image"), 1, "{found:?}");
-                assert_eq!(count("text"), labels, "{found:?}");
+                // And the scale of the map that lies over it.
+                assert_eq!(count("text"), labels + 1, "{found:?}");
                 assert!(count("rect") >= labels + shown.objects.len(), "{found:?}");
             }
             "suppression" => assert_eq!(count("image"), 2),
@@ -167,7 +168,7 @@ fn every_csv_has_a_row_for_each_thing_behind_the_view() {
     }
     let kept = written(&figures().remove(2).1, "view.csv").lines().filter(|line| line.contains(",kept,")).count();
     assert_eq!(kept, trace.suppression.as_ref().unwrap().kept.len());
-    let numbers = written(&views::numbers(evaluation), "view.csv");
+    let numbers = written(&views::numbers(evaluation, false), "view.csv");
     assert_eq!(rows(&numbers), evaluation.classes.len() + 1);
     let all: Vec<&str> = numbers.lines().nth(1).unwrap().split(',').collect();
     assert_eq!(all[1].parse::<f64>().unwrap(), evaluation.result.stats[0]);
@@ -272,6 +273,8 @@ fn the_command_line_writes_views_by_the_files_ending() {
         ("augmentation", "a.svg"),
         ("model", "m.svg"),
         ("step", "t.csv"),
+        ("levels", "l.csv"),
+        ("worst", "w.csv"),
     ] {
         let (code, words) = render(view, file);
         assert_eq!(code, Some(0), "{view}: {words}");
@@ -279,7 +282,8 @@ fn the_command_line_writes_views_by_the_files_ending() {
     }
     assert!(elements(&read("c.svg")).contains_key("rect"));
     assert!(rows(&read("s.csv")) > 0 && rows(&read("d.csv")) == boxwright::data::CLASSES.len());
-    assert_eq!(rows(&read("i.csv")), 4);
+    assert_eq!((rows(&read("i.csv")), rows(&read("w.csv"))), (4, 4));
+    assert!(read("l.csv").starts_with("class,score,level,muted") && rows(&read("l.csv")) > 0);
     assert!(read("i.csv").starts_with("position,name,width") && read("h.csv").starts_with("severity,rule,file"));
     let positive = |line: &str| line.split(',').nth(2) == Some("1");
     assert!(read("t.csv").lines().any(positive), "no positive entered the loss");
@@ -289,11 +293,55 @@ fn the_command_line_writes_views_by_the_files_ending() {
         ("image", "a.gif", ".png, .svg or .csv"),
         ("compare-data", "d.csv", "name what to compare with"),
         ("runs", "r.csv", "there is no folder of runs"),
+        ("log", "g.csv", "name the folder of a run"),
         ("proposals", "p.svg", "has no proposals"),
     ] {
         let (code, words) = render(view, file);
         assert!(code == Some(2) && words.contains(said), "{view}: {code:?} {words}");
     }
+}
+
+/// The command line's `render` of a CSV on a sample: what it says, and what it writes where it succeeds.
+fn rendered(arguments: &[&str]) -> Result<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("view.csv");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_boxwright"));
+    command.args(["render", "--data", DATA, "--split", "test"]).args(arguments).arg("--out").arg(&path);
+    let output = command.output().unwrap();
+    if output.status.success() {
+        Ok(std::fs::read_to_string(path).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[test]
+fn the_command_line_compares_up_to_four_sides() {
+    let against = |count: usize| ["--against-model", "ssd-nano"].repeat(count);
+    let csv = rendered(&[&["--view", "compare", "--model", "ssd-nano"][..], &against(3)[..]].concat()).unwrap();
+    let of = |side: &str| -> Vec<String> {
+        let rows = csv.lines().filter_map(|line| line.strip_prefix(side)?.strip_prefix(','));
+        rows.map(str::to_owned).collect()
+    };
+    assert!(!of("A").is_empty());
+    for side in ["B", "C", "D"] {
+        assert_eq!(of(side), of("A"), "{side}");
+    }
+    let mut arguments = [&["--view", "compare-data", "--model", "ssd-nano"][..], &against(1)[..]].concat();
+    arguments.extend(["--against-model", "fcos-nano"]);
+    let csv = rendered(&arguments).unwrap();
+    assert_eq!(csv.lines().skip(1).map(|line| &line[..2]).collect::<Vec<_>>(), ["A,", "B,", "C,"]);
+    let error = rendered(&[&["--view", "compare", "--model", "ssd-nano"][..], &against(4)[..]].concat()).unwrap_err();
+    assert!(error.contains("5 sides"), "{error}");
+}
+
+#[test]
+fn the_command_line_scores_masks_where_there_are_any() {
+    let numbers = |arguments: &[&str]| rendered(&[&["--view", "numbers", "--model"][..], arguments].concat());
+    let (boxes, masks) = (numbers(&["mask-nano"]).unwrap(), numbers(&["mask-nano", "--masks"]).unwrap());
+    assert!(rows(&boxes) == rows(&masks) && boxes != masks, "{boxes} {masks}");
+    let error = numbers(&["ssd-nano", "--masks"]).unwrap_err();
+    assert!(error.contains("no masks to score"), "{error}");
 }
 
 #[test]

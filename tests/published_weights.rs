@@ -1,5 +1,8 @@
 //! Public weights that are not part of this repository: read where they lie beside it, skipped elsewhere.
 
+use boxwright::detect::Config;
+use boxwright::detect::darknet::DarknetConfig;
+use boxwright::engine::model::fit;
 use boxwright::weights::{DarknetWeights, Dtype, Format, open};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +35,25 @@ fn published_darknet_and_torch_files_of_one_network_hold_the_same_floats() {
     from_torch.sort_unstable();
     from_darknet.sort_unstable();
     assert!(from_torch == from_darknet);
+}
+
+#[test]
+fn published_cfgs_are_filled_by_their_weights_of_either_kind() {
+    for (cfg, file) in [
+        ("yolo-fastest-1.1.cfg", "yolo-fastest-1.1.weights"),
+        ("yolo-fastest-xl.cfg", "yolo-fastest-xl.weights"),
+        ("yolo-fastest-xl.cfg", "yolo-fastest-xl.pt"),
+    ] {
+        let (Some(cfg), Some(path)) = (published(cfg), published(file)) else {
+            continue;
+        };
+        let config = DarknetConfig::read(&std::fs::read_to_string(cfg).unwrap()).unwrap();
+        let mut checkpoint = open(&path).unwrap();
+        checkpoint.translate();
+        let (named, report) = fit(&Config::Darknet(config), checkpoint).unwrap();
+        assert!(report.is_complete() && report.unexpected.is_empty(), "{file}: {report}");
+        assert!(named.get("module_list.0.Conv2d.weight").is_some(), "{file}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod architecture;
 mod conv;
 mod data;
+mod data_parallel;
 mod engine;
 mod eval;
 mod export;
@@ -15,6 +16,7 @@ mod nano;
 mod ops;
 mod parity;
 mod pipeline;
+mod precision;
 mod published_weights;
 mod rcnn;
 #[path = "render/main.rs"]

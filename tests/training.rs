@@ -6,7 +6,7 @@ use boxwright::engine::run_folder::Status;
 use boxwright::engine::runs::Runs;
 use boxwright::random::Random;
 use boxwright::train::blackbox::Recording;
-use boxwright::train::checkpoint::{kept, saved_config};
+use boxwright::train::checkpoint::{kept, last, saved_config, saved_iteration};
 use boxwright::train::config::BestBy;
 use boxwright::train::embedding::recipe;
 use boxwright::train::incident::Fault;
@@ -38,7 +38,7 @@ fn config(iterations: u64) -> RunConfig {
 }
 
 fn run(folder: &Path, iterations: u64) -> Run {
-    Run::new(config(iterations), dataset(), &Device::Cpu, Some(folder.to_path_buf())).unwrap()
+    Run::new(config(iterations), dataset(), &[Device::Cpu], Some(folder.to_path_buf())).unwrap()
 }
 
 fn bytes(folder: &Path) -> Vec<u8> {
@@ -62,7 +62,7 @@ fn a_resumed_run_equals_the_unbroken_one_bit_for_bit() {
         first.advance(false).unwrap();
     }
     let saved = saved_config(halves.path()).unwrap();
-    let mut second = Run::resume(saved, dataset(), &Device::Cpu, halves.path()).unwrap();
+    let mut second = Run::resume(saved, dataset(), &[Device::Cpu], halves.path()).unwrap();
     assert_eq!(second.iteration, 3);
     while !second.is_finished() {
         second.advance(false).unwrap();
@@ -103,7 +103,7 @@ fn a_torn_write_leaves_the_last_whole_checkpoint() {
     // What a kill in the middle of the next save leaves behind: half a file under a temporary name.
     let whole = bytes(folder.path());
     std::fs::write(folder.path().join("weights/.last.safetensors.tmp"), &whole[..whole.len() / 2]).unwrap();
-    let resumed = Run::resume(config(4), dataset(), &Device::Cpu, folder.path()).unwrap();
+    let resumed = Run::resume(config(4), dataset(), &[Device::Cpu], folder.path()).unwrap();
     assert_eq!(resumed.iteration, 1);
 }
 
@@ -115,7 +115,7 @@ fn a_truncated_checkpoint_is_an_error_that_names_the_file() {
     first.save().unwrap();
     let whole = bytes(folder.path());
     std::fs::write(folder.path().join("weights/last.safetensors"), &whole[..whole.len() / 3]).unwrap();
-    let Err(error) = Run::resume(config(4), dataset(), &Device::Cpu, folder.path()) else { panic!("it loaded") };
+    let Err(error) = Run::resume(config(4), dataset(), &[Device::Cpu], folder.path()) else { panic!("it loaded") };
     assert!(error.to_string().contains("last.safetensors"), "{error}");
 }
 
@@ -142,11 +142,11 @@ fn a_validation_that_is_missing_is_made_up_as_if_it_had_come_in_time() {
         let (whole, broken) = (root.path().join("whole"), root.path().join("broken"));
         let mut settings = config(2);
         (settings.train.batch, settings.train.validate_every) = (2, every);
-        let mut unbroken = Run::new(settings.clone(), dataset(), &Device::Cpu, Some(whole.clone())).unwrap();
+        let mut unbroken = Run::new(settings.clone(), dataset(), &[Device::Cpu], Some(whole.clone())).unwrap();
         while !unbroken.is_finished() {
             unbroken.advance(false).unwrap();
         }
-        let mut run = Run::new(settings, dataset(), &Device::Cpu, Some(broken.clone())).unwrap();
+        let mut run = Run::new(settings, dataset(), &[Device::Cpu], Some(broken.clone())).unwrap();
         for _ in 1..every {
             run.advance(false).unwrap();
         }
@@ -159,7 +159,7 @@ fn a_validation_that_is_missing_is_made_up_as_if_it_had_come_in_time() {
         run.save().unwrap();
         drop(run);
         let saved = saved_config(&broken).unwrap();
-        let mut resumed = Run::resume(saved, dataset(), &Device::Cpu, &broken).unwrap();
+        let mut resumed = Run::resume(saved, dataset(), &[Device::Cpu], &broken).unwrap();
         resumed.catch_up().unwrap();
         while !resumed.is_finished() {
             resumed.advance(false).unwrap();
@@ -176,7 +176,7 @@ fn a_last_checkpoint_that_is_missing_keeps_the_run_open_until_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = config(2);
     (settings.train.batch, settings.train.history) = (2, 1);
-    let mut run = Run::new(settings, dataset(), &Device::Cpu, Some(folder.path().to_path_buf())).unwrap();
+    let mut run = Run::new(settings, dataset(), &[Device::Cpu], Some(folder.path().to_path_buf())).unwrap();
     run.advance(false).unwrap();
     let last = folder.path().join("weights/last.safetensors");
     std::fs::create_dir_all(last.join("in the way")).unwrap();
@@ -185,7 +185,8 @@ fn a_last_checkpoint_that_is_missing_keeps_the_run_open_until_it_is_written() {
     // A step back takes with it what was due after the step.
     assert!(run.back().unwrap());
     run.catch_up().unwrap();
-    assert!(run.advance(false).is_err() && run.catch_up().is_err() && !run.is_finished());
+    let full = |error: TrainError| matches!(error, TrainError::Write { .. });
+    assert!(run.advance(false).is_err_and(full) && run.catch_up().is_err_and(full) && !run.is_finished());
     std::fs::remove_dir_all(&last).unwrap();
     run.catch_up().unwrap();
     assert!(run.is_finished() && last.is_file());
@@ -202,20 +203,20 @@ fn a_resumed_run_pauses_where_the_unbroken_one_does_and_then_lets_it_through() {
             return incident(error).iteration;
         }
     };
-    let mut unbroken = Run::new(settings.clone(), dataset(), &Device::Cpu, None).unwrap();
+    let mut unbroken = Run::new(settings.clone(), dataset(), &[Device::Cpu], None).unwrap();
     let expected = paused(&mut unbroken);
-    let mut first = Run::new(settings, dataset(), &Device::Cpu, Some(folder.path().to_path_buf())).unwrap();
+    let mut first = Run::new(settings, dataset(), &[Device::Cpu], Some(folder.path().to_path_buf())).unwrap();
     for _ in 0..12 {
         first.advance(false).unwrap();
     }
     first.save().unwrap();
     let resume = || {
         let saved = saved_config(folder.path()).unwrap();
-        Run::resume(saved, dataset(), &Device::Cpu, folder.path()).unwrap()
+        Run::resume(saved, dataset(), &[Device::Cpu], folder.path()).unwrap()
     };
     let mut resumed = resume();
     assert_eq!(paused(&mut resumed), expected);
-    let replay = Run::replay(folder.path(), &Device::Cpu).unwrap();
+    let replay = Run::replay(folder.path(), &[Device::Cpu]).unwrap();
     assert!(replay.differences.is_empty(), "{:?}", replay.differences);
     resumed.save().unwrap();
     assert_eq!(paused(&mut resume()), expected + 1);
@@ -256,12 +257,31 @@ fn a_poisoned_weight_names_layer_image_and_object_changes_nothing_and_replays() 
     let recording = Recording::read(folder.path()).unwrap();
     assert_eq!(recording.incident.to_string(), incident.to_string());
     assert_eq!((recording.before.len(), recording.record.iteration), (1, 2));
-    let replay = Run::replay(folder.path(), &Device::Cpu).unwrap();
+    // Losses of the paused batch by anchor, and before it every parameter's gradient.
+    let parts: Vec<_> = recording.record.batches.iter().flatten().flat_map(|image| &image.losses).collect();
+    assert!(parts.iter().any(|part| part.largest.first().is_some_and(|(_, loss)| loss.0.is_nan())), "{parts:?}");
+    let before_it = &recording.before[0];
+    assert!(before_it.gradient_norms.iter().any(|(name, norm)| name == FIRST && norm.0 > 0.0));
+    let whole = before_it.gradient_norms.iter().map(|(_, norm)| norm.0 * norm.0).sum::<f64>().sqrt();
+    assert!((whole / before_it.gradient_norm.unwrap().0 - 1.0).abs() < 1e-9);
+    let replay = Run::replay(folder.path(), &[Device::Cpu]).unwrap();
     assert!(replay.differences.is_empty(), "{:?}", replay.differences);
     assert!(replay.error.is_some_and(|error| text.contains(&error)));
     // The same batch comes again.
     let again = self::incident(run.advance(false).unwrap_err());
     assert_eq!(again.image, incident.image);
+}
+
+#[test]
+fn a_pause_that_cannot_be_recorded_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = run(folder.path(), 4);
+    run.advance(false).unwrap();
+    poison(&run);
+    std::fs::create_dir_all(folder.path().join("blackbox.json/in the way")).unwrap();
+    incident(run.advance(false).unwrap_err());
+    let problem = run.take_unrecorded().unwrap();
+    assert!(problem.contains("blackbox.json") && run.take_unrecorded().is_none(), "{problem}");
 }
 
 #[test]
@@ -276,11 +296,11 @@ fn an_infinite_box_is_named_before_anything_is_computed_and_replays() {
     let incident = incident(run.advance_on(batch, false).unwrap_err());
     assert_eq!((incident.fault, incident.image.as_deref()), (Fault::Box, Some(name.as_str())));
     assert_eq!(incident.object.map(|object| object.index), Some(0));
-    let replay = Run::replay(folder.path(), &Device::Cpu).unwrap();
+    let replay = Run::replay(folder.path(), &[Device::Cpu]).unwrap();
     assert!(replay.differences.is_empty(), "{:?}", replay.differences);
     // With the data as it is, the run goes on.
     assert_eq!(run.advance(false).unwrap().iteration, 2);
-    assert!(Run::replay(&folder.path().join("none"), &Device::Cpu).is_err());
+    assert!(Run::replay(&folder.path().join("none"), &[Device::Cpu]).is_err());
 }
 
 /// Weights and optimiser state.
@@ -290,9 +310,9 @@ fn everything(run: &Run) -> (boxwright::nn::params::Values, Vec<boxwright::train
 
 #[test]
 fn phases_stop_where_they_say_and_add_up_to_the_whole_step() {
-    let mut whole = Run::new(config(3), dataset(), &Device::Cpu, None).unwrap();
+    let mut whole = Run::new(config(3), dataset(), &[Device::Cpu], None).unwrap();
     let expected = whole.advance(false).unwrap();
-    let mut run = Run::new(config(3), dataset(), &Device::Cpu, None).unwrap();
+    let mut run = Run::new(config(3), dataset(), &[Device::Cpu], None).unwrap();
     for phase in Phase::ALL {
         let (done, report) = run.phase(true).unwrap();
         assert_eq!(done, phase);
@@ -318,6 +338,12 @@ fn phases_stop_where_they_say_and_add_up_to_the_whole_step() {
         assert_eq!(run.iteration, 0);
     }
     assert_eq!(everything(&run), everything(&whole));
+    // A probed iteration is remembered with its losses by anchor, another without.
+    let told = |run: &Run| {
+        let images = run.remembered().flat_map(|record| record.batches.iter().flatten());
+        images.map(|image| !image.losses.is_empty()).collect::<Vec<bool>>()
+    };
+    assert_eq!((told(&run), told(&whole)), (vec![true; 4], vec![false; 4]));
     // Abandoned half-way, the same iteration comes again.
     run.phase(false).unwrap();
     run.phase(false).unwrap();
@@ -329,7 +355,7 @@ fn phases_stop_where_they_say_and_add_up_to_the_whole_step() {
 fn a_step_back_restores_weights_optimiser_and_place_bit_for_bit() {
     let mut settings = config(6);
     settings.train.history = 2;
-    let mut run = Run::new(settings, dataset(), &Device::Cpu, None).unwrap();
+    let mut run = Run::new(settings, dataset(), &[Device::Cpu], None).unwrap();
     run.advance(false).unwrap();
     let (kept, place) = (everything(&run), run.position);
     let second = run.advance(false).unwrap();
@@ -350,7 +376,7 @@ fn a_fork_without_a_change_is_the_run_itself_and_one_with_a_change_differs() {
     let mut settings = config(4);
     settings.train.checkpoint_every = 2;
     settings.train.keep_checkpoints = 2;
-    let mut whole = Run::new(settings.clone(), dataset(), &Device::Cpu, Some(source.clone())).unwrap();
+    let mut whole = Run::new(settings.clone(), dataset(), &[Device::Cpu], Some(source.clone())).unwrap();
     while !whole.is_finished() {
         whole.advance(false).unwrap();
     }
@@ -358,7 +384,7 @@ fn a_fork_without_a_change_is_the_run_itself_and_one_with_a_change_differs() {
     assert_eq!(names, [2, 4]);
     let fork = |name: &str, config: RunConfig| {
         let folder = root.path().join(name);
-        let mut fork = Run::fork(&source, 3, config, &Device::Cpu, folder.clone(), |_, _| {}).unwrap();
+        let mut fork = Run::fork(&source, 3, config, &[Device::Cpu], folder.clone(), |_, _| {}).unwrap();
         assert_eq!((fork.iteration, saved_config(&folder).unwrap() == fork.config), (3, true));
         while !fork.is_finished() {
             fork.advance(false).unwrap();
@@ -373,13 +399,13 @@ fn a_fork_without_a_change_is_the_run_itself_and_one_with_a_change_differs() {
     assert!(manifest.contains("forked_from"), "{manifest}");
     for (iteration, name) in [(1, "early"), (3, "same"), (9, "late")] {
         let folder = root.path().join(name);
-        assert!(Run::fork(&source, iteration, settings.clone(), &Device::Cpu, folder, |_, _| {}).is_err(), "{name}");
+        assert!(Run::fork(&source, iteration, settings.clone(), &[Device::Cpu], folder, |_, _| {}).is_err(), "{name}");
     }
 }
 
 #[test]
 fn a_range_test_leaves_the_run_as_it_was() {
-    let mut run = Run::new(config(4), dataset(), &Device::Cpu, None).unwrap();
+    let mut run = Run::new(config(4), dataset(), &[Device::Cpu], None).unwrap();
     run.advance(false).unwrap();
     let before = everything(&run);
     let settings = RangeSettings { low: 1e-5, high: 1e-2, steps: 3, ..RangeSettings::default() };
@@ -404,7 +430,7 @@ fn validation_keeps_the_best_weights_and_ends_a_run_that_no_longer_improves() {
     settings.train.ema = 0.0;
     settings.train.batch = 2;
     settings.train.freeze_batch_norm = true;
-    let mut run = Run::new(settings, dataset(), &Device::Cpu, Some(folder.path().to_path_buf())).unwrap();
+    let mut run = Run::new(settings, dataset(), &[Device::Cpu], Some(folder.path().to_path_buf())).unwrap();
     let first = run.advance(false).unwrap().validation.expect("a validation");
     assert!(first.improved && first.images == 4 && first.loss.is_finite() && first.ap >= -1.0);
     assert!(folder.path().join("weights/best.safetensors").exists());
@@ -417,7 +443,7 @@ fn validation_keeps_the_best_weights_and_ends_a_run_that_no_longer_improves() {
     assert!(log.contains("the run ends"), "{log}");
     // A resumed run knows its best.
     let saved = saved_config(folder.path()).unwrap();
-    let resumed = Run::resume(saved, dataset(), &Device::Cpu, folder.path()).unwrap();
+    let resumed = Run::resume(saved, dataset(), &[Device::Cpu], folder.path()).unwrap();
     assert_eq!((resumed.best, resumed.is_finished()), (run.best, true));
 }
 
@@ -427,7 +453,7 @@ fn accumulated_batches_are_one_iteration_and_frozen_parts_stay() {
     settings.train.batch = 2;
     settings.train.accumulate = 2;
     settings.train.frozen_prefixes = vec![FIRST.into()];
-    let mut run = Run::new(settings.clone(), dataset(), &Device::Cpu, None).unwrap();
+    let mut run = Run::new(settings.clone(), dataset(), &[Device::Cpu], None).unwrap();
     let before = run.detector.params().values().unwrap();
     let report = run.advance(true).unwrap();
     assert_eq!((report.images.len(), report.traces.len(), run.position.batch, run.iteration), (4, 4, 2, 1));
@@ -437,26 +463,39 @@ fn accumulated_batches_are_one_iteration_and_frozen_parts_stay() {
     assert_eq!(before[FIRST], after[FIRST]);
     assert!(after.iter().any(|(name, value)| before[name] != *value));
     settings.train.frozen_prefixes = vec![String::new()];
-    let Err(error) = Run::new(settings, dataset(), &Device::Cpu, None) else { panic!("nothing is trained") };
+    let Err(error) = Run::new(settings, dataset(), &[Device::Cpu], None) else { panic!("nothing is trained") };
     assert!(error.to_string().contains("frozen_prefixes"), "{error}");
 }
 
-/// Runs the program's `train` in `folder`; with `moment` it is killed after that time.
-fn train(folder: &Path, moment: Option<Duration>) {
+/// When a run is killed.
+struct Kill {
+    /// First it makes an iteration and writes its checkpoint.
+    saved: bool,
+    /// So long after that, or after the start of the program.
+    moment: Duration,
+}
+
+/// Runs the program's `train` in `folder` to its end, or until it is killed.
+fn train(folder: &Path, kill: Option<Kill>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_boxwright"));
     command.args(["train", "--device", "cpu", "--out"]).arg(folder);
     if folder.join("weights/last.safetensors").exists() {
         command.arg("--resume");
     } else {
         command.args(["--model", "ssd-nano", "--data", DATA]);
-        for setting in ["batch=2", "iterations=8", "checkpoint_every=1", "keep_checkpoints=2", "workers=1"] {
+        for setting in ["batch=2", "iterations=16", "checkpoint_every=1", "keep_checkpoints=2", "workers=1"] {
             command.args(["--set", setting]);
         }
     }
     command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let done = || saved_iteration(&last(folder));
+    let before = done();
     let mut child = command.spawn().unwrap();
-    match moment {
-        Some(moment) => {
+    match kill {
+        Some(Kill { saved, moment }) => {
+            while saved && done() == before && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             std::thread::sleep(moment);
             // It may have ended by itself; that is no failure.
             let _ = child.kill();
@@ -477,10 +516,13 @@ fn a_run_killed_ten_times_ends_with_the_weights_of_the_unbroken_one() {
     train(&whole, None);
     let whole_run = start.elapsed();
     let mut random = Random::new(7);
-    for _ in 0..10 {
-        // From before the first iteration to somewhere in the third.
-        train(&broken, Some(whole_run.mul_f32(random.range(0.05, 0.25))));
+    for number in 0..10 {
+        // By turns soon after the start, and somewhere in the next iteration or while its checkpoint is written.
+        let saved = number % 2 == 1;
+        let (low, high) = if saved { (0.0, 0.05) } else { (0.02, 0.15) };
+        train(&broken, Some(Kill { saved, moment: whole_run.mul_f32(random.range(low, high)) }));
     }
+    assert!(saved_iteration(&last(&broken)).is_some_and(|done| done >= 5));
     train(&broken, None);
     assert_eq!(bytes(&whole), bytes(&broken));
     let losses = |folder: &Path| -> Vec<String> {
@@ -489,12 +531,12 @@ fn a_run_killed_ten_times_ends_with_the_weights_of_the_unbroken_one() {
         text.lines().map(field).collect()
     };
     assert_eq!(losses(&whole), losses(&broken));
-    assert_eq!(losses(&whole).len(), 8);
+    assert_eq!(losses(&whole).len(), 16);
     let runs = Runs::open(root.path()).unwrap();
     let found: Vec<(String, u64, Status)> =
         runs.list().unwrap().into_iter().map(|run| (run.name, run.iteration, run.status)).collect();
     for name in ["whole", "broken"] {
-        assert!(found.contains(&(name.to_string(), 8, Status::Finished)), "{found:?}");
+        assert!(found.contains(&(name.to_string(), 16, Status::Finished)), "{found:?}");
     }
 }
 
@@ -532,7 +574,7 @@ fn the_loss_falls_on_a_batch_that_repeats() {
     config.train.augmentation = boxwright::imaging::Augmentation::none();
     config.train.schedule.warmup = 0;
     let dataset = Arc::new(data::open(&config.data, Some("train")).unwrap());
-    let mut run = Run::new(config, dataset, &Device::Cpu, None).unwrap();
+    let mut run = Run::new(config, dataset, &[Device::Cpu], None).unwrap();
     let first = run.advance(false).unwrap().loss;
     let mut last = first;
     while !run.is_finished() {
@@ -558,7 +600,7 @@ fn a_folder_that_cannot_be_written_is_a_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("file");
     std::fs::write(&blocked, "in the way").unwrap();
-    let Err(error) = Run::new(config(1), dataset(), &Device::Cpu, Some(blocked.join("run"))) else {
+    let Err(error) = Run::new(config(1), dataset(), &[Device::Cpu], Some(blocked.join("run"))) else {
         panic!("a run below a file")
     };
     assert!(error.to_string().contains("file"), "{error}");

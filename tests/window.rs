@@ -94,8 +94,41 @@ fn a_step_adds_a_point_to_every_curve_and_shows_its_batch() {
     }
     window.harness.get_by_label_contains("Batch of iteration 1");
     window.harness.get_by_label_contains("positive, ");
+    assert!(says(&window, "Anchor "), "the anchor that moved the loss most is selected");
+    // Its loss has the formula with its numbers, and every number can be looked at.
+    assert!(says(&window, "CE = −ln p_t = −ln "));
+    let is_listed = |window: &Window| window.harness.query_all_by_label("predicted").next().is_some();
+    assert!(!is_listed(&window));
+    press(&mut window, Role::DisclosureTriangle, "Numbers of classification");
+    assert!(is_listed(&window));
     window.click(Role::Button, "Stop");
     window.until("the end of the run", |w| w.state.training.is_none());
+}
+
+#[test]
+fn a_step_of_a_two_stage_network_shows_the_losses_of_a_chosen_roi() {
+    use boxwright::app::action::Action;
+    use boxwright::app::run_action::RunAction;
+    use boxwright::detect::Arch;
+    use boxwright::engine::command::ModelChoice;
+    use boxwright::train::TrainConfig;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    let choice = ModelChoice::Named("faster-nano".into());
+    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: false });
+    window.until("the network", |w| w.state.model.as_ref().is_some_and(|m| m.config.arch() == Arch::FasterNano));
+    let draft = TrainConfig { batch: 2, ..TrainConfig::new(Arch::FasterNano) };
+    raise(&mut window, Action::Run(RunAction::Draft(Box::new(draft))));
+    raise(&mut window, Action::Step(1));
+    window.until("a step", |w| w.state.last_step.is_some());
+    assert!(!says(&window, "CE = −ln p_t"), "the first stage has binary cross-entropies only");
+    press(&mut window, Role::DisclosureTriangle, "RoIs of stage 1 by loss");
+    // Positives are sampled first.
+    window.harness.get_by_label("RoI 0 of stage 1").click_accesskit();
+    window.harness.run_steps(3);
+    for text in ["RoI 0 at stage 1", "CE = −ln p_t = −ln ", "smooth L1 = "] {
+        assert!(says(&window, text), "{text}");
+    }
 }
 
 #[test]
@@ -1048,4 +1081,117 @@ fn every_page_of_the_data_panel_is_exported() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(first), "{page}: {text}");
     }
+}
+
+#[test]
+fn every_control_of_every_panel_has_a_name_and_painted_areas_say_what_they_show() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=8,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Step(1));
+    window.until("a step", |w| w.state.stepped.is_some() && w.state.curves.len == 1);
+    for panel in Panel::ALL {
+        raise(&mut window, Action::Focus(panel));
+        window.harness.check_accessibility();
+    }
+    for (panel, name) in [
+        (Panel::Image, "Picture shapes-train-"),
+        (Panel::Losses, "Curves by iteration"),
+        (Panel::Step, "The training image"),
+        (Panel::Anchors, "Best possible recall by IoU"),
+    ] {
+        raise(&mut window, Action::Focus(panel));
+        assert!(says(&window, name), "{name}");
+    }
+}
+
+#[test]
+fn long_tables_are_made_by_whoever_writes_them_and_a_list_gives_way_to_the_picture() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    let mut window = Window::open(&["shapes:train=8,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Step(1));
+    window.until("a step", |w| w.state.curves.len == 1);
+    let folder = tempfile::tempdir().unwrap();
+    let written = |window: &mut Window, action: &dyn Fn(PathBuf) -> Action, name: &str| {
+        let path = folder.path().join(name);
+        raise(window, action(path.clone()));
+        window.until(name, |_| path.is_file());
+        std::fs::read_to_string(path).unwrap()
+    };
+    let of = |panel: Panel| move |path: PathBuf| Action::Export { panel, path };
+    let losses = written(&mut window, &of(Panel::Losses), "losses.csv");
+    assert!(losses.lines().any(|line| line.starts_with("loss,1,")), "{losses}");
+    let anchors = written(&mut window, &of(Panel::Anchors), "anchors.csv");
+    let count = {
+        let workbench = window.workbench.borrow();
+        let trace = workbench.state.shown.as_ref().and_then(|shown| shown.trace.clone()).expect("traced");
+        trace.anchors.boxes.len()
+    };
+    assert_eq!(anchors.lines().count(), count + 1);
+    raise(&mut window, Action::Focus(Panel::Log));
+    assert!(written(&mut window, &Action::ExportView, "view.svg").contains("<image "));
+    assert!(written(&mut window, &Action::ExportView, "view.csv").starts_with("severity,source,message"));
+}
+
+#[test]
+fn the_scores_of_masks_take_the_place_of_those_of_boxes() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    use boxwright::detect::Arch;
+    use boxwright::engine::command::ModelChoice;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
+    window.until("detection", is_detected);
+    raise(&mut window, Action::Focus(Panel::Evaluation));
+    raise(&mut window, Action::Evaluate { misses: false });
+    window.until("the evaluation", |w| w.state.evaluation.is_some() && w.state.progress.is_none());
+    assert!(!says(&window, "By masks"), "ssd-nano finds no masks");
+    let choice = ModelChoice::Named("mask-nano".into());
+    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: false });
+    window.until("the network", |w| w.state.model.as_ref().is_some_and(|m| m.config.arch() == Arch::MaskNano));
+    let before = window.workbench.borrow().state.evaluation_version;
+    raise(&mut window, Action::Evaluate { misses: false });
+    window.until("another evaluation", |w| w.state.evaluation_version > before && w.state.progress.is_none());
+    assert!(says(&window, "VOC07 mAP"));
+    press(&mut window, Role::Button, "By masks");
+    assert!(!says(&window, "VOC07 mAP"), "VOC scores boxes only");
+    let ap = {
+        let workbench = window.workbench.borrow();
+        let evaluation = workbench.state.evaluation.as_ref().expect("evaluated");
+        let masks = evaluation.masks.as_ref().expect("objects and detections have masks");
+        assert_ne!(masks.result.stats, evaluation.result.stats);
+        format!("all classes {}", boxwright::app::state::percent(masks.curves[0].pooled.ap.unwrap_or(-1.0)))
+    };
+    press(&mut window, Role::Button, "Precision and recall");
+    assert!(says(&window, &ap), "{ap}");
+}
+
+#[test]
+fn four_sides_are_compared_in_the_colours_of_the_image_panel() {
+    use boxwright::app::action::Action;
+    use boxwright::app::layout::Panel;
+    use boxwright::app::outcome::Coloring;
+    use boxwright::engine::command::ModelChoice;
+    use boxwright::engine::compare::SlotSource;
+    let mut window = Window::open(&["shapes:train=4,val=4,test=6"]);
+    window.until("detection", is_detected);
+    let named = |name: &str| SlotSource::Model { choice: ModelChoice::Named(name.into()), weights: None };
+    let sources = [SlotSource::Loaded, named("fcos-nano"), named("ssd-nano"), SlotSource::Loaded];
+    for (slot, source) in sources.into_iter().enumerate() {
+        raise(&mut window, Action::SetSlot { slot, source });
+    }
+    raise(&mut window, Action::Focus(Panel::Compare));
+    window.until("four sides", |w| {
+        w.state.compared.as_ref().is_some_and(|compared| compared.sides.iter().all(Option::is_some))
+    });
+    assert!(says(&window, "with the boxes of side D") && says(&window, "against"));
+    assert!(says(&window, "= both") && says(&window, "- only on the other side"));
+    press(&mut window, Role::ComboBox, "What the colours of detections tell");
+    until_labelled(&mut window, "colour: error");
+    press(&mut window, Role::Button, "colour: error");
+    assert_eq!(window.workbench.borrow().settings.coloring, Coloring::Error);
+    assert!(!says(&window, "= both"), "the legend is that of the errors");
+    window.harness.check_accessibility();
 }

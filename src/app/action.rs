@@ -10,6 +10,7 @@ use crate::engine::DeviceChoice;
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::compare::SlotSource;
 use crate::engine::playback::PlaySettings;
+use crate::trace::reduce::Reduction;
 use std::path::PathBuf;
 
 /// One request.
@@ -83,8 +84,8 @@ pub enum Action {
     SaveResults(PathBuf),
     /// Opens a file or folder with the program that the system has for it.
     Reveal(PathBuf),
-    /// Lays the feature map of this name over the picture.
-    Overlay(String),
+    /// Lays the feature map of this name over the picture, its channels reduced.
+    Overlay(String, Reduction),
     Cancel,
     Score(f32),
     ScoreBy(f32),
@@ -189,7 +190,7 @@ impl Layer {
             Self::Masks => "M: masks of ground truth and predictions, where there are any",
             Self::Labels => "L: class and score of each detection",
             Self::Anchors => "N: anchors that learn an object, and the hard negatives that were mined with them",
-            Self::HeatMap => "H: the mean over the channels of a feature map",
+            Self::HeatMap => "H: a feature map, its channels reduced to their mean or as the Features panel has them",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::action::Layer;
 use super::outcome::{Coloring, OutcomeFilter};
 use super::settings::Settings;
+use crate::trace::reduce::Reduction;
 
 /// Which of the scene's parts are on, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Choice {
     pub anchors: bool,
     /// Name of the feature map to lay over the picture.
     pub heat: Option<String>,
+    /// How its channels become one number.
+    pub reduction: Reduction,
     pub score: f32,
     /// What the colours of predictions tell.
     pub coloring: Coloring,
@@ -36,6 +39,7 @@ impl Default for Choice {
             masks: true,
             anchors: false,
             heat: None,
+            reduction: Reduction::Mean,
             score: 0.0,
             coloring: Coloring::Class,
             outcomes: OutcomeFilter::All,

@@ -22,6 +22,7 @@ pub mod state;
 pub mod stepping;
 pub mod theme;
 mod toasts;
+pub mod training_time;
 mod unsaved;
 pub mod window_action;
 pub mod window_time;

@@ -3,6 +3,7 @@
 use crate::engine::Shown;
 use crate::eval::verdicts::{DetectionVerdict, ImageMatch, Verdict, match_all};
 use crate::eval::{ImageBoxes, IouType};
+use crate::geometry::{Detection, Object};
 use crate::render::{BoxStyle, Outcome};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -101,10 +102,15 @@ pub fn judge(shown: &Shown) -> Option<ImageMatch> {
     if !shown.detected || shown.object_classes != shown.detection_classes {
         return None;
     }
+    verdicts(&shown.objects, &shown.detections, shown.detection_classes.len())
+}
+
+/// The verdicts on detections of an image whose `classes` are numbered as those of its objects.
+pub fn verdicts(objects: &[Object], detections: &[Detection], classes: usize) -> Option<ImageMatch> {
     let mut image = ImageBoxes::default();
-    image.add_objects(&shown.objects, IouType::Bbox);
-    image.add_detections(&shown.detections, IouType::Bbox);
-    match_all(&[image], shown.detection_classes.len(), f64::from(FOUND), IouType::Bbox).pop()
+    image.add_objects(objects, IouType::Bbox);
+    image.add_detections(detections, IouType::Bbox);
+    match_all(&[image], classes, f64::from(FOUND), IouType::Bbox).pop()
 }
 
 /// How a detection with this verdict is drawn.
@@ -155,7 +161,7 @@ pub fn bytes([r, g, b, _]: [f32; 4]) -> [u8; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::{BBox, Detection, Object};
+    use crate::geometry::BBox;
     use crate::imaging::Picture;
     use crate::random::Random;
     use std::sync::Arc;

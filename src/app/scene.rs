@@ -11,6 +11,7 @@ use crate::render::{
     BoxAssignment, BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, CLASS_LIMIT, ColorMap, HeatLayer,
     HeatmapLook, ImageLook, LineStyle, Outcome, Scene,
 };
+use crate::trace::reduce::Reduction;
 use crate::trace::{FeatureMap, Trace};
 use std::sync::Arc;
 
@@ -77,7 +78,15 @@ pub struct Prepared {
     /// The same as missed objects; empty where nothing is judged.
     missed: Marks,
     anchors: Arc<Vec<BoxInstance>>,
-    heat: Option<(String, HeatLayer)>,
+    heat: Option<Heat>,
+}
+
+/// The map that is laid over the picture.
+#[derive(Debug)]
+struct Heat {
+    name: String,
+    reduction: Reduction,
+    layer: HeatLayer,
 }
 
 impl Prepared {
@@ -294,20 +303,28 @@ impl Prepared {
                 }
             }
         }
-        self.choose_heat(shown, choice.heat.as_deref());
-        Scene { heat: self.heat.as_ref().map(|(_, layer)| layer.clone()), boxes, ..self.picture() }
+        self.choose_heat(shown, choice.heat.as_deref(), choice.reduction);
+        Scene { heat: self.heat.as_ref().map(|heat| heat.layer.clone()), boxes, ..self.picture() }
     }
 
-    fn choose_heat(&mut self, shown: &Shown, name: Option<&str>) {
-        if self.heat.as_ref().map(|(current, _)| current.as_str()) == name {
+    /// Name and look of the map that is laid over the picture.
+    pub fn heat(&self) -> Option<(&str, HeatmapLook)> {
+        self.heat.as_ref().map(|heat| (heat.name.as_str(), heat.layer.look))
+    }
+
+    fn choose_heat(&mut self, shown: &Shown, name: Option<&str>, reduction: Reduction) {
+        let current = self.heat.as_ref().map(|heat| (heat.name.as_str(), heat.reduction));
+        if current == name.map(|name| (name, reduction)) {
             return;
         }
         self.heat = None;
         let Some(name) = name else { return };
         let Some(trace) = shown.trace.as_deref() else { return };
         if let Some(map) = trace.maps.iter().find(|m| m.name == name) {
-            let key = name.bytes().fold(self.version, |h, b| crate::random::mix(h ^ u64::from(b)));
-            self.heat = Some((name.to_string(), heat_layer(map, trace, key, self.width, self.height)));
+            let how = format!("{name} {reduction:?}");
+            let key = how.bytes().fold(self.version, |h, b| crate::random::mix(h ^ u64::from(b)));
+            let layer = heat_layer(map, reduction, trace, key, self.width, self.height);
+            self.heat = Some(Heat { name: name.to_string(), reduction, layer });
         }
     }
 }
@@ -365,15 +382,18 @@ fn positive_anchors(trace: &Trace) -> Vec<BoxInstance> {
     boxes
 }
 
-/// Mean over channels of a map, laid over the part of the picture that the network saw.
-fn heat_layer(map: &FeatureMap, trace: &Trace, version: u64, width: u32, height: u32) -> HeatLayer {
-    let plane = (map.width * map.height).max(1);
-    let mut values = vec![0.0f32; plane];
-    for channel in map.data.chunks_exact(plane) {
-        for (sum, value) in values.iter_mut().zip(channel) {
-            *sum += value / map.channels as f32;
-        }
-    }
+/// A map with its channels reduced, laid over the part of the picture that the network saw. Values of both signs get
+/// colours on both sides of zero.
+fn heat_layer(
+    map: &FeatureMap,
+    reduction: Reduction,
+    trace: &Trace,
+    version: u64,
+    width: u32,
+    height: u32,
+) -> HeatLayer {
+    let mut values = map.reduced(reduction);
+    values.resize((map.width * map.height).max(1), f32::NAN);
     let low = values.iter().copied().filter(|v| v.is_finite()).fold(f32::INFINITY, f32::min);
     let high = values.iter().copied().filter(|v| v.is_finite()).fold(f32::NEG_INFINITY, f32::max);
     let bounds = match &trace.preprocessing {
@@ -385,13 +405,12 @@ fn heat_layer(map: &FeatureMap, trace: &Trace, version: u64, width: u32, height:
         ],
         None => [0.0, 0.0, width as f32, height as f32],
     };
-    let look = HeatmapLook {
-        bounds,
-        low,
-        high: if high > low { high } else { low + 1.0 },
-        color_map: ColorMap::Viridis,
-        ..HeatmapLook::default()
+    let (low, high, color_map) = match low.abs().max(high.abs()) {
+        most if low < 0.0 => (-most, most, ColorMap::Diverging),
+        _ if high > low => (low, high, ColorMap::Viridis),
+        _ => (0.0, 1.0, ColorMap::Viridis),
     };
+    let look = HeatmapLook { bounds, low, high, color_map, ..HeatmapLook::default() };
     HeatLayer { version, width: map.width as u32, height: map.height as u32, values: Arc::new(values), look }
 }
 
@@ -520,6 +539,33 @@ mod tests {
         assert!((0..2).all(|index| prepared.shows(index, &choice) && prepared.shows_object(index, &choice)));
         assert_eq!(prepared.object_outcome(1, 0.5), Outcome::None);
         assert_eq!(prepared.scene(&shown, &choice).boxes.last().map(|layer| layer.look.color), Some(BoxColor::Class));
+    }
+
+    #[test]
+    fn a_map_is_laid_over_by_its_reduction_and_signed_values_are_centred_on_zero() {
+        let map = |name: &str, data: Vec<f32>| FeatureMap {
+            name: name.into(),
+            channels: 2,
+            height: 1,
+            width: 2,
+            data,
+            ..FeatureMap::default()
+        };
+        let maps = vec![map("signed", vec![-4.0, 1.0, 0.0, 1.0]), map("positive", vec![1.0, 3.0, 3.0, 5.0])];
+        let shown = Shown { trace: Some(Arc::new(Trace { maps, ..Trace::default() })), ..shown() };
+        let mut prepared = Prepared::new(&shown, 7);
+        let mut heat = |name: &str, reduction: Reduction| {
+            let layer =
+                prepared.scene(&shown, &Choice { heat: Some(name.into()), reduction, ..Choice::default() }).heat;
+            let layer = layer.unwrap();
+            (layer.values.to_vec(), [layer.look.low, layer.look.high], layer.look.color_map, layer.version)
+        };
+        let (values, ends, colors, mean) = heat("signed", Reduction::Mean);
+        assert_eq!((values, ends, colors), (vec![-2.0, 1.0], [-2.0, 2.0], ColorMap::Diverging));
+        let (values, ends, colors, most) = heat("signed", Reduction::Max);
+        assert_eq!((values, ends, colors), (vec![0.0, 1.0], [0.0, 1.0], ColorMap::Viridis));
+        assert_ne!(mean, most, "other numbers are sent");
+        assert_eq!(heat("positive", Reduction::Channel(1)).0, [3.0, 5.0]);
     }
 
     #[test]

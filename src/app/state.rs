@@ -7,7 +7,7 @@ use crate::data::statistics::Statistics;
 use crate::detect::Config;
 use crate::engine::compare::{CompareSummary, ComparedImage, SLOTS, SlotSummary};
 use crate::engine::curves::Curves;
-use crate::engine::devices::DeviceInfo;
+use crate::engine::devices::Devices;
 use crate::engine::event::{DataSummary, EvalSummary, ModelSummary};
 use crate::engine::playback::PlayStatus;
 use crate::engine::{Augmented, Event, Scrubbed, Severity, Shown, Stepped};
@@ -80,7 +80,7 @@ pub struct State {
     pub stepping: Stepping,
     pub runs: PastRuns,
     /// The devices there are, and the name of the one in use.
-    pub devices: Option<(Arc<Vec<DeviceInfo>>, String)>,
+    pub devices: Option<(Arc<Devices>, String)>,
     pub scrubbed: Option<Arc<Scrubbed>>,
     /// Counts changes of `scrubbed`.
     pub scrubbed_version: u64,
@@ -238,7 +238,7 @@ impl State {
                 self.comparison = None;
             }
             Event::ImageCompared { .. } | Event::Augmented { .. } | Event::Scrubbed { .. } => {}
-            Event::Devices { list, current } => self.devices = Some((list, current)),
+            Event::Devices { found, current } => self.devices = Some((found, current)),
             Event::Flops(flops) => {
                 if let Some(model) = &mut self.model {
                     Arc::make_mut(model).flops = flops;

@@ -74,16 +74,16 @@ pub fn large_inputs(sizes: Sizes, repeat: usize) -> Result<Vec<Measurement>, Str
 }
 
 /// The workbench without a window, fed with input by hand.
-struct Window {
-    context: Context,
-    workbench: Workbench,
+pub(super) struct Window {
+    pub(super) context: Context,
+    pub(super) workbench: Workbench,
     start: Instant,
     drawn: usize,
 }
 
 impl Window {
     /// Opens `path`, or the sample, and waits until detections are on the picture.
-    fn open(path: Option<&Path>) -> Result<Self, String> {
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, String> {
         let context = Context::default();
         let arguments = WindowArguments {
             paths: path.map(Path::to_path_buf).into_iter().collect(),
@@ -110,6 +110,7 @@ impl Window {
         (0..count.max(1) + WARM_UP).map(|_| self.frame()).skip(WARM_UP).collect()
     }
 
+    /// Milliseconds of a frame with a pointer that moves, a list that scrolls and a view that zooms.
     fn frame(&mut self) -> f64 {
         let forth = self.drawn.is_multiple_of(2);
         let shift = if forth { 0.0 } else { 40.0 };
@@ -120,18 +121,26 @@ impl Window {
             source: egui::MouseWheelSource::Wheel,
             modifiers: egui::Modifiers::NONE,
         };
+        self.drawn += 1;
+        let pointer = Event::PointerMoved(Pos2::new(0.1 * SCREEN.x + shift, 0.5 * SCREEN.y + shift));
+        self.draw(vec![pointer, wheel], Some(Action::ZoomBy(if forth { ZOOM } else { 1.0 / ZOOM })))
+    }
+
+    /// Milliseconds of a frame in which this happens.
+    pub(super) fn draw(&mut self, events: Vec<Event>, mut action: Option<Action>) -> f64 {
         let input = RawInput {
             screen_rect: Some(Rect::from_min_size(Pos2::ZERO, SCREEN)),
             time: Some(self.start.elapsed().as_secs_f64()),
-            events: vec![Event::PointerMoved(Pos2::new(0.1 * SCREEN.x + shift, 0.5 * SCREEN.y + shift)), wheel],
+            events,
             ..RawInput::default()
         };
-        self.drawn += 1;
         let begun = Instant::now();
         let workbench = &mut self.workbench;
         let mut output = self.context.run_ui(input, |ui| {
             workbench.drain(ui.ctx());
-            workbench.apply(ui.ctx(), Action::ZoomBy(if forth { ZOOM } else { 1.0 / ZOOM }));
+            if let Some(action) = action.take() {
+                workbench.apply(ui.ctx(), action);
+            }
             workbench.draw(ui);
         });
         let shapes = std::mem::take(&mut output.shapes);
@@ -143,10 +152,10 @@ impl Window {
 }
 
 /// A folder of this process, removed at the end.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = format!("boxwright-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);

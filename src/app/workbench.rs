@@ -125,7 +125,7 @@ impl Workbench {
         start: Instant,
     ) -> Result<Self, String> {
         let drawing = match &creation.wgpu_render_state {
-            Some(state) => bridge::install(state).map_err(|e| e.to_string())?,
+            Some(state) => bridge::install(state, &creation.egui_ctx).map_err(|e| e.to_string())?,
             None => Messages::default(),
         };
         super::motion::follow_system(&creation.egui_ctx);
@@ -389,8 +389,8 @@ impl Workbench {
                 self.send_out(action);
             }
             Action::CompareData => self.send(Command::CompareData),
-            Action::Overlay(map) => {
-                self.panels.image.lay_over(map);
+            Action::Overlay(map, reduction) => {
+                self.panels.image.lay_over(map, reduction);
                 if !self.settings.shows(Layer::HeatMap) {
                     self.settings.toggle(Layer::HeatMap);
                 }
@@ -447,8 +447,18 @@ impl Workbench {
         }
     }
 
+    /// Moves the picture of the panel that was used last, or else that of the Image panel.
     fn wish(&mut self, wish: Wish) {
-        self.panels.pipeline.canvas(&mut self.panels.image).wish(wish);
+        let Panels { pipeline, image, compare, features, .. } = &mut self.panels;
+        let own = match pipeline.attention {
+            Some(Panel::Compare) => compare.picture(),
+            Some(Panel::Features) => features.picture(),
+            _ => None,
+        };
+        match own {
+            Some(canvas) => canvas.wish(wish),
+            None => pipeline.canvas(image).wish(wish),
+        }
     }
 
     fn show(&mut self, index: usize) {

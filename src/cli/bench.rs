@@ -4,22 +4,27 @@
 //! Every network is measured in a process of its own, so that one's peak memory is not another's.
 
 use super::{Answer, CliError, Outcome, threads, write_json};
+use crate::app::training_time::training_beside_the_window;
 use crate::app::{frame_time, window_time};
-use crate::engine::DeviceChoice;
 use crate::engine::bench::convolution::CONVOLUTIONS;
 use crate::engine::bench::network::Subject;
 use crate::engine::bench::operations::Operation;
 use crate::engine::bench::{Measurement, peak_gflops, peak_mebibytes, thread_count};
+use crate::engine::{DeviceChoice, Precision};
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// candle sorts its graph by recursion: a deep network needs a deep stack.
 const STACK: usize = 256 << 20;
 /// Boxes that are visible, and those of a large array.
 const VISIBLE: usize = 100_000;
 const MANY: usize = 1_000_000;
+/// Times that training goes on with the window hidden and then open, and for how long each.
+const TURNS: usize = 6;
+const TURN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -50,6 +55,9 @@ pub struct Arguments {
     /// Where the networks run: cpu, cuda:N or auto; everything else is timed on the CPU
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    /// What the networks multiply in: f32, tf32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Threads that compute; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -152,6 +160,7 @@ fn drawing(arguments: &Arguments, report: &mut Report) -> Result<(), CliError> {
     egui.numbers.push(("times_ours", egui.times.median / ours.times.median));
     report.add_all(&[ours, many, egui]);
     report.add_all(&window_time::large_inputs(window_time::Sizes::default(), arguments.repeat)?);
+    report.add_all(&training_beside_the_window(TURNS, TURN)?);
     Ok(())
 }
 
@@ -161,15 +170,15 @@ fn measured_here(arguments: &Arguments, part: Part) -> Outcome {
         return Err(CliError("--part needs exactly one --model".into()));
     };
     let subject = Subject::named(name, arguments.size)?.on(arguments.device);
-    let (batch, repeat) = (arguments.batch, arguments.repeat);
+    let (batch, repeat, precision) = (arguments.batch, arguments.repeat, arguments.precision);
     let before = peak_mebibytes();
     let work = move || -> Result<Vec<Measurement>, String> {
-        match part {
+        precision.within(|| match part {
             Part::Forward => subject.forward(batch, repeat).map_err(|e| e.to_string()),
             Part::Train => subject.train(batch, repeat).map(|one| vec![one]).map_err(|e| e.to_string()),
             Part::ProbedForward => subject.probed(repeat).map_err(|e| e.to_string()),
             Part::ProbedTrain => subject.train_probed(batch, repeat).map_err(|e| e.to_string()),
-        }
+        })
     };
     let thread = std::thread::Builder::new().name("boxwright-bench".into()).stack_size(STACK).spawn(work)?;
     let measured = thread.join().map_err(|_| CliError(format!("timing {name} ended by a panic")))?;
@@ -186,6 +195,7 @@ fn measured_here(arguments: &Arguments, part: Part) -> Outcome {
 fn in_a_process(arguments: &Arguments, model: &str, part: Part) -> Result<Vec<(String, Value)>, CliError> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", "--model", model, "--part", part.name(), "--device", &arguments.device.to_string()]);
+    command.args(["--precision", arguments.precision.name()]);
     let numbers = [("--batch", arguments.batch), ("--repeat", arguments.repeat), ("--threads", thread_count())];
     for (option, number) in numbers.into_iter().chain(arguments.size.map(|size| ("--size", size))) {
         command.args([option, &number.to_string()]);

@@ -3,12 +3,13 @@
 use super::multiscale::MultiScaleArguments;
 use super::{Answer, CliError, Outcome, threads, write_json};
 use crate::data;
+use crate::detect::class_order::ClassOrder;
 use crate::detect::darknet::DarknetConfig;
 use crate::detect::predict::inference_pass;
 use crate::detect::{Config, predict};
-use crate::engine::DeviceChoice;
 use crate::engine::command::ModelChoice;
 use crate::engine::model::{self, Permit};
+use crate::engine::{DeviceChoice, Precision};
 use crate::imaging::draw::{draw_detections, save_png};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// cpu, cuda:N or auto
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// What the network multiplies in: f32, tf32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Folder for annotated PNGs
     #[arg(long)]
     out: Option<PathBuf>,
@@ -42,6 +46,9 @@ pub struct Arguments {
     /// Leave a head of another number of classes than the weights' as it is built, at random
     #[arg(long)]
     reinit_head: bool,
+    /// Where the class logits of --weights have their background: first, last or none; its names tell when left out
+    #[arg(long, value_name = "PLACE", requires = "weights")]
+    background: Option<ClassOrder>,
     #[command(flatten)]
     multi_scale: MultiScaleArguments,
     /// Threads that compute; 0 for one a core
@@ -56,7 +63,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
     threads(arguments.threads)?;
     let device = arguments.device.open()?;
     let choice = choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
-    let permit = Permit { partial: arguments.allow_partial, reinitialise_head: arguments.reinit_head };
+    let permit = Permit {
+        partial: arguments.allow_partial,
+        reinitialise_head: arguments.reinit_head,
+        class_order: arguments.background,
+    };
     let weights = arguments.weights.as_deref();
     // settings of the configuration may change the head, so the first load only finds out what it is
     let first = Permit { partial: permit.partial || !arguments.set.is_empty(), ..permit };
@@ -87,10 +98,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
                     continue;
                 }
             };
-            let prediction = match &plan {
-                Some(plan) => plan.predict(&*model.detector, &picture)?,
-                None => predict(&*model.detector, &picture, None, inference_pass(false))?,
-            };
+            let prediction = arguments.precision.within(|| match &plan {
+                Some(plan) => plan.predict(&*model.detector, &picture),
+                None => predict(&*model.detector, &picture, None, inference_pass(false)),
+            })?;
             let shown: Vec<_> = prediction.detections.into_iter().filter(|d| d.score >= arguments.score).collect();
             let seconds: f64 = prediction.timings.iter().map(|t| t.seconds).sum();
             if arguments.json.as_deref() != Some(Path::new("-")) {

@@ -1,8 +1,9 @@
-//! `boxwright models`: what can be built.
+//! `boxwright models`: what can be built, and where it can run.
 
 use super::{Answer, Outcome, write_json};
 use crate::detect::Arch;
 use crate::engine::DeviceChoice;
+use crate::engine::devices::devices;
 use crate::engine::model::survey;
 use std::path::PathBuf;
 
@@ -54,5 +55,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
             layouts.join(", ")
         );
     }
+    print!("\n{}", devices());
     Ok(Answer::Yes)
 }

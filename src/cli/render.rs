@@ -27,6 +27,8 @@ pub enum View {
     Anchors,
     /// Feature maps side by side
     Features,
+    /// Detections by the level of the pyramid that they come from
+    Levels,
     /// Candidates before suppression and detections after
     Suppression,
     /// Best boxes after every stage (detectors with proposals)
@@ -43,9 +45,11 @@ pub enum View {
     Errors,
     /// Why objects of a data set are missed at --score, by cause and class
     Misses,
-    /// Two models on one image, and where they disagree
+    /// What is found, wrong and missed in each image of a data set at --score, worst first (CSV)
+    Worst,
+    /// Two to four models on one image, and where they disagree
     Compare,
-    /// Scores of two models on a data set, and how sure their difference is
+    /// Scores of two to four models on a data set, and how sure their difference is
     CompareData,
     /// Images of a data set with their sizes and objects
     Images,
@@ -57,6 +61,10 @@ pub enum View {
     Model,
     /// Who enters the loss of a first training step
     Step,
+    /// Loss by learning rate of a short test before training
+    RangeTest,
+    /// What happened to the run in a run folder
+    Log,
     /// Runs in a folder of runs
     Runs,
     /// Sizes, shapes and number of objects in a data set
@@ -81,7 +89,7 @@ pub struct Arguments {
     /// File to write; its ending (.png, .svg, .csv) says how
     #[arg(long)]
     out: PathBuf,
-    /// Image, data set or (for losses) run folder, or (for runs) folder of runs
+    /// Image, data set or (for losses and log) run folder, or (for runs) folder of runs
     #[arg(long, default_value = "shapes")]
     data: String,
     /// Split of the data set
@@ -99,12 +107,12 @@ pub struct Arguments {
     /// Weights file; the embedded ones when left out
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// What compare sets against the model: weights, or COCO results (.json)
+    /// What compare sets against the model: weights, or COCO results (.json); up to three times
     #[arg(long)]
-    against: Option<PathBuf>,
-    /// Architecture that compare sets against the model
+    against: Vec<PathBuf>,
+    /// Architectures of the weights in --against, in their order; further ones are sides with their embedded weights
     #[arg(long)]
-    against_model: Option<String>,
+    against_model: Vec<String>,
     /// Lowest score that is drawn
     #[arg(long, default_value_t = 0.4)]
     score: f32,
@@ -129,7 +137,7 @@ pub struct Arguments {
     /// Feature maps for features; all when left out
     #[arg(long = "map")]
     maps: Vec<String>,
-    /// How features makes one picture of a map's channels
+    /// How features and --heat make one picture of a map's channels
     #[arg(long, value_enum, default_value_t = Reduce::Mean)]
     reduce: Reduce,
     /// Boxes that proposals draws, best first
@@ -144,6 +152,9 @@ pub struct Arguments {
     /// Write cascade-iou's numbers as JSON instead of a table (- for stdout)
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Numbers, pr and by-score of masks instead of boxes
+    #[arg(long)]
+    masks: bool,
     /// Draw although weights are missing or random
     #[arg(long)]
     allow_partial: bool,
@@ -160,9 +171,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         View::Statistics => scored::statistics(arguments)?,
         View::CascadeIou => cascade::draw(arguments)?,
         View::Compare | View::CompareData => scored::compare(arguments)?,
-        View::Images | View::Health | View::Augmentation | View::Model | View::Step => asked::draw(arguments)?,
+        View::Log => log(arguments)?,
+        View::Images | View::Health | View::Augmentation | View::Model | View::Step | View::RangeTest => {
+            asked::draw(arguments)?;
+        }
         View::Runs => runs(arguments)?,
-        View::Numbers | View::Pr | View::ByScore | View::Confusion | View::Errors | View::Misses => {
+        View::Numbers | View::Pr | View::ByScore | View::Confusion | View::Errors | View::Misses | View::Worst => {
             scored::evaluation(arguments)?;
         }
         View::Image
@@ -170,6 +184,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         | View::AnchorIou
         | View::Anchors
         | View::Features
+        | View::Levels
         | View::Suppression
         | View::Proposals => pass::draw(arguments)?,
     }
@@ -189,7 +204,14 @@ fn losses(arguments: &Arguments) -> Result<(), CliError> {
     if curves.len == 0 {
         return Err(CliError(format!("no iteration is recorded yet: {}", arguments.data)));
     }
-    write(arguments, &records::losses(&curves))
+    write(arguments, &records::losses_of(&curves))
+}
+
+fn log(arguments: &Arguments) -> Result<(), CliError> {
+    let path = Path::new(&arguments.data).join("log.txt");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| format!("no log ({e}); name the folder of a run with --data: {}", path.display()))?;
+    write(arguments, &records::run_log(&text))
 }
 
 fn runs(arguments: &Arguments) -> Result<(), CliError> {

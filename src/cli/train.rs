@@ -5,7 +5,7 @@ mod plan;
 use super::{Answer, CliError, Outcome, threads, train_jobs};
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::runs::{Runs, RunsError};
-use crate::engine::{Command, DeviceChoice, Engine, Event, Severity};
+use crate::engine::{Command, DeviceChoice, Engine, Event, Precision, Severity};
 use crate::train::{Preset, StepReport, Validation};
 use plan::{Begin, Job, plan};
 use std::io::{IsTerminal, Write};
@@ -18,12 +18,15 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Architecture
-    #[arg(long, default_value = "ssd-nano")]
-    model: String,
-    /// Data set: a path, or shapes
-    #[arg(long, default_value = "shapes")]
-    data: String,
+    /// Architecture, or a darknet .cfg, which gets the data's classes; when left out, that of the settings that are gone on with, or ssd-nano
+    #[arg(long)]
+    model: Option<String>,
+    /// Data set: a path, or shapes; when left out, that of the settings that are gone on with, or shapes
+    #[arg(long)]
+    data: Option<String>,
+    /// YOLO: learn with priors that k-means finds for the boxes of the data
+    #[arg(long, conflicts_with_all = ["resume", "fork"])]
+    anchors: bool,
     /// Split to learn from; the one called train when left out
     #[arg(long)]
     split: Option<String>,
@@ -37,6 +40,9 @@ pub struct Arguments {
     /// Changes a setting (iterations=500, learning_rate=0.01)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// What the network multiplies in: f32, tf32, f16 or bf16; short for --set precision=…
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Learn from the images as they are
     #[arg(long)]
     no_augmentation: bool,
@@ -79,17 +85,27 @@ pub struct Arguments {
     /// Also write the averaged weights as float16 to this file when done
     #[arg(long)]
     embed: Option<PathBuf>,
-    /// cpu, cuda:N or auto
-    #[arg(long, default_value = "auto")]
-    pub(super) device: DeviceChoice,
+    /// cpu, cuda:N or auto; several with commas between them (cuda:0,cuda:1) share every batch
+    #[arg(long, default_value = "auto", value_delimiter = ',')]
+    pub(super) device: Vec<DeviceChoice>,
     /// Threads that compute; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
 
+impl Arguments {
+    fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or("ssd-nano")
+    }
+
+    fn data(&self) -> &str {
+        self.data.as_deref().unwrap_or("shapes")
+    }
+}
+
 pub fn run(arguments: &Arguments) -> Outcome {
     threads(arguments.threads)?;
-    arguments.device.open()?;
+    DeviceChoice::open_all(&arguments.device)?;
     if let Some(folder) = &arguments.replay {
         return train_jobs::replay(arguments, folder);
     }
@@ -98,7 +114,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
             let name = source.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy());
             source.with_file_name(format!("{name}-fork-{at}"))
         }
-        _ => Path::new("runs").join(&arguments.model),
+        _ => Path::new("runs").join(Path::new(arguments.model()).file_stem().unwrap_or_default()),
     });
     let jobs = plan(arguments, &folder)?;
     if let (true, Some(job)) = (arguments.lr_range, jobs.first()) {
@@ -107,12 +123,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let root = folder.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
     for (number, job) in jobs.iter().enumerate() {
         if let (Some(source), Some(at)) = (&arguments.fork, arguments.at) {
-            train_jobs::fork(arguments.device, source, at, &job.config, &job.folder)?;
+            train_jobs::fork(&arguments.device, source, at, &job.config, &job.folder)?;
         }
         if jobs.len() > 1 {
             println!("phase {} of {}", number + 1, jobs.len());
         }
-        let outcome = train(arguments.device, job, root);
+        let outcome = train(&arguments.device, job, root);
         index(root, &job.folder);
         outcome?;
     }
@@ -120,9 +136,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Runs one job to its end.
-fn train(device: DeviceChoice, job: &Job, root: &Path) -> Result<(), CliError> {
+fn train(devices: &[DeviceChoice], job: &Job, root: &Path) -> Result<(), CliError> {
     let Job { config, folder, .. } = job;
-    let engine = Engine::start(device, Arc::new(|| {}))?;
+    let engine = Engine::start_on(devices.to_vec(), Arc::new(|| {}))?;
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: config.data.clone(), split: config.split.clone() });
     let boxed = Box::new(config.clone());

@@ -17,7 +17,7 @@ pub fn range_test(arguments: &Arguments, config: &RunConfig) -> Outcome {
         Some([low, high]) => RangeSettings { low: *low, high: *high, ..standard },
         _ => standard,
     };
-    let test = jobs::range_test(config, &settings, arguments.device, |done, total| {
+    let test = jobs::range_test(config, &settings, &arguments.device, |done, total| {
         if done.is_multiple_of(20) {
             eprintln!("{done} of {total} steps");
         }
@@ -44,7 +44,7 @@ pub fn range_test(arguments: &Arguments, config: &RunConfig) -> Outcome {
 
 /// Repeats the step that paused a run and says whether it repeats bit for bit.
 pub fn replay(arguments: &Arguments, folder: &Path) -> Outcome {
-    let replay = jobs::replay(folder, arguments.device)?;
+    let replay = jobs::replay(folder, &arguments.device)?;
     println!("recorded: {}", replay.recording.incident);
     match &replay.error {
         Some(error) => println!("replayed: {error}"),
@@ -68,14 +68,14 @@ pub fn replay(arguments: &Arguments, folder: &Path) -> Outcome {
 
 /// Makes the fork's folder with its first checkpoint.
 pub fn fork(
-    device: DeviceChoice,
+    devices: &[DeviceChoice],
     source: &Path,
     iteration: u64,
     config: &RunConfig,
     folder: &Path,
 ) -> Result<(), CliError> {
     println!("fork of {} after iteration {iteration}", source.display());
-    jobs::fork(source, iteration, config.clone(), device, folder.to_path_buf(), |done, total| {
+    jobs::fork(source, iteration, config.clone(), devices, folder.to_path_buf(), |done, total| {
         if done.is_multiple_of(20) || done == total {
             println!("run again from the checkpoint before: {done} of {total} iterations");
         }

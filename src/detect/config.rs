@@ -406,6 +406,36 @@ impl Config {
         of_each!(self, config => &config.preprocess)
     }
 
+    /// How many priors a YOLO network chooses among, whose shapes are the data's; nothing for other detectors.
+    pub fn shape_priors(&self) -> Option<usize> {
+        match self {
+            Self::Yolov3(config) => Some(config.anchors.iter().map(Vec::len).sum()),
+            Self::Darknet(config) => Some(config.priors()),
+            _ => None,
+        }
+    }
+
+    /// A YOLO network with other priors: width and height in input pixels, by rising area.
+    ///
+    /// # Errors
+    /// Another number of priors than [`Self::shape_priors`], or a detector without any.
+    pub fn with_shape_priors(&self, priors: &[[f32; 2]]) -> Result<Self, ConfigError> {
+        let bad = |reason: String| ConfigError::BadValue {
+            key: "anchors".to_string(),
+            value: format!("{} priors", priors.len()),
+            reason,
+        };
+        let own = self.shape_priors().ok_or_else(|| bad(format!("{} chooses none by shape", self.arch())))?;
+        let count = || bad(format!("{} has {own}", self.arch()));
+        match self {
+            Self::Yolov3(config) => config.with_priors(priors).map(Self::Yolov3).ok_or_else(count),
+            Self::Darknet(config) if own == priors.len() => {
+                config.with_priors(priors).map(Self::Darknet).map_err(|e| bad(e.to_string()))
+            }
+            _ => Err(count()),
+        }
+    }
+
     /// Whether training needs the objects' masks.
     pub fn needs_masks(&self) -> bool {
         matches!(self, Self::Rcnn(config) if config.mask.is_some())
@@ -497,6 +527,21 @@ mod tests {
         }
         let error = "ssd-huge".parse::<Arch>().unwrap_err().to_string();
         assert!(error.contains("ssd300"), "{error}");
+    }
+
+    #[test]
+    fn priors_of_a_data_set_replace_those_of_yolo_alone() {
+        let classes = vec!["a".to_string()];
+        for (arch, count) in [(Arch::Yolov3Nano, 9), (Arch::Yolov3Tiny, 6), (Arch::Darknet, 9)] {
+            let config = Config::new(arch, &classes);
+            assert_eq!(config.shape_priors(), Some(count));
+            let priors: Vec<[f32; 2]> = (1..=count).map(|k| [k as f32 * 7.0, k as f32 * 8.0]).collect();
+            let own = config.with_shape_priors(&priors).unwrap();
+            assert_ne!(own, config);
+            assert_eq!(own.shape_priors(), Some(count));
+            assert!(config.with_shape_priors(&priors[1..]).is_err());
+        }
+        assert!(Config::new(Arch::SsdNano, &classes).with_shape_priors(&[[1.0, 2.0]]).is_err());
     }
 
     #[test]

@@ -62,7 +62,7 @@ fn bgr(fit: Fit, mean: [f32; 3]) -> Preprocess {
 /// Stride style and normalisation that belong to a ResNet classifier's weights; nothing for other layouts.
 fn of_backbone(resnet: ResNetConfig, preprocess: &Preprocess, layout: Layout) -> Option<(ResNetConfig, Preprocess)> {
     match layout {
-        Layout::TorchvisionResnet => {
+        Layout::TorchvisionResnet | Layout::TorchvisionMobilenetV2 => {
             let resnet = ResNetConfig { style: StrideStyle::Pytorch, epsilon: 1e-5, ..resnet };
             Some((resnet, imagenet(preprocess.fit)))
         }

@@ -1,5 +1,6 @@
 //! The configuration that a checkpoint implies: architecture, depth and number of classes read from its tensors.
 
+use super::class_order::{ClassOrder, ordered};
 use super::config::{Arch, Config};
 use super::conventions::adapted;
 use super::names::names_for;
@@ -9,9 +10,21 @@ use crate::weights::{Checkpoint, Layout};
 /// The published configuration of `arch` under the conventions of the (translated) checkpoint's code base, with as many
 /// classes as its head has; with COCO's 80 where it has no head.
 pub fn implied_config(arch: Arch, checkpoint: &Checkpoint) -> Config {
-    let config = adapted(Config::new(arch, &names_for(80)), checkpoint);
+    implied_with(arch, checkpoint, |config| config)
+}
+
+/// The same for a head whose background is known to stand elsewhere than in the code base's own weights; nothing where
+/// the detector's head cannot have it there.
+pub fn implied_in_order(arch: Arch, checkpoint: &Checkpoint, order: ClassOrder) -> Option<Config> {
+    ordered(Config::new(arch, &[]), order)?;
+    Some(implied_with(arch, checkpoint, |config| ordered(config.clone(), order).unwrap_or(config)))
+}
+
+fn implied_with(arch: Arch, checkpoint: &Checkpoint, change: impl Fn(Config) -> Config) -> Config {
+    let make = |count: usize| change(adapted(Config::new(arch, &names_for(count)), checkpoint));
+    let config = make(80);
     match classes_of(&config, checkpoint) {
-        Some(count) if (1..=MAX_CLASSES).contains(&count) => adapted(Config::new(arch, &names_for(count)), checkpoint),
+        Some(count) if (1..=MAX_CLASSES).contains(&count) => make(count),
         _ => config,
     }
 }
@@ -62,7 +75,7 @@ pub fn implied_arch(checkpoint: &Checkpoint) -> Option<Arch> {
             Depth::R18 => Arch::RetinanetR18,
             Depth::R34 => Arch::RetinanetR34,
             Depth::R50 if has("head.classification_head.conv.0.1.weight") => Arch::RetinanetR50V2,
-            Depth::R50 => Arch::RetinanetR50,
+            Depth::R50 | Depth::MobileV2 => Arch::RetinanetR50,
             Depth::R101 => Arch::RetinanetR101,
             Depth::R152 => Arch::RetinanetR152,
         },
@@ -98,7 +111,9 @@ pub fn implied_arch(checkpoint: &Checkpoint) -> Option<Arch> {
         | Layout::Detectron2Resnet
         | Layout::MsraResnet
         | Layout::Vgg16Features
-        | Layout::Vgg16ReducedFc => return None,
+        | Layout::Vgg16ReducedFc
+        | Layout::MmdetDarknet53
+        | Layout::TorchvisionMobilenetV2 => return None,
     })
 }
 
@@ -185,6 +200,21 @@ mod tests {
             assert_eq!((config.classes.len(), config.towers.groups), (90, groups));
             assert!(config.anchors.rounded && config.integer_strides);
         }
+    }
+
+    #[test]
+    fn a_background_that_a_person_knows_changes_the_count_of_classes() {
+        let file = checkpoint(&[
+            ("backbone.body.layer1.0.conv1.weight", BLOCK),
+            ("backbone.body.layer1.0.conv3.weight", BLOCK),
+            ("head.regression_head.bbox_reg.weight", BLOCK),
+            ("head.classification_head.cls_logits.weight", &[9 * 80, 0, 3, 3]),
+        ]);
+        let count =
+            |order| implied_in_order(Arch::RetinanetR50, &file, order).map(|config: Config| config.classes().len());
+        assert_eq!(implied_config(Arch::RetinanetR50, &file).classes().len(), 79);
+        assert_eq!(count(ClassOrder::NoBackground), Some(80));
+        assert_eq!((count(ClassOrder::BackgroundFirst), count(ClassOrder::BackgroundLast)), (Some(79), None));
     }
 
     #[test]

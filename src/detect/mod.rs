@@ -3,11 +3,13 @@
 //! A forward pass reads transform → backbone → neck → head; losses are a named list; decoding and suppression turn
 //! head outputs into detections. All fill the same [`Trace`] when the pass carries a probe.
 
+pub mod class_order;
 pub mod config;
 pub mod conventions;
 pub mod darknet;
 pub mod fcos;
 pub mod implied;
+pub mod input;
 pub mod m2det;
 pub mod multibox;
 pub mod multiscale;
@@ -18,6 +20,7 @@ pub mod refinedet;
 pub mod retinanet;
 pub mod ssd;
 pub mod suppress;
+mod terms;
 pub mod yolov3;
 
 pub use config::{Arch, Config, ConfigError};

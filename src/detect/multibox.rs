@@ -3,16 +3,17 @@
 //! Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), §2.2. Rows run over level, cell (row-major), anchor
 //! within the cell; background is class 0.
 
+use super::terms::{at_rows, recorded};
 use crate::geometry::BBox;
 use crate::geometry::matching::Matches;
-use crate::geometry::mining::hard_negatives;
 use crate::geometry::priors::PriorSpec;
 use crate::nn::{Conv, Init, Pass, Scope};
 use crate::ops::conv::ConvSpec;
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
-use crate::trace::{AnchorLevel, Anchors, Assignment, LossPart, Rule, Sample};
-use candle_core::{Device, Result, Tensor};
+use crate::ops::losses::{cross_entropy, smooth_l1, sum_by, weighted_sum};
+use crate::ops::select::{fill_rows, hard_negatives};
+use crate::trace::{AnchorLevel, Anchors, Assignment, Formula, LossPart, Rule, Sample, Terms};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// Box codes and class logits from 3×3 convolutions on every level.
 #[derive(Debug)]
@@ -140,12 +141,15 @@ pub struct HeadLoss {
     pub normalizer: f32,
     /// Anchors of one image.
     anchors: usize,
-    /// Cross-entropy of every row.
+    /// Cross-entropy of every row; empty without a probe.
     entropy: Vec<f32>,
     /// Smooth-L1 of every row, summed over the four numbers; empty without a probe.
     distance: Vec<f32>,
     /// Mined negatives of each image, hardest first.
     negatives: Vec<Vec<u32>>,
+    /// What every row's losses were computed from; empty without a probe.
+    codes: Terms,
+    pub logits: Terms,
 }
 
 /// Smooth-L1 over the positives of `boxes` `[N, P, 4]` and cross-entropy of `logits` `[N, P, C]` over positives and
@@ -176,23 +180,23 @@ pub fn multibox_loss(
     let normalizer = positive_rows.len().max(1) as f32;
 
     let entropy = cross_entropy(&logits.reshape((count, classes))?, &targets.labels, -100)?;
-    let values: Vec<f32> = entropy.detach().to_vec1()?;
-    let negatives = pass.stage("sample", || Ok(mine(targets, &values, anchors, settings.negative_ratio)))?;
-    let mut weights = vec![0.0; count];
-    for &row in &positive_rows {
-        weights[row as usize] = 1.0 / normalizer;
-    }
+    let values: Vec<f32> = if pass.is_probed() { entropy.detach().to_vec1()? } else { Vec::new() };
+    let (eligible, most) = (|row: usize| targets.eligible[row], Some(anchors.saturating_sub(1)));
+    let negatives = pass.stage("sample", || {
+        hard_negatives(&entropy, images, &targets.positive, eligible, settings.negative_ratio, most)
+    })?;
+    let mut learnt = positive_rows.clone();
     for (image, mined) in negatives.iter().enumerate() {
-        for &anchor in mined {
-            weights[image * anchors + anchor as usize] = 1.0 / normalizer;
-        }
+        learnt.extend(mined.iter().map(|anchor| (image * anchors) as u32 + anchor));
     }
-    let classification = weighted_sum(&entropy, weights)?;
+    let weights = Tensor::zeros(count, DType::F32, logits.device())?;
+    fill_rows(&weights, &learnt, 1.0 / normalizer)?;
+    let classification = sum_by(&entropy, &weights)?;
 
     let mut distances = if pass.is_probed() { vec![0.0; count] } else { Vec::new() };
     let localization = if positive_rows.is_empty() {
         // weights of 0 keep the graph whole and give exactly 0, whatever the outputs are
-        weighted_sum(boxes, vec![0.0; boxes.elem_count()])?
+        sum_by(boxes, &boxes.zeros_like()?)?
     } else {
         let target = Tensor::from_slice(&targets.codes, (positive_rows.len(), 4), boxes.device())?;
         let predicted = select_rows(&boxes.reshape((count, 4))?, &positive_rows)?;
@@ -205,22 +209,24 @@ pub fn multibox_loss(
         }
         weighted_sum(&distance, vec![settings.localization_weight / normalizer; 4 * positive_rows.len()])?
     };
-    Ok(HeadLoss { localization, classification, normalizer, anchors, entropy: values, distance: distances, negatives })
-}
-
-/// Per image: the eligible rows of highest cross-entropy, `ratio` for each positive, hardest first.
-fn mine(targets: &Targets, entropy: &[f32], anchors: usize, ratio: f32) -> Vec<Vec<u32>> {
-    let mut mined = Vec::new();
-    for start in (0..entropy.len()).step_by(anchors.max(1)) {
-        let range = start..start + anchors;
-        let eligible = targets.eligible[range.clone()].iter();
-        let hardness: Vec<f32> = eligible
-            .zip(&entropy[range.clone()])
-            .map(|(&eligible, &loss)| if eligible { loss } else { f32::NEG_INFINITY })
-            .collect();
-        mined.push(hard_negatives(&hardness, &targets.positive[range], ratio, Some(anchors - 1)));
+    let (mut codes, mut columns) = (Terms::default(), Terms::default());
+    if pass.is_probed() {
+        let formula = Formula::SmoothL1 { beta: settings.smooth_l1_beta };
+        codes = recorded(formula, boxes, at_rows(count, 4, &positive_rows, &targets.codes))?;
+        let labels = targets.labels.iter().map(|&label| label as f32).collect();
+        columns = Terms { first_class: Some(1), ..recorded(Formula::Softmax, logits, labels)? };
     }
-    mined
+    Ok(HeadLoss {
+        localization,
+        classification,
+        normalizer,
+        anchors,
+        entropy: values,
+        distance: distances,
+        negatives,
+        codes,
+        logits: columns,
+    })
 }
 
 impl HeadLoss {
@@ -230,15 +236,19 @@ impl HeadLoss {
     /// A loss that cannot be read back.
     pub fn parts(&self, image: usize, names: (&str, &str)) -> Result<[LossPart; 2]> {
         let range = image * self.anchors..(image + 1) * self.anchors;
-        let part = |name: &str, value: &Tensor, rows: &[f32]| -> Result<LossPart> {
+        let part = |name: &str, value: &Tensor, rows: &[f32], terms: &Terms| -> Result<LossPart> {
             Ok(LossPart {
                 name: name.into(),
                 value: value.to_vec0::<f32>()?,
                 normalizer: self.normalizer,
                 per_anchor: rows.get(range.clone()).unwrap_or_default().to_vec(),
+                terms: terms.rows(range.clone()),
             })
         };
-        Ok([part(names.0, &self.localization, &self.distance)?, part(names.1, &self.classification, &self.entropy)?])
+        Ok([
+            part(names.0, &self.localization, &self.distance, &self.codes)?,
+            part(names.1, &self.classification, &self.entropy, &self.logits)?,
+        ])
     }
 
     /// Who entered the loss of image `image`: positives in order, then negatives, hardest first.
@@ -322,6 +332,10 @@ mod tests {
         let [localization, entropy] = loss.parts(0, ("loc", "conf"))?;
         assert_eq!((localization.name.as_str(), localization.per_anchor), ("loc", vec![0.0, 2.125, 0.0]));
         assert_eq!((entropy.per_anchor.len(), entropy.normalizer), (3, 1.0));
+        // what the second image's second anchor answered, and what the positive has to learn
+        let [_, others] = loss.parts(1, ("loc", "conf"))?;
+        assert_eq!((others.terms.answers(1), others.terms.wanted(1)), (Some(&[0.0, 9.0][..]), Some(Some(0))));
+        assert_eq!((entropy.terms.wanted(1), entropy.terms.first_class), (Some(Some(1)), Some(1)));
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! One picture through a detector: preprocess, forward, decode, suppress, back to the picture's own pixels.
 
 use super::Detector;
+use super::input::NetworkInput;
 use super::rcnn::mask_in_picture;
 use crate::geometry::{Detection, Object};
 use crate::imaging::picture::Picture;
-use crate::imaging::preprocess::Input;
+use crate::imaging::preprocess::Placement;
 use crate::nn::{Mode, Pass};
 use crate::trace::{FeatureMap, Preprocessing, StageTime, Trace};
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 /// What came out for one picture.
 #[derive(Clone, Debug, Default)]
@@ -29,13 +30,13 @@ pub fn predict(
     objects: Option<&[Object]>,
     pass: Pass,
 ) -> Result<Prediction> {
-    let input = pass.stage("preprocess", || Ok(detector.preprocess().apply(picture)))?;
-    let images = to_tensor(&input, detector)?;
-    let outputs = detector.forward(&images, &pass)?;
+    let device = detector.params().device();
+    let input = pass.stage("preprocess", || NetworkInput::new(detector.preprocess(), picture, device))?;
+    let outputs = detector.forward(&input.images, &pass)?;
     if pass.is_probed() {
-        record_input(detector, &input, objects, &pass);
+        record_input(detector, &input, objects, &pass)?;
         if let Some(objects) = objects {
-            let inside: Vec<Object> = in_input_pixels(objects, &input);
+            let inside: Vec<Object> = in_input_pixels(objects, &input.placement);
             detector.losses(&outputs, &[inside], &pass)?;
         }
     }
@@ -60,23 +61,20 @@ pub fn inference_pass(probe: bool) -> Pass {
     if probe { Pass::probed(Mode::Infer, 1) } else { Pass::new(Mode::Infer) }
 }
 
-fn to_tensor(input: &Input, detector: &dyn Detector) -> Result<Tensor> {
-    let shape = (1, 3, input.height, input.width);
-    Tensor::from_slice(&input.planes, shape, detector.params().device())
-}
-
-fn in_input_pixels(objects: &[Object], input: &Input) -> Vec<Object> {
+fn in_input_pixels(objects: &[Object], place: &Placement) -> Vec<Object> {
     let kept = objects.iter().filter(|o| !o.crowd);
-    kept.map(|o| Object { bbox: input.placement.to_input(o.bbox), mask: None, ..o.clone() }).collect()
+    kept.map(|o| Object { bbox: place.to_input(o.bbox), mask: None, ..o.clone() }).collect()
 }
 
-fn record_input(detector: &dyn Detector, input: &Input, objects: Option<&[Object]>, pass: &Pass) {
+fn record_input(detector: &dyn Detector, input: &NetworkInput, objects: Option<&[Object]>, pass: &Pass) -> Result<()> {
     let place = &input.placement;
+    let (_, channels, height, width) = input.images.dims4()?;
+    let data = input.images.flatten_all()?.to_vec1()?;
     let preprocessing = Preprocessing {
         original_width: place.original.0,
         original_height: place.original.1,
-        input_width: input.width as u32,
-        input_height: input.height as u32,
+        input_width: width as u32,
+        input_height: height as u32,
         scale_x: place.scale_x,
         scale_y: place.scale_y,
         offset_x: place.offset_x,
@@ -85,14 +83,8 @@ fn record_input(detector: &dyn Detector, input: &Input, objects: Option<&[Object
     };
     pass.trace(0, |t| {
         t.preprocessing = Some(preprocessing);
-        t.objects = objects.map(|o| in_input_pixels(o, input)).unwrap_or_default();
-        t.input = Some(FeatureMap {
-            name: "input".into(),
-            level: 0,
-            channels: 3,
-            height: input.height,
-            width: input.width,
-            data: input.planes.clone(),
-        });
+        t.objects = objects.map(|o| in_input_pixels(o, place)).unwrap_or_default();
+        t.input = Some(FeatureMap { name: "input".into(), level: 0, channels, height, width, data });
     });
+    Ok(())
 }

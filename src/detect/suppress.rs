@@ -3,10 +3,9 @@
 use crate::geometry::Detection;
 use crate::geometry::nms::{class_nms, order_by_score};
 use crate::nn::Pass;
-use crate::ops::storage::with_values;
+use crate::ops::select::above;
 use crate::trace::{Removal, Suppression};
-use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
+use candle_core::{Result, Tensor};
 use std::ops::Range;
 
 /// Candidate detections of one image, input pixels.
@@ -37,6 +36,24 @@ impl Limits {
         kept.truncate(self.top_k_per_class);
         kept
     }
+
+    /// The (class, anchor, score) of every class's best, class by class, from the probabilities `[anchors, 1 + classes]`
+    /// of an image, background first.
+    ///
+    /// # Errors
+    /// Another number of dimensions.
+    pub fn best_of_classes(&self, scores: &Tensor) -> Result<Vec<(u32, u32, f32)>> {
+        let columns = scores.dim(1)?;
+        let mut by_column = vec![Vec::new(); columns];
+        for (place, score) in above(scores, self.score_threshold, 1)? {
+            by_column[place % columns].push((place / columns, score));
+        }
+        let mut best = Vec::new();
+        for (class, scored) in by_column.into_iter().skip(1).enumerate() {
+            best.extend(self.best_of(scored.into_iter()).into_iter().map(|(anchor, s)| (class as u32, anchor, s)));
+        }
+        Ok(best)
+    }
 }
 
 /// Places and values of a level's logits that are above `floor` and of a class, in order. `logits` `[anchors, columns]`
@@ -45,30 +62,7 @@ impl Limits {
 /// # Errors
 /// Rows that are not there.
 pub fn likely(logits: &Tensor, rows: Range<usize>, floor: f32, first_class: usize) -> Result<Vec<(usize, f32)>> {
-    let columns = logits.dim(1)?;
-    let own = logits.narrow(0, rows.start, rows.len())?.to_device(&Device::Cpu)?;
-    let mut likely = with_values(&own, "decode", |own| Ok(above(own, floor)))?;
-    likely.retain(|(place, _)| place % columns >= first_class);
-    Ok(likely)
-}
-
-/// Places and values of the logits above `floor`, in order. Few are, so blocks without one are passed over at once.
-fn above(logits: &[f32], floor: f32) -> Vec<(usize, f32)> {
-    /// Logits that one task looks through, and those looked at together.
-    const SHARE: usize = 1 << 16;
-    const BLOCK: usize = 64;
-    let look_through = |(share, logits): (usize, &[f32])| {
-        let mut found = Vec::new();
-        for (block, logits) in logits.chunks(BLOCK).enumerate() {
-            if logits.iter().fold(false, |any, &logit| any | (logit > floor)) {
-                let first = share * SHARE + block * BLOCK;
-                found.extend((first..).zip(logits).filter(|(_, l)| **l > floor).map(|(place, l)| (place, *l)));
-            }
-        }
-        found
-    };
-    let found: Vec<Vec<(usize, f32)>> = logits.par_chunks(SHARE).enumerate().map(look_through).collect();
-    found.concat()
+    above(&logits.narrow(0, rows.start, rows.len())?, floor, first_class)
 }
 
 /// Greedy class-aware suppression; fills `suppression` of image `image`'s trace when the pass is probed.
@@ -102,20 +96,10 @@ mod tests {
     use super::*;
     use crate::geometry::BBox;
     use crate::nn::Mode;
+    use candle_core::Device;
 
     fn detection(x: f32, class: u32, score: f32) -> Detection {
         Detection { bbox: BBox::new(x, 0.0, x + 10.0, 10.0), class, score, ..Detection::default() }
-    }
-
-    #[test]
-    fn logits_above_a_floor_keep_their_places() {
-        let mut logits = vec![-5.0; 200_003];
-        for (place, logit) in [(0, 1.0), (63, f32::NAN), (64, 2.0), (65_536, f32::INFINITY), (200_002, -2.9)] {
-            logits[place] = logit;
-        }
-        assert_eq!(above(&logits, -3.0), [(0, 1.0), (64, 2.0), (65_536, f32::INFINITY), (200_002, -2.9)]);
-        assert_eq!(above(&logits, f32::NEG_INFINITY).len(), 200_002);
-        assert!(above(&[], 0.0).is_empty());
     }
 
     #[test]
@@ -151,5 +135,14 @@ mod tests {
         let limits = Limits { score_threshold: 0.1, top_k_per_class: 2, nms_threshold: 0.5, max_detections: 2 };
         let kept = limits.best_of_class([0.1, 0.3, f32::NAN, 0.3, 0.2].into_iter());
         assert_eq!(kept, vec![(1, 0.3), (3, 0.3)]);
+    }
+
+    #[test]
+    fn every_class_has_its_best_and_the_background_none() -> Result<()> {
+        let limits = Limits { score_threshold: 0.1, top_k_per_class: 2, nms_threshold: 0.5, max_detections: 2 };
+        let scores = [0.7f32, 0.3, 0.0, 0.9, 0.2, 0.1, 0.5, 0.4, 0.6];
+        let scores = Tensor::from_slice(&scores, (3, 3), &Device::Cpu)?;
+        assert_eq!(limits.best_of_classes(&scores)?, [(0, 2, 0.4), (0, 0, 0.3), (1, 2, 0.6)]);
+        Ok(())
     }
 }

@@ -119,7 +119,7 @@ impl Slot {
                 let common = common_classes(model.detector.classes(), classes);
                 let moved = found.into_iter().filter_map(|d| {
                     let class = *common.get(d.class as usize)?;
-                    Some(Detection { class, mask: None, ..d })
+                    Some(Detection { class, ..d })
                 });
                 Ok(ComparedSide { detections: moved.collect(), seconds })
             }

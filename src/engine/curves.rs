@@ -19,6 +19,14 @@ pub const LEARNING_RATE: &str = "learning rate";
 pub const GRADIENT_NORM: &str = "gradient norm";
 pub const SPEED: &str = "it/s";
 pub const DATA_WAIT: &str = "data wait";
+/// Curves of the validations, beside those of the iterations.
+pub const VALIDATION_LOSS: &str = "validation loss";
+pub const VALIDATION_AP: &str = "validation AP ×100";
+
+/// Whether a curve is on a scale of its own, beside which losses would be flat: it is drawn where it is asked for.
+pub fn has_own_scale(name: &str) -> bool {
+    [LEARNING_RATE, GRADIENT_NORM, SPEED, DATA_WAIT, VALIDATION_AP].contains(&name)
+}
 
 /// One validation, as a point of a curve.
 #[derive(Clone, Copy, Debug, PartialEq)]

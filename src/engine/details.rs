@@ -1,11 +1,12 @@
 //! What explains a score: curves thinned for drawing, mistakes by kind, confusion, and how each image came out.
 
+use crate::eval::coco::evaluate_boxes;
 use crate::eval::confusion::{ConfusionMatrix, confusion};
-use crate::eval::curves::{Curve, CurvePoint, curves};
+use crate::eval::curves::{Curve, CurvePoint, Curves, curves, curves_of_boxes};
 use crate::eval::errors::{ErrorKind, ErrorReport, ErrorSettings, ErrorShare, analyse};
 use crate::eval::tally::ImageTally;
 use crate::eval::voc::{self, VocResult, VocSettings};
-use crate::eval::{ImageResult, ImageTruth};
+use crate::eval::{CocoResult, CocoSettings, ImageBoxes, ImageResult, ImageTruth, IouType};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
@@ -32,6 +33,28 @@ pub struct EvalDetails {
     pub tallies: Vec<ImageTally>,
     /// VOC2007's 11 points and VOC2010's area, both at IoU .5.
     pub voc: [VocResult; 2],
+}
+
+/// COCO's scores of masks, and their curves as [`EvalDetails`] has those of boxes.
+#[derive(Clone, Debug)]
+pub struct MaskScores {
+    pub result: CocoResult,
+    pub curves: Vec<CurveSet>,
+}
+
+impl MaskScores {
+    /// None where no object or no detection has a mask.
+    pub fn new(truth: &[ImageTruth], results: &[ImageResult], classes: usize) -> Option<Self> {
+        let asked = truth.iter().flat_map(|image| &image.objects).any(|object| object.mask.is_some());
+        let answered = results.iter().flat_map(|image| &image.detections).any(|detection| detection.mask.is_some());
+        if !asked || !answered {
+            return None;
+        }
+        let images = ImageBoxes::join(truth, results, IouType::Segm);
+        let settings = CocoSettings { iou_type: IouType::Segm, ..CocoSettings::default() };
+        let curves = CURVE_IOUS.map(|iou| curve_set(&curves_of_boxes(&images, classes, iou), iou)).to_vec();
+        Some(Self { result: evaluate_boxes(&images, classes, &settings), curves })
+    }
 }
 
 /// Curves at one IoU.
@@ -69,7 +92,7 @@ pub struct ConfusionDetails {
 impl EvalDetails {
     /// `truth` and `results` are beside each other, in the data set's order.
     pub fn new(truth: Vec<ImageTruth>, results: Vec<ImageResult>, classes: usize) -> Self {
-        let curves = CURVE_IOUS.map(|iou| curve_set(&truth, &results, classes, iou)).to_vec();
+        let curves = CURVE_IOUS.map(|iou| curve_set(&curves(&truth, &results, classes, iou), iou)).to_vec();
         let report = analyse(&truth, &results, classes, ErrorSettings::default());
         let voc = [VocSettings::voc07(), VocSettings::voc12()]
             .map(|settings| voc::evaluate(&truth, &results, classes, settings.continuous()));
@@ -135,8 +158,7 @@ pub fn tallies(truth: &[ImageTruth], results: &[ImageResult], classes: usize) ->
     truth.par_iter().zip(results).map(|(truth, result)| ImageTally::new(truth, result, classes, 0.5)).collect()
 }
 
-fn curve_set(truth: &[ImageTruth], results: &[ImageResult], classes: usize, iou: f64) -> CurveSet {
-    let all = curves(truth, results, classes, iou);
+fn curve_set(all: &Curves, iou: f64) -> CurveSet {
     CurveSet { iou, pooled: view(&all.pooled), classes: all.per_class.iter().map(view).collect() }
 }
 
@@ -165,7 +187,7 @@ fn error_images(truth: &[ImageTruth], report: &ErrorReport) -> Vec<(ErrorKind, V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::{BBox, Detection, Object};
+    use crate::geometry::{BBox, Detection, Mask, Object};
 
     fn details() -> EvalDetails {
         let bbox = BBox::new(0.0, 0.0, 10.0, 10.0);
@@ -182,6 +204,27 @@ mod tests {
         let results =
             vec![found(7, &[(bbox, 0, 0.9), (far, 0, 0.4), (far, 1, 0.3)]), found(3, &[(bbox, 1, 0.8)]), found(9, &[])];
         EvalDetails::new(vec![truth(7), truth(3), truth(9)], results, 2)
+    }
+
+    #[test]
+    fn masks_are_scored_where_both_sides_have_them() {
+        let bbox = BBox::new(0.0, 0.0, 4.0, 2.0);
+        // 2×4 pictures, column-major: the whole, and its left half
+        let mask = |counts: &[u32]| Some(Mask { height: 2, width: 4, counts: counts.to_vec() });
+        let object = Object { bbox, mask: mask(&[0, 8]), ..Object::default() };
+        let truth = [ImageTruth { image_id: 1, objects: vec![object] }];
+        let scores = |mask: Option<Mask>| {
+            let detection = Detection { bbox, mask, score: 0.9, ..Detection::default() };
+            MaskScores::new(&truth, &[ImageResult { image_id: 1, detections: vec![detection] }], 1)
+        };
+        assert!(scores(None).is_none());
+        // The box is perfect; the half mask has an IoU of .5, which is one of COCO's ten thresholds.
+        let half = scores(mask(&[0, 4, 4])).unwrap();
+        assert!((half.result.stats[0] - 0.1).abs() < 1e-6 && (half.result.stats[1] - 1.0).abs() < 1e-6);
+        let ap: Vec<f64> = half.curves.iter().filter_map(|set| set.pooled.ap).collect();
+        assert!(ap.len() == 2 && (ap[0] - 1.0).abs() < 1e-6 && ap[1] == 0.0, "{ap:?}");
+        let whole = scores(mask(&[0, 8])).unwrap();
+        assert!((whole.result.stats[0] - 1.0).abs() < 1e-6);
     }
 
     #[test]

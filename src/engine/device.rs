@@ -26,29 +26,49 @@ impl DeviceChoice {
             Self::Cuda(index) => cuda(index),
         }
     }
-}
 
-#[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<Device, String> {
-    // A missing driver library makes the loader panic: that is a sentence here, not a crash.
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| ()));
-    let opened = std::panic::catch_unwind(|| Device::new_cuda(index));
-    std::panic::set_hook(quiet);
-    match opened {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(format!("cuda:{index} does not open ({error}); check nvidia-smi, or use --device cpu")),
-        Err(_) => {
-            Err(format!("cuda:{index}: the CUDA driver library is missing; install the driver, or use --device cpu"))
-        }
+    /// Opens several devices, in order.
+    ///
+    /// # Errors
+    /// The first sentence that says what is missing.
+    pub fn open_all(choices: &[Self]) -> Result<Vec<Device>, String> {
+        choices.iter().map(|choice| choice.open()).collect()
     }
 }
 
-#[cfg(not(feature = "cuda"))]
 fn cuda(index: usize) -> Result<Device, String> {
-    Err(format!(
-        "cuda:{index}: this program was built without CUDA; build it with `cargo build --release --features cuda`, or use --device cpu"
-    ))
+    let refused = |why: String| format!("cuda:{index}: {why}, or use --device cpu");
+    load_cuda().map_err(refused)?;
+    Device::new_cuda(index).map_err(|error| refused(format!("the device does not open ({error}); check nvidia-smi")))
+}
+
+/// Makes CUDA's functions callable.
+///
+/// # Errors
+/// A sentence that says what is missing.
+#[cfg(feature = "cuda")]
+pub(super) fn load_cuda() -> Result<(), String> {
+    // Elsewhere they are linked, and without them the program would not have started.
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    let missing: &[String] = &[];
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    let missing = super::cuda_libraries::load();
+    if missing.is_empty() { Ok(()) } else { Err(not_loaded(missing)) }
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(super) fn load_cuda() -> Result<(), String> {
+    Err("this program was built without CUDA; build it with `cargo build --release --features cuda`".into())
+}
+
+/// What to do about libraries that cannot be loaded.
+#[cfg(any(feature = "cuda", test))]
+fn not_loaded(missing: &[String]) -> String {
+    let (libraries, them) = if missing.len() == 1 { ("library", "it") } else { ("libraries", "them") };
+    format!(
+        "the {libraries} {} cannot be loaded; install {them} or name the folder in LD_LIBRARY_PATH",
+        missing.join(", ")
+    )
 }
 
 impl FromStr for DeviceChoice {
@@ -107,5 +127,15 @@ mod tests {
         let reason = DeviceChoice::Cuda(0).open().unwrap_err();
         assert!(reason.contains("without CUDA") && reason.contains("--features cuda"), "{reason}");
         assert!(matches!(DeviceChoice::Auto.open(), Ok(Device::Cpu)));
+    }
+
+    #[test]
+    fn libraries_that_are_missing_are_named_in_one_sentence() {
+        let missing = ["libcuda.so.1 (the NVIDIA driver)".to_string(), "libcublas.so.13 (cuBLAS)".to_string()];
+        let text = not_loaded(&missing);
+        assert!(text.contains("libraries libcuda.so.1 (the NVIDIA driver), libcublas.so.13 (cuBLAS) cannot"), "{text}");
+        let text = not_loaded(&missing[..1]);
+        assert!(text.contains("library libcuda.so.1 (the NVIDIA driver) cannot be loaded; install it"), "{text}");
+        assert!(!text.contains('\n'));
     }
 }

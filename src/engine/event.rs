@@ -1,8 +1,8 @@
 //! What the worker reports: small, in order.
 
 use super::compare::{CompareSummary, SLOTS, SlotSummary};
-use super::details::{ConfusionDetails, EvalDetails};
-use super::devices::DeviceInfo;
+use super::details::{ConfusionDetails, CurveSet, EvalDetails, MaskScores};
+use super::devices::Devices;
 use super::playback::PlayStatus;
 use super::thumbnails::Thumbnails;
 use crate::data::dataset::Finding;
@@ -115,7 +115,7 @@ pub enum Event {
     },
     /// The devices there are, and the name of the one in use.
     Devices {
-        list: Arc<Vec<DeviceInfo>>,
+        found: Arc<Devices>,
         current: String,
     },
     /// Operations of one pass through the loaded model, a multiply–add counting two.
@@ -182,4 +182,19 @@ pub struct EvalSummary {
     pub confusion: Arc<ConfusionDetails>,
     /// Where causes of misses were asked for.
     pub misses: Option<Arc<Misses>>,
+    /// Where objects and detections have masks.
+    pub masks: Option<Arc<MaskScores>>,
+}
+
+impl EvalSummary {
+    /// COCO's scores of masks where `masks` asks for them and there are any, else of boxes.
+    pub fn result_by(&self, masks: bool) -> &CocoResult {
+        self.masks.as_deref().filter(|_| masks).map_or(&self.result, |scores| &scores.result)
+    }
+
+    /// The curves of those scores, one entry for each of [`super::details::CURVE_IOUS`].
+    pub fn curves_by(&self, masks: bool) -> &[CurveSet] {
+        let own = self.details.curves.as_slice();
+        self.masks.as_deref().filter(|_| masks).map_or(own, |scores| scores.curves.as_slice())
+    }
 }

@@ -51,7 +51,7 @@ impl FastRcnn {
         objects: Option<&[Object]>,
         pass: Pass,
     ) -> Result<Prediction, String> {
-        let placement = self.detector.preprocess().apply(picture).placement;
+        let placement = self.detector.preprocess().recipe(picture).placement;
         let own = self.proposals.get(index).map(Vec::as_slice).unwrap_or_default();
         self.detector.set(vec![own.iter().map(|&(bbox, score)| (placement.to_input(bbox), score)).collect()]);
         predict(&self.detector, picture, objects, pass).map_err(|e| e.to_string())

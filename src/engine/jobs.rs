@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 /// Runs `work` on a stack that is deep enough for candle's recursion over the graph.
 fn on_deep_stack<T: Send>(
-    device: DeviceChoice,
-    work: impl FnOnce(&Device) -> Result<T, TrainError> + Send,
+    devices: &[DeviceChoice],
+    work: impl FnOnce(&[Device]) -> Result<T, TrainError> + Send,
 ) -> Result<T, String> {
-    let device = device.open()?;
+    let devices = DeviceChoice::open_all(devices)?;
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("boxwright-job".into()).stack_size(STACK);
-        let thread = builder.spawn_scoped(scope, || work(&device).map_err(|e| e.to_string()));
+        let thread = builder.spawn_scoped(scope, || work(&devices).map_err(|e| e.to_string()));
         let thread = thread.map_err(|e| format!("no thread starts: {e}"))?;
         match thread.join() {
             Ok(result) => result,
@@ -32,12 +32,12 @@ fn on_deep_stack<T: Send>(
 pub fn range_test(
     config: &RunConfig,
     settings: &RangeSettings,
-    device: DeviceChoice,
+    devices: &[DeviceChoice],
     progress: impl FnMut(u64, u64) + Send,
 ) -> Result<RangeTest, String> {
-    on_deep_stack(device, |device| {
+    on_deep_stack(devices, |devices| {
         let dataset = Arc::new(data::open(&config.data, config.split.as_deref())?);
-        Run::new(config.clone(), dataset, device, None)?.range_test(settings, progress)
+        Run::new(config.clone(), dataset, devices, None)?.range_test(settings, progress)
     })
 }
 
@@ -45,8 +45,8 @@ pub fn range_test(
 ///
 /// # Errors
 /// What failed, and what to do.
-pub fn replay(folder: &Path, device: DeviceChoice) -> Result<Replay, String> {
-    on_deep_stack(device, |device| Run::replay(folder, device))
+pub fn replay(folder: &Path, devices: &[DeviceChoice]) -> Result<Replay, String> {
+    on_deep_stack(devices, |devices| Run::replay(folder, devices))
 }
 
 /// Forks the run in `source` after `iteration` iterations into `folder`, ready to be resumed there.
@@ -57,9 +57,9 @@ pub fn fork(
     source: &Path,
     iteration: u64,
     config: RunConfig,
-    device: DeviceChoice,
+    devices: &[DeviceChoice],
     folder: PathBuf,
     progress: impl FnMut(u64, u64) + Send,
 ) -> Result<(), String> {
-    on_deep_stack(device, |device| Run::fork(source, iteration, config, device, folder, progress).map(|_| ()))
+    on_deep_stack(devices, |devices| Run::fork(source, iteration, config, devices, folder, progress).map(|_| ()))
 }

@@ -8,6 +8,8 @@ pub mod cascade_iou;
 pub mod checkpoints;
 pub mod command;
 pub mod compare;
+#[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+mod cuda_libraries;
 pub mod curves;
 pub mod details;
 pub mod device;
@@ -33,6 +35,8 @@ pub use command::Command;
 pub use device::DeviceChoice;
 pub use event::{Event, Severity};
 pub use latest::{Augmented, Latest, Scrubbed, Shown, Slots, Stepped};
+
+pub use crate::ops::precision::Precision;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::sync::Arc;
@@ -64,6 +68,14 @@ impl Engine {
     /// # Errors
     /// When the operating system gives no thread.
     pub fn start(device: DeviceChoice, wake: Wake) -> std::io::Result<Self> {
+        Self::start_on(vec![device], wake)
+    }
+
+    /// The same on several devices: training shares its batches among them, all else is done on the first.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start_on(devices: Vec<DeviceChoice>, wake: Wake) -> std::io::Result<Self> {
         let (commands, inbox) = bounded(COMMANDS);
         let (outbox, events) = bounded(EVENTS);
         let slots = Arc::new(Slots::default());
@@ -71,7 +83,7 @@ impl Engine {
         let worker = {
             let (slots, requests) = (slots.clone(), requests.clone());
             std::thread::Builder::new().name("boxwright-engine".into()).stack_size(STACK).spawn(move || {
-                worker::Worker::new(device, inbox, outbox::Outbox::new(outbox, wake), slots, requests).run();
+                worker::Worker::new(&devices, inbox, outbox::Outbox::new(outbox, wake), slots, requests).run();
             })?
         };
         Ok(Self { commands, events, slots, requests, worker: Some(worker) })

@@ -3,7 +3,8 @@
 use super::command::ModelChoice;
 use super::device::device_name;
 use super::event::ModelSummary;
-use crate::detect::implied::implied_arch;
+use crate::detect::class_order::{ClassOrder, softmax_logits};
+use crate::detect::implied::{implied_arch, implied_in_order};
 use crate::detect::yolov3::Yolov3Config;
 use crate::detect::{Arch, Config, ConfigError, Detector, build, darknet, names};
 use crate::nn::{Mode, Params, Pass};
@@ -23,10 +24,15 @@ pub enum ModelError {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    #[error("these weights do not say which architecture they are for; name one with --model ({known}): {path}")]
+    #[error(
+        "these weights do not say which architecture they are for; name one with --model ({known}, or a darknet .cfg): \
+         {path}"
+    )]
     Undescribed { known: String, path: PathBuf },
     #[error("the weights are for {found}, not {asked}; leave out --model or choose other weights: {path}")]
     OtherArch { found: Arch, asked: Arch, path: PathBuf },
+    #[error("a head of {arch} cannot have its background there: {order}")]
+    ClassOrder { arch: Arch, order: ClassOrder },
     #[error("{arch} has no embedded weights; give a file with --weights, or --allow-partial for random ones")]
     NoWeights { arch: Arch },
     #[error("{path}: no tensor of it has a name and shape of {arch}'s; `boxwright weights` lists what is in it")]
@@ -48,6 +54,8 @@ pub struct Permit {
     pub partial: bool,
     /// A head of another number of classes stays as it was built.
     pub reinitialise_head: bool,
+    /// Where the class logits of a file have their background; what its names tell where nothing is said.
+    pub class_order: Option<ClassOrder>,
 }
 
 /// A network with its weights.
@@ -114,24 +122,20 @@ pub fn load_permitting(
     let config = match (described, choice, asked.or_else(|| implied_arch(&checkpoint))) {
         (_, ModelChoice::Configured(config), _) => (**config).clone(),
         (Some(config), _, _) => config,
-        (None, _, Some(arch)) => implied_config(arch, &checkpoint),
+        (None, _, Some(arch)) => match permit.class_order {
+            None => implied_config(arch, &checkpoint),
+            Some(order) => implied_in_order(arch, &checkpoint, order).ok_or(ModelError::ClassOrder { arch, order })?,
+        },
         (None, _, None) => {
             let known = Arch::ALL.map(Arch::name).join(", ");
             return Err(ModelError::Undescribed { known, path: path.into() });
         }
     };
-    let mut detector = build(&config, device, 0)?;
-    if checkpoint.format() == Format::Darknet
-        && let (Config::Yolov3(yolov3), ModelChoice::Named(_)) = (&config, choice)
-        && let Some(fitting) = of_as_many_classes(
-            yolov3,
-            detector.params().elements(),
-            DarknetWeights::from_checkpoint(&checkpoint)?.floats.len(),
-        )
-    {
-        detector = build(&Config::Yolov3(fitting), device, 0)?;
-    }
-    let mut report = fill(&*detector, checkpoint, layout)?;
+    let detector = match choice {
+        ModelChoice::Named(_) => build_for(&config, &checkpoint, device)?,
+        _ => build(&config, device, 0)?,
+    };
+    let mut report = fill(&*detector, checkpoint, permit.class_order.or(own_order(layout)))?;
     let backbone = backbone_prefix(&config);
     if let (true, Some(backbone)) = (permit.reinitialise_head, backbone) {
         report.reinitialise(backbone);
@@ -149,19 +153,27 @@ pub fn load_permitting(
     Ok(Model { detector, report: Some(report), source: path.display().to_string() })
 }
 
+/// The order of class logits of a softmax, where the code base has another than this program.
+fn own_order(layout: Option<Layout>) -> Option<ClassOrder> {
+    (layout == Some(Layout::MmdetSsd)).then_some(ClassOrder::BackgroundLast)
+}
+
 /// Loads what fits of a (translated) checkpoint.
-fn fill(detector: &dyn Detector, checkpoint: Checkpoint, layout: Option<Layout>) -> Result<LoadReport, ModelError> {
+fn fill(detector: &dyn Detector, checkpoint: Checkpoint, order: Option<ClassOrder>) -> Result<LoadReport, ModelError> {
     let params = detector.params();
-    let checkpoint = if checkpoint.format() == Format::Darknet {
-        darknet::weights::checkpoint(params, &DarknetWeights::from_checkpoint(&checkpoint)?)?
-    } else {
-        checkpoint
-    };
-    let report = params.load(&checkpoint)?;
-    if let (Some(Layout::MmdetSsd), Config::Ssd(ssd)) = (layout, &detector.config()) {
-        background_first(params, ssd.logits())?;
+    let report = params.load(&named(params, checkpoint)?)?;
+    if let (Some(ClassOrder::BackgroundLast), Some((head, logits))) = (order, softmax_logits(detector.config())) {
+        background_first(params, head, logits, &report)?;
     }
     Ok(report)
+}
+
+/// Darknet's floats under the names of the parameters that they belong to; other checkpoints as they are.
+fn named(params: &Params, checkpoint: Checkpoint) -> Result<Checkpoint, WeightsError> {
+    match checkpoint.format() {
+        Format::Darknet => darknet::weights::checkpoint(params, &DarknetWeights::from_checkpoint(&checkpoint)?),
+        _ => Ok(checkpoint),
+    }
 }
 
 /// Gives `detector` whatever of the file at `path` fits it, and leaves the rest as it is: the backbone of a classification
@@ -172,7 +184,7 @@ fn fill(detector: &dyn Detector, checkpoint: Checkpoint, layout: Option<Layout>)
 pub fn initialise(detector: &dyn Detector, path: &Path) -> Result<LoadReport, ModelError> {
     let mut checkpoint = weights::open(path)?;
     let layout = translate(&mut checkpoint);
-    fill_some(detector, checkpoint, layout, path)
+    fill_some(detector, checkpoint, own_order(layout), path)
 }
 
 /// As [`initialise`], from the weights that are embedded for `relative`.
@@ -188,10 +200,10 @@ pub fn initialise_from_embedded(detector: &dyn Detector, relative: Arch) -> Resu
 fn fill_some(
     detector: &dyn Detector,
     checkpoint: Checkpoint,
-    layout: Option<Layout>,
+    order: Option<ClassOrder>,
     path: &Path,
 ) -> Result<LoadReport, ModelError> {
-    let report = fill(detector, checkpoint, layout)?;
+    let report = fill(detector, checkpoint, order)?;
     if report.loaded.is_empty() {
         return Err(ModelError::NothingFits { arch: detector.config().arch(), path: path.into() });
     }
@@ -209,6 +221,18 @@ fn backbone_prefix(config: &Config) -> Option<&'static str> {
         Config::Yolov3(_) => "backbone.",
         Config::Darknet(_) => return None,
     })
+}
+
+/// Builds the network, a YOLOv3 for as many classes as darknet weights have.
+fn build_for(config: &Config, checkpoint: &Checkpoint, device: &Device) -> Result<Box<dyn Detector>, ModelError> {
+    let detector = build(config, device, 0)?;
+    if let (Config::Yolov3(yolov3), Format::Darknet) = (config, checkpoint.format()) {
+        let floats = DarknetWeights::from_checkpoint(checkpoint)?.floats.len();
+        if let Some(fitting) = of_as_many_classes(yolov3, detector.params().elements(), floats) {
+            return Ok(build(&Config::Yolov3(fitting), device, 0)?);
+        }
+    }
+    Ok(detector)
 }
 
 /// The same YOLOv3 for the number of classes that darknet weights of `found` floats have, where it is another one than
@@ -276,18 +300,22 @@ pub fn flops(detector: &dyn Detector) -> candle_core::Result<f64> {
     Ok(pass.flops())
 }
 
-/// What of a (translated) checkpoint fits the network that `config` describes.
+/// The (translated) checkpoint by the names of the network that `config` describes, which alone knows the layers of
+/// darknet's floats, and what of it fits.
 ///
 /// # Errors
-/// A configuration that makes no network.
-pub fn fit(config: &Config, checkpoint: &Checkpoint) -> Result<LoadReport, ModelError> {
-    Ok(weights::compare(&build(config, &Device::Cpu, 0)?.params().expected(), checkpoint))
+/// A configuration that makes no network, or darknet weights of another one.
+pub fn fit(config: &Config, checkpoint: Checkpoint) -> Result<(Checkpoint, LoadReport), ModelError> {
+    let detector = build_for(config, &checkpoint, &Device::Cpu)?;
+    let checkpoint = named(detector.params(), checkpoint)?;
+    let report = weights::compare(&detector.params().expected(), &checkpoint);
+    Ok((checkpoint, report))
 }
 
-/// mmdetection counts background last: every anchor's group of class rows is turned by one.
-fn background_first(params: &Params, logits: usize) -> candle_core::Result<()> {
+/// Background counted last comes to the front: every anchor's group of class rows that was loaded is turned by one.
+fn background_first(params: &Params, head: &str, logits: usize, report: &LoadReport) -> candle_core::Result<()> {
     for (name, (_, mut values)) in params.values()? {
-        if !name.starts_with("head.classification_head.module_list.") {
+        if !name.starts_with(head) || !report.loaded.contains(&name) {
             continue;
         }
         let rows = params.get(&name).and_then(|p| p.var.dims().first().copied()).unwrap_or(1).max(1);
@@ -308,6 +336,31 @@ pub fn translate(checkpoint: &mut Checkpoint) -> Option<Layout> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_background_that_is_last_comes_to_the_front() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        // 4 priors with two logits each, and with three in a head of another class count
+        let name = "head.classification_head.module_list.0.bias".to_string();
+        let write = |count: usize| {
+            let values = (0..count).map(|k| k as f32).collect();
+            let tensor = (name.clone(), vec![count], weights::TensorData::F32(values));
+            weights::write_safetensors(&path, &[tensor], &std::collections::BTreeMap::new()).unwrap();
+        };
+        let filled = |order: Option<ClassOrder>| {
+            let detector = build(&Config::new(Arch::SsdNano, &["a".to_string()]), &Device::Cpu, 0).unwrap();
+            fill(&*detector, weights::open(&path).unwrap(), order).unwrap();
+            detector.params().values().unwrap()[&name].1.clone()
+        };
+        write(8);
+        assert_eq!(filled(None), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(filled(Some(ClassOrder::BackgroundLast)), [1.0, 0.0, 3.0, 2.0, 5.0, 4.0, 7.0, 6.0]);
+        assert_eq!(own_order(Some(Layout::MmdetSsd)), Some(ClassOrder::BackgroundLast));
+        // what was not loaded stays as it was built
+        write(12);
+        assert_eq!(filled(Some(ClassOrder::BackgroundLast)), filled(None));
+    }
 
     #[test]
     fn darknets_floats_tell_the_number_of_classes() {

@@ -41,6 +41,8 @@ pub(super) struct Worker {
     slots: Arc<Slots>,
     requests: Arc<AtomicUsize>,
     device: Device,
+    /// Those that training takes beside it.
+    further: Vec<Device>,
     model: Option<Model>,
     data: Option<Arc<Dataset>>,
     run: Option<Run>,
@@ -62,23 +64,25 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        choice: DeviceChoice,
+        choices: &[DeviceChoice],
         inbox: Receiver<Command>,
         mut out: Outbox,
         slots: Arc<Slots>,
         requests: Arc<AtomicUsize>,
     ) -> Self {
         interrupt::watch(Some(requests.clone()));
-        let device = choice.open().unwrap_or_else(|message| {
+        let opened = DeviceChoice::open_all(choices).unwrap_or_else(|message| {
             out.put(Event::Log { severity: Severity::Error, source: "device".into(), message });
-            Device::Cpu
+            Vec::new()
         });
+        let mut opened = opened.into_iter();
         Self {
             inbox,
             out,
             slots,
             requests,
-            device,
+            device: opened.next().unwrap_or(Device::Cpu),
+            further: opened.collect(),
             model: None,
             data: None,
             run: None,
@@ -367,7 +371,7 @@ impl Worker {
             Ok(prepared) => prepared,
             Err(error) => return self.error("training", error),
         };
-        match Run::new(config, dataset, &self.device, folder) {
+        match Run::new(config, dataset, &self.devices(), folder) {
             Ok(run) => {
                 let set = |(name, values): &(String, Vec<f32>)| run.detector.params().set(name, values);
                 match prepared.iter().try_for_each(set) {
@@ -422,12 +426,17 @@ impl Worker {
         }
         let resumed = config.map_or_else(|| saved_config(folder), Ok).and_then(|config| {
             let dataset = Arc::new(data::open::open(&config.data, config.split.as_deref())?);
-            Run::resume(config, dataset, &self.device, folder)
+            Run::resume(config, dataset, &self.devices(), folder)
         });
         match resumed {
             Ok(run) => self.take_run(run),
             Err(error) => self.error("training", error),
         }
+    }
+
+    /// What training runs on.
+    fn devices(&self) -> Vec<Device> {
+        std::iter::once(&self.device).chain(&self.further).cloned().collect()
     }
 
     fn take_run(&mut self, run: Run) {

@@ -72,20 +72,28 @@ pub fn match_anchors(anchors: &[BBox], objects: &[BBox], positive: f32, negative
             Force::Bipartite => peaks.push(peak(&row)),
         }
     }
-    for ((target, &iou), &best) in matches.target.iter_mut().zip(&matches.iou).zip(&matches.best_object) {
-        *target = by_thresholds(iou, best, positive, negative);
-    }
     if force == Force::Bipartite {
         wanted = bipartite(&table, objects, peaks, &mut row);
     }
-    for &(anchor, object) in &wanted {
-        matches.target[anchor] = if force == Force::AllTies { matches.best_object[anchor] } else { object };
-    }
-    for (anchor, _) in wanted {
-        let unforced = by_thresholds(matches.iou[anchor], matches.best_object[anchor], positive, negative);
-        matches.forced[anchor] = matches.target[anchor] != unforced;
-    }
+    matches.decide(&wanted, positive, negative, force);
     matches
+}
+
+impl Matches {
+    /// Targets from what is known of the overlaps: by the thresholds, then for the (anchor, object) pairs that `force`
+    /// wants, in order of objects.
+    pub fn decide(&mut self, wanted: &[(usize, i32)], positive: f32, negative: f32, force: Force) {
+        for ((target, &iou), &best) in self.target.iter_mut().zip(&self.iou).zip(&self.best_object) {
+            *target = by_thresholds(iou, best, positive, negative);
+        }
+        for &(anchor, object) in wanted {
+            self.target[anchor] = if force == Force::AllTies { self.best_object[anchor] } else { object };
+        }
+        for &(anchor, _) in wanted {
+            let unforced = by_thresholds(self.iou[anchor], self.best_object[anchor], positive, negative);
+            self.forced[anchor] = self.target[anchor] != unforced;
+        }
+    }
 }
 
 /// The label of an anchor whose best object is known, as the thresholds give it.

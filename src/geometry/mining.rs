@@ -8,8 +8,17 @@ use super::nms::falling_key;
 /// (ignored, or dropped by an earlier stage) has loss −∞. An image without positives gives no negatives (SSD §2.2).
 pub fn hard_negatives(loss: &[f32], is_positive: &[bool], ratio: f32, cap: Option<usize>) -> Vec<u32> {
     let positives = is_positive.iter().filter(|&&p| p).count();
+    hardest(loss, is_positive, wanted(positives, ratio, cap))
+}
+
+/// How many negatives go with `positives`: `ratio` for each, at most `cap`.
+pub fn wanted(positives: usize, ratio: f32, cap: Option<usize>) -> usize {
     // a negative or NaN ratio casts to 0
-    let wanted = ((f64::from(ratio) * positives as f64) as usize).min(cap.unwrap_or(usize::MAX));
+    ((f64::from(ratio) * positives as f64) as usize).min(cap.unwrap_or(usize::MAX))
+}
+
+/// Indices of the `wanted` hardest negatives in the order of [`hard_negatives`].
+pub fn hardest(loss: &[f32], is_positive: &[bool], wanted: usize) -> Vec<u32> {
     if wanted == 0 {
         return Vec::new();
     }

@@ -5,6 +5,7 @@ use super::resize::{Kernel, Pair, mix, pairs, resize_picture, resize_planes_with
 use crate::geometry::BBox;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How a picture of any size becomes an input. Each rule is that of the reference implementation it names, with its
 /// own kernel and rounding.
@@ -36,7 +37,7 @@ pub enum ChannelOrder {
 
 impl ChannelOrder {
     /// For each plane, the channel of an RGB pixel.
-    fn channels(self) -> [usize; 3] {
+    pub fn channels(self) -> [usize; 3] {
         match self {
             Self::Rgb => [0, 1, 2],
             Self::Bgr => [2, 1, 0],
@@ -93,6 +94,22 @@ impl Placement {
     }
 }
 
+/// Where each pixel of an input comes from: what [`Preprocess::apply`] computes with.
+#[derive(Clone, Debug)]
+pub struct Recipe<'a> {
+    /// Already resized where the kernel rounds on its way.
+    pub picture: Cow<'a, Picture>,
+    /// What each column of the content reads; nothing for an empty picture.
+    pub columns: Vec<Pair>,
+    /// What each row of the content reads; nothing for an empty picture.
+    pub rows: Vec<Pair>,
+    /// Width and height of the input, padding included.
+    pub size: (usize, usize),
+    /// Column and row of the input where the content starts.
+    pub offset: (usize, usize),
+    pub placement: Placement,
+}
+
 /// Sizes (width, height) in pixels that follow from the picture's size.
 struct Plan {
     content: (usize, usize),
@@ -133,23 +150,45 @@ impl Preprocess {
     /// One pass over 8-bit pixels: resize and normalise together, rows in parallel. Equal to normalising first (which
     /// the references do) up to rounding, because a kernel's weights sum to 1.
     pub fn apply(&self, picture: &Picture) -> Input {
+        let recipe = self.recipe(picture);
+        let mut input = self.blank(recipe.size, recipe.placement);
+        self.fill(&recipe, &mut input.planes);
+        input
+    }
+
+    /// What [`Self::apply`] does with `picture`, for who computes it elsewhere: columns and rows are mixed, then
+    /// normalised as `(value − mean) · factor`.
+    pub fn recipe<'a>(&self, picture: &'a Picture) -> Recipe<'a> {
         let (width, height) = (picture.width as usize, picture.height as usize);
         let plan = self.plan(width, height);
-        let mut input = self.blank(&plan, width, height);
-        if picture.rgb.is_empty() {
-            return input;
-        }
         let (content_width, content_height) = plan.content;
         let kernel = self.kernel();
         let whole = (pairs(kernel, width, content_width), pairs(kernel, height, content_height));
-        if let (Some(columns), Some(rows)) = whole {
-            self.fill(picture, &plan, &columns, &rows, &mut input.planes);
-            return input;
+        let (picture, columns, rows) = match whole {
+            _ if picture.rgb.is_empty() => (Cow::Borrowed(picture), Vec::new(), Vec::new()),
+            (Some(columns), Some(rows)) => (Cow::Borrowed(picture), columns, rows),
+            _ => {
+                let resized = resize_picture(picture, content_width as u32, content_height as u32, kernel);
+                let same =
+                    |size: usize| -> Vec<Pair> { (0..size).map(|i| Pair { low: i, high: i, weight: 0.0 }).collect() };
+                (Cow::Owned(resized), same(content_width), same(content_height))
+            }
+        };
+        let placement = plan.placement(width, height);
+        Recipe { picture, columns, rows, size: plan.input, offset: plan.offset, placement }
+    }
+
+    /// What each plane is multiplied by once its mean is taken off.
+    pub fn factor(&self) -> [f32; 3] {
+        self.std.map(|s| 1.0 / s)
+    }
+
+    /// What stands around the content in each plane.
+    pub fn padding(&self) -> [f32; 3] {
+        match self.fit {
+            Fit::Letterbox { fill, .. } => [0, 1, 2].map(|plane| (fill - self.mean[plane]) / self.std[plane]),
+            _ => [0.0; 3],
         }
-        let resized = resize_picture(picture, content_width as u32, content_height as u32, kernel);
-        let same = |size: usize| -> Vec<Pair> { (0..size).map(|i| Pair { low: i, high: i, weight: 0.0 }).collect() };
-        self.fill(&resized, &plan, &same(content_width), &same(content_height), &mut input.planes);
-        input
     }
 
     /// The same for a float picture `[3, height, width]`, RGB in `[0, 1]`, in torchvision's order of operations:
@@ -157,7 +196,7 @@ impl Preprocess {
     /// reference implementations to the last digits.
     pub fn apply_planes(&self, chw_01: &[f32], width: usize, height: usize) -> Input {
         let plan = self.plan(width, height);
-        let mut input = self.blank(&plan, width, height);
+        let mut input = self.blank(plan.input, plan.placement(width, height));
         let area = width * height;
         let (input_width, input_height) = plan.input;
         let (content_width, content_height) = plan.content;
@@ -249,30 +288,30 @@ impl Preprocess {
     }
 
     /// An input of padding alone.
-    fn blank(&self, plan: &Plan, width: usize, height: usize) -> Input {
-        let (input_width, input_height) = plan.input;
-        let area = input_width * input_height;
+    fn blank(&self, (width, height): (usize, usize), placement: Placement) -> Input {
+        let area = width * height;
         let mut planes = vec![0.0f32; 3 * area];
-        if let Fit::Letterbox { fill, .. } = self.fit {
-            for plane in 0..3 {
-                planes[plane * area..(plane + 1) * area].fill((fill - self.mean[plane]) / self.std[plane]);
+        if matches!(self.fit, Fit::Letterbox { .. }) {
+            for (plane, padding) in self.padding().into_iter().enumerate() {
+                planes[plane * area..(plane + 1) * area].fill(padding);
             }
         }
-        Input { width: input_width, height: input_height, planes, placement: plan.placement(width, height) }
+        Input { width, height, planes, placement }
     }
 
     /// Writes the content: rows blended first (contiguous), then columns, then normalised into the three planes.
-    fn fill(&self, picture: &Picture, plan: &Plan, columns: &[Pair], rows: &[Pair], planes: &mut [f32]) {
-        let (width, height) = plan.input;
+    fn fill(&self, recipe: &Recipe<'_>, planes: &mut [f32]) {
+        let Recipe { picture, columns, rows, size: (width, height), offset, .. } = recipe;
+        let (width, height) = (*width, *height);
         if width == 0 || height == 0 || columns.is_empty() {
             return;
         }
         let [red, green, blue] = self.order.channels();
         let mean = self.mean;
-        let factor = self.std.map(|s| 1.0 / s);
-        let left = plan.offset.0;
+        let factor = self.factor();
+        let left = offset.0;
         let right = left + columns.len();
-        let lines = plan.offset.1 * width..(plan.offset.1 + rows.len()) * width;
+        let lines = offset.1 * width..(offset.1 + rows.len()) * width;
         let (first, rest) = planes.split_at_mut(width * height);
         let (second, third) = rest.split_at_mut(width * height);
         first[lines.clone()]

@@ -40,7 +40,7 @@ impl Kernel {
 
 /// What one output sample of a two-sample kernel reads: `low · (1 − weight) + high · weight`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pair {
+pub struct Pair {
     pub low: usize,
     pub high: usize,
     pub weight: f32,

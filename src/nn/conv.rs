@@ -148,20 +148,11 @@ impl ConvNorm {
                 let (y, mean, var) =
                     conv2d_norm_train(x, self.conv.weight.as_tensor(), affine, self.epsilon, spec, cache)?;
                 count(&y, &self.conv.weight, pass);
-                pass.defer(&self.running_mean, self.moved(&self.running_mean, &mean)?);
-                pass.defer(&self.running_var, self.moved(&self.running_var, &var)?);
+                pass.defer(&self.running_mean, norm::moved(&self.running_mean, &mean, self.momentum)?);
+                pass.defer(&self.running_var, norm::moved(&self.running_var, &var, self.momentum)?);
                 Ok(y)
             }
         }
-    }
-
-    /// The running statistic after seeing `batch`.
-    fn moved(&self, running: &Var, batch: &[f32]) -> Result<Tensor> {
-        let mut values: Vec<f32> = running.to_vec1()?;
-        for (value, &seen) in values.iter_mut().zip(batch) {
-            *value += self.momentum * (seen - *value);
-        }
-        Tensor::from_vec(values, running.shape(), running.device())
     }
 
     fn forward_folded(&self, x: &Tensor) -> Result<Tensor> {

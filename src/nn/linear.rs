@@ -2,13 +2,18 @@
 
 use super::params::{Init, Role, Scope};
 use super::pass::{Mode, Pass};
+use crate::ops::conv::{ConvSpec, WeightCache, conv2d};
+use crate::ops::precision::{self, Precision};
 use candle_core::{Result, Tensor, Var};
+use std::sync::Arc;
 
 /// `x · Wᵀ + b`. Keys: `weight` `[out, in]`, `bias` `[out]`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Var,
     bias: Var,
+    cache: Arc<WeightCache>,
+    scope: Scope,
 }
 
 impl Linear {
@@ -20,6 +25,8 @@ impl Linear {
         Ok(Self {
             weight: scope.param("weight", &[output, input], init, Role::Weight)?,
             bias: scope.param("bias", &[output], Init::Constant(0.0), Role::Bias)?,
+            cache: Arc::default(),
+            scope: scope.clone(),
         })
     }
 
@@ -33,7 +40,15 @@ impl Linear {
             Mode::Train | Mode::Frozen => (self.weight.as_tensor().clone(), self.bias.as_tensor().clone()),
         };
         let (rows, inputs) = x.dims2()?;
-        let y = x.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+        let y = match precision::current() {
+            Precision::F32 => x.matmul(&weight.t()?)?.broadcast_add(&bias)?,
+            _ => {
+                // a convolution of maps of one pixel
+                let (maps, kernels) = (x.unsqueeze(2)?.unsqueeze(3)?, weight.unsqueeze(2)?.unsqueeze(3)?);
+                let cache = Some((&self.cache, self.scope.params().version()));
+                conv2d(&maps, &kernels, Some(&bias), ConvSpec::new(), cache)?.squeeze(3)?.squeeze(2)?
+            }
+        };
         pass.count_flops(2.0 * rows as f64 * inputs as f64 * bias.elem_count() as f64);
         Ok(y)
     }
@@ -65,6 +80,30 @@ mod tests {
             assert_eq!(pass.flops(), 24.0);
         }
         assert!(linear.forward(&x.t()?, &Pass::new(Mode::Infer)).is_err());
+        Ok(())
+    }
+
+    /// Products of up to 8 bits are exact in every precision; 1 + 2^-9 is not, in bf16.
+    #[test]
+    fn other_precisions_round_the_factors_and_nothing_else() -> Result<()> {
+        let (params, linear) = layer()?;
+        let bias = 10.0 + 2f32.powi(-10);
+        params.set("fc.bias", &[bias, 20.0])?;
+        let x = Tensor::from_slice(&[1.0f32, 1.0, 1.0, 2.0, 0.0, -1.0 - 2f32.powi(-9)], (2, 3), &Device::Cpu)?;
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            let y = precision.within(|| linear.forward(&x, &Pass::new(Mode::Train)))?;
+            let third = -precision.round(1.0 + 2f32.powi(-9));
+            let second = precision.round(2.0 + 3.0 * third) + bias;
+            assert_eq!(y.to_vec2::<f32>()?, [[6.0 + bias, 19.5], [second, 18.0]]);
+            let gradients = y.sum_all()?.backward()?;
+            let gradient = |name: &str| params.get(name).and_then(|p| gradients.get(p.var.as_tensor()).cloned());
+            let weight = gradient("fc.weight").expect("a gradient").to_vec2::<f32>()?;
+            assert_eq!(weight[0], [3.0, 1.0, precision.round(1.0 + third)]);
+            assert_eq!(gradient("fc.bias").expect("a gradient").to_vec1::<f32>()?, [2.0, 2.0]);
+        }
+        let nothing = x.narrow(0, 0, 0)?;
+        let y = Precision::F16.within(|| linear.forward(&nothing, &Pass::new(Mode::Infer)))?;
+        assert_eq!(y.dims(), [0, 2]);
         Ok(())
     }
 

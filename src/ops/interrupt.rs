@@ -18,6 +18,11 @@ pub fn watch(requests: Option<Arc<AtomicUsize>>) {
     REQUESTS.with(|slot| *slot.borrow_mut() = requests);
 }
 
+/// What this thread watches, for a thread that does a part of its work.
+pub fn watched() -> Option<Arc<AtomicUsize>> {
+    REQUESTS.with(|slot| slot.borrow().clone())
+}
+
 /// Whether this thread's work is to end.
 pub fn requested() -> bool {
     REQUESTS.with(|slot| slot.borrow().as_ref().is_some_and(|requests| requests.load(Ordering::Acquire) > 0))
@@ -41,7 +46,7 @@ mod tests {
         assert!(check().is_ok());
         let requests = Arc::new(AtomicUsize::new(0));
         watch(Some(requests.clone()));
-        assert!(check().is_ok());
+        assert!(check().is_ok() && watched().is_some_and(|seen| Arc::ptr_eq(&seen, &requests)));
         requests.store(1, Ordering::Release);
         assert!(check().unwrap_err().to_string().contains(INTERRUPTED));
         watch(None);

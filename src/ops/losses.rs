@@ -114,10 +114,18 @@ pub fn weighted_sum(x: &Tensor, weights: Vec<f32>) -> Result<Tensor> {
     if weights.len() != x.elem_count() {
         candle_core::bail!("weighted_sum: {} weights for a tensor of shape {:?}", weights.len(), x.dims());
     }
+    sum_by(x, &Tensor::from_vec(weights, x.shape(), x.device())?)
+}
+
+/// [`weighted_sum`] with weights that are on the device already, in the order of the elements.
+///
+/// # Errors
+/// Another number of weights than elements, or tensors that are not f32 on one device.
+pub fn sum_by(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let weights = weights.detach().reshape(x.shape())?;
     if x.device().is_cpu() {
         return x.apply_op1(WeightedSum { weights });
     }
-    let weights = Tensor::from_vec(weights, x.shape(), x.device())?;
     weights.ne(0f32)?.where_cond(x, &weights.zeros_like()?)?.mul(&weights)?.sum_all()
 }
 
@@ -179,7 +187,7 @@ impl CustomOp1 for CrossEntropy {
 }
 
 struct WeightedSum {
-    weights: Vec<f32>,
+    weights: Tensor,
 }
 
 impl CustomOp1 for WeightedSum {
@@ -190,17 +198,17 @@ impl CustomOp1 for WeightedSum {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout, self.name())?;
         let term = |(&x, &w): (&f32, &f32)| if w == 0.0 { 0.0 } else { f64::from(x) * f64::from(w) };
-        let parts: Vec<f64> = x
-            .par_chunks(CHUNK)
-            .zip(self.weights.par_chunks(CHUNK))
-            .map(|(x, w)| x.iter().zip(w).map(term).sum::<f64>())
-            .collect();
+        let parts: Vec<f64> = with_values(&self.weights, self.name(), |weights| {
+            let pairs = x.par_chunks(CHUNK).zip(weights.par_chunks(CHUNK));
+            Ok(pairs.map(|(x, w)| x.iter().zip(w).map(term).sum::<f64>()).collect())
+        })?;
         Ok((CpuStorage::F32(vec![parts.iter().sum::<f64>() as f32]), Shape::from(())))
     }
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, grad_res: &Tensor) -> Result<Option<Tensor>> {
         let scale = grad_res.to_scalar::<f32>()?;
-        let gradient: Vec<f32> = self.weights.iter().map(|w| w * scale).collect();
+        let gradient: Vec<f32> =
+            with_values(&self.weights, self.name(), |weights| Ok(weights.iter().map(|w| w * scale).collect()))?;
         Ok(Some(Tensor::from_vec(gradient, arg.shape(), arg.device())?))
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Sums run in f64 in a fixed order, so a result does not depend on the number of threads.
 
+mod running;
+
+pub use running::{factor_and_shift, fold_batch_norm, moved};
+
 use super::cuda;
 use super::storage::{CHUNK, contiguous, with_values};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
@@ -43,12 +47,13 @@ pub fn batch_norm(
     x.apply_op3(gamma, beta, BatchNorm { mean, inverse, of_batch: false })
 }
 
-/// Batch normalisation with the statistics of `x` itself: returns the result, the batch mean, and the unbiased
-/// batch variance that running statistics follow. The biased variance normalises, and gradients pass through both.
+/// Batch normalisation with the statistics of `x` itself: returns the result, and the batch mean and the unbiased
+/// batch variance that running statistics follow, `[C]` each and no part of the graph. The biased variance normalises,
+/// and gradients pass through both.
 ///
 /// # Errors
 /// What [`batch_norm`] refuses, and a single value per channel, which has no variance.
-pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> Result<(Tensor, Vec<f32>, Vec<f32>)> {
+pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> Result<(Tensor, Tensor, Tensor)> {
     let (n, channels, inner) = planes(x.shape(), "batch_norm_train")?;
     per_channel(gamma.shape(), channels, "batch_norm_train")?;
     per_channel(beta.shape(), channels, "batch_norm_train")?;
@@ -63,9 +68,9 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> 
     let statistics = with_values(x, "batch_norm_train", |x| Ok(channel_statistics(x, n, channels, inner)))?;
     let mean: Vec<f32> = statistics.iter().map(|s| s.0 as f32).collect();
     let inverse = statistics.iter().map(|s| inverse_deviation(s.1, eps) as f32).collect();
-    let unbiased = statistics.iter().map(|s| (s.1 * unbias) as f32).collect();
+    let unbiased: Vec<f32> = statistics.iter().map(|s| (s.1 * unbias) as f32).collect();
     let y = x.apply_op3(gamma, beta, BatchNorm { mean: mean.clone(), inverse, of_batch: true })?;
-    Ok((y, mean, unbiased))
+    Ok((y, Tensor::from_vec(mean, channels, x.device())?, Tensor::from_vec(unbiased, channels, x.device())?))
 }
 
 /// Group normalisation of `[N, C, …]`: statistics over each sample's groups of `C / groups` channels, then `gamma`
@@ -97,33 +102,6 @@ pub fn l2_norm(x: &Tensor, gamma: &Tensor, eps: L2Eps) -> Result<Tensor> {
         return x.apply_op2(gamma, L2Norm(eps));
     }
     cuda::norm::l2_norm(x, gamma, (n, channels, inner), eps)
-}
-
-/// A convolution's weight `[out_channels, …]` and bias with the batch norm that follows it folded in: the same
-/// function as convolution, then [`batch_norm`]. All vectors hold `out_channels` numbers.
-pub fn fold_batch_norm(
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    out_channels: usize,
-    gamma: &[f32],
-    beta: &[f32],
-    mean: &[f32],
-    var: &[f32],
-    eps: f32,
-) -> (Vec<f32>, Vec<f32>) {
-    let scales: Vec<f64> =
-        gamma.iter().zip(var).map(|(&g, &v)| f64::from(g) * inverse_deviation(f64::from(v), eps)).collect();
-    let size = weight.len() / out_channels.max(1);
-    let folded = weight
-        .chunks(size.max(1))
-        .zip(&scales)
-        .flat_map(|(filter, &scale)| filter.iter().map(move |&w| (f64::from(w) * scale) as f32))
-        .collect();
-    let shifted = scales.iter().zip(beta).zip(mean).enumerate().map(|(channel, ((&scale, &beta), &mean))| {
-        let before = bias.and_then(|b| b.get(channel)).copied().unwrap_or(0.0);
-        (f64::from(beta) + (f64::from(before) - f64::from(mean)) * scale) as f32
-    });
-    (folded, shifted.collect())
 }
 
 fn inverse_deviation(var: f64, eps: f32) -> f64 {
@@ -538,7 +516,7 @@ mod tests {
         let gamma = Tensor::from_slice(&[1.0f32, 3.0], 2, device)?;
         let beta = Tensor::from_slice(&[0.0f32, 0.5], 2, device)?;
         let (y, mean, var) = batch_norm_train(&x, &gamma, &beta, 0.0)?;
-        assert_eq!((mean, var), (vec![2.0, 4.0], vec![2.0, 8.0]));
+        assert_eq!((mean.to_vec1::<f32>()?, var.to_vec1::<f32>()?), (vec![2.0, 4.0], vec![2.0, 8.0]));
         assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-1.0, -2.5, 1.0, 3.5]);
         assert!(batch_norm_train(&x.narrow(0, 0, 1)?, &gamma, &beta, 0.0).is_err());
         Ok(())
@@ -554,24 +532,6 @@ mod tests {
         let y = l2_norm(&x, &gamma, L2Eps::Add(5.0))?;
         assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [3.0, 0.0, 8.0, 0.0]);
         Ok(())
-    }
-
-    #[test]
-    fn folding_scales_filters_and_shifts_biases() {
-        // scale = gamma / √var = 2 / 2 and 3 / 1
-        let (weight, bias) = fold_batch_norm(
-            &[1.0, 2.0, 3.0, 4.0],
-            Some(&[1.0, 1.0]),
-            2,
-            &[2.0, 3.0],
-            &[0.5, -0.5],
-            &[3.0, 0.0],
-            &[4.0, 1.0],
-            0.0,
-        );
-        assert_eq!(weight, [1.0, 2.0, 9.0, 12.0]);
-        assert_eq!(bias, [0.5 + (1.0 - 3.0), -0.5 + 3.0]);
-        assert_eq!(fold_batch_norm(&[], None, 0, &[], &[], &[], &[], 1e-5), (vec![], vec![]));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Transposed convolution: a matrix product that gives every input pixel its patch, and the sum of the patches.
 //!
-//! The product is candle's own, gradients included; `Fold` adds up the patches and its gradient cuts them out again.
+//! The product is candle's own in f32, and otherwise a convolution, gradients included; `Fold` adds up the patches and
+//! its gradient cuts them out again.
 
+use super::conv::{ConvSpec, conv2d};
 use super::cuda;
+use super::precision::{self, Precision};
 use super::storage::{contiguous, with_values};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -75,15 +78,25 @@ fn patches(x: &Tensor, weight: &Tensor, groups: usize) -> Result<Tensor> {
     let pixels = x.reshape((n, inputs, h * w))?.transpose(0, 1)?.contiguous()?.reshape((inputs, n * h * w))?;
     let filters = weight.reshape((inputs, outputs * kh * kw))?;
     if groups == 1 {
-        return filters.t()?.matmul(&pixels);
+        return product(&filters.t()?, &pixels);
     }
     let members = inputs / groups;
     let mut parts = Vec::with_capacity(groups);
     for group in 0..groups {
         let filters = filters.narrow(0, group * members, members)?.t()?;
-        parts.push(filters.matmul(&pixels.narrow(0, group * members, members)?)?);
+        parts.push(product(&filters, &pixels.narrow(0, group * members, members)?)?);
     }
     Tensor::cat(&parts, 0)
+}
+
+/// `filters` `[K, C]` times `pixels` `[C, P]`: `[K, P]`.
+fn product(filters: &Tensor, pixels: &Tensor) -> Result<Tensor> {
+    let ((taps, channels), count) = (filters.dims2()?, pixels.dim(1)?);
+    if precision::current() == Precision::F32 || count == 0 {
+        return filters.matmul(pixels);
+    }
+    let (row, kernels) = (pixels.reshape((1, channels, 1, count))?, filters.reshape((taps, channels, 1, 1))?);
+    conv2d(&row, &kernels, None, ConvSpec::new(), None)?.reshape((taps, count))
 }
 
 /// The sum of patches `[Cout · kh · kw, N · H · W]` plus a bias: `[N, Cout, H', W']`.
@@ -209,7 +222,8 @@ mod tests {
         Ok(())
     }
 
-    /// Every product scattered to its place. All numbers are small and whole, so sums are exact in any order.
+    /// Every product scattered to its place. All numbers are small and whole, so sums are exact in any order, and for
+    /// products of up to 256 in any precision.
     #[test]
     fn patches_land_where_the_definition_puts_them() -> Result<()> {
         let whole = |count: usize| (0..count).map(|i| ((i * 29) % 13) as f32 - 6.0).collect::<Vec<f32>>();
@@ -245,10 +259,14 @@ mod tests {
             let x = Tensor::from_vec(x, (batch, inputs, h, w), &Device::Cpu)?;
             let weight = Tensor::from_vec(weight, (inputs, outputs, kh, kw), &Device::Cpu)?;
             let bias = Tensor::from_vec(bias, channels, &Device::Cpu)?;
-            let y = conv_transpose2d(&x, &weight, Some(&bias), stride, padding, extra, groups)?;
-            assert_eq!(y.dims(), [batch, channels, oh, ow]);
-            let name = format!("kernel {kh}x{kw}, stride {stride}, padding {padding}, groups {groups}");
-            assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, expected, "{name}");
+            for precision in Precision::ALL {
+                let run = || conv_transpose2d(&x, &weight, Some(&bias), stride, padding, extra, groups);
+                let y = precision.within(run)?;
+                assert_eq!(y.dims(), [batch, channels, oh, ow]);
+                let name =
+                    format!("{precision}, kernel {kh}x{kw}, stride {stride}, padding {padding}, groups {groups}");
+                assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, expected, "{name}");
+            }
         }
         Ok(())
     }
@@ -265,7 +283,11 @@ mod tests {
         let bias = Tensor::ones(3, DType::F32, &Device::Cpu)?;
         assert!(conv_transpose2d(&x, &weight, Some(&bias), 2, 0, 0, 1).is_err());
         assert_eq!(conv_transpose2d(&x, &weight, None, 2, 0, 0, 2)?.dims(), [1, 4, 6, 6]);
-        assert_eq!(conv_transpose2d(&x.narrow(0, 0, 0)?, &weight, None, 2, 0, 0, 1)?.dims(), [0, 2, 6, 6]);
+        let nothing = x.narrow(0, 0, 0)?;
+        for precision in Precision::ALL {
+            let y = precision.within(|| conv_transpose2d(&nothing, &weight, None, 2, 0, 0, 1))?;
+            assert_eq!(y.dims(), [0, 2, 6, 6]);
+        }
         Ok(())
     }
 }

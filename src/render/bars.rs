@@ -36,6 +36,8 @@ pub struct Threshold {
 pub struct BarLook {
     /// Red, green, blue, alpha from 0 to 1, gamma-encoded, not premultiplied.
     pub color: [f32; 4],
+    /// Colour of the bars from a value of the plot's x axis on, where it is another.
+    pub above: Option<(f32, [f32; 4])>,
     /// Left edge of the first bar and width of every bar, in the unit of the plot's x axis.
     pub first_edge: f32,
     pub bin_width: f32,
@@ -51,6 +53,7 @@ impl Default for BarLook {
     fn default() -> Self {
         Self {
             color: [0.337, 0.706, 0.914, 1.0],
+            above: None,
             first_edge: 0.0,
             bin_width: 1.0,
             gap: 1.0,
@@ -66,10 +69,13 @@ impl Default for BarLook {
 struct BarUniform {
     plot: PlotUniform,
     color: [f32; 4],
+    color_above: [f32; 4],
     first_edge: f32,
     bin_width: f32,
     gap: f32,
     line_width: f32,
+    above: f32,
+    padding: [f32; 3],
     thresholds: [[f32; 4]; THRESHOLD_LIMIT],
     threshold_colors: [[f32; 4]; THRESHOLD_LIMIT],
 }
@@ -79,7 +85,7 @@ pub(super) fn twins() -> Vec<Twin> {
         BarUniform,
         "bars.wgsl",
         "BarUniform",
-        [plot, color, first_edge, bin_width, gap, line_width, thresholds, threshold_colors]
+        [plot, color, color_above, first_edge, bin_width, gap, line_width, above, thresholds, threshold_colors]
     )]
 }
 
@@ -195,22 +201,32 @@ impl BarDraw {
         plot: &Plot,
         target: &Target,
     ) -> Result<(), RenderError> {
-        let count = look.thresholds.len();
-        if count > THRESHOLD_LIMIT {
-            return Err(RenderError::TooMany { what: "thresholds", count, limit: THRESHOLD_LIMIT });
-        }
+        check_thresholds(look)?;
         if !self.heights.holds(input.version) {
             let heights: Vec<f32> =
                 input.heights.iter().map(|&height| if height.is_finite() { height } else { 0.0 }).collect();
             self.uploads += u64::from(self.heights.set(gpu, input.version, &heights)?);
         }
+        self.place(gpu, look, plot, target)
+    }
+
+    /// The look and place alone, for heights that lie in a buffer of somebody else.
+    ///
+    /// # Errors
+    /// [`RenderError::TooMany`] for more than [`THRESHOLD_LIMIT`] thresholds.
+    pub(super) fn place(&mut self, gpu: &Gpu, look: &BarLook, plot: &Plot, target: &Target) -> Result<(), RenderError> {
+        check_thresholds(look)?;
+        let (above, color_above) = look.above.unwrap_or((f32::MAX, look.color));
         let mut uniform = BarUniform {
             plot: PlotUniform::new(plot, target),
             color: look.color,
+            color_above,
             first_edge: look.first_edge,
             bin_width: look.bin_width,
             gap: look.gap.max(0.0),
             line_width: look.line_width.max(0.0),
+            above,
+            padding: [0.0; 3],
             thresholds: [[0.0; 4]; THRESHOLD_LIMIT],
             threshold_colors: [[0.0; 4]; THRESHOLD_LIMIT],
         };
@@ -221,25 +237,44 @@ impl BarDraw {
             *slot = threshold.color;
         }
         self.uniform_uploads += u64::from(self.uniform.set(&gpu.queue, uniform));
-        self.threshold_count = count as u32;
+        self.threshold_count = look.thresholds.len() as u32;
         self.placement = Placement::new(&plot.area, target);
         Ok(())
     }
 
     /// Draws what was prepared.
     pub fn paint(&self, renderer: &BarRenderer, pass: &mut wgpu::RenderPass<'_>) {
+        self.paint_heights(renderer, pass, self.heights.slice_from(0), self.heights.count());
+    }
+
+    /// Draws bars of `heights`, one number a bar.
+    pub(super) fn paint_heights(
+        &self,
+        renderer: &BarRenderer,
+        pass: &mut wgpu::RenderPass<'_>,
+        heights: Option<wgpu::BufferSlice<'_>>,
+        count: u32,
+    ) {
         if !self.placement.enter(pass) {
             return;
         }
         pass.set_bind_group(0, &self.group, &[]);
-        if let Some(heights) = self.heights.slice_from(0) {
+        if let Some(heights) = heights {
             pass.set_pipeline(&renderer.pipelines.bars);
             pass.set_vertex_buffer(0, heights);
-            pass.draw(0..4, 0..self.heights.count());
+            pass.draw(0..4, 0..count);
         }
         if self.threshold_count > 0 {
             pass.set_pipeline(&renderer.pipelines.thresholds);
             pass.draw(0..4, 0..self.threshold_count);
         }
     }
+}
+
+fn check_thresholds(look: &BarLook) -> Result<(), RenderError> {
+    let count = look.thresholds.len();
+    if count > THRESHOLD_LIMIT {
+        return Err(RenderError::TooMany { what: "thresholds", count, limit: THRESHOLD_LIMIT });
+    }
+    Ok(())
 }

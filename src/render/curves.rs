@@ -52,6 +52,8 @@ pub struct CurveStyle {
     pub color: [f32; 4],
     /// Screen pixels; 0 hides the series.
     pub width: f32,
+    /// Screen pixels of a dash and of the gap after it, along the x axis; a whole line without a gap.
+    pub dash: [f32; 2],
 }
 
 /// Twin of `CurveUniform` in `shaders/curves.wgsl`.
@@ -176,7 +178,7 @@ impl CurveDraw {
             *slot = style.color;
         }
         for (slot, style) in uniform.widths.iter_mut().zip(styles) {
-            *slot = [style.width, 0.0, 0.0, 0.0];
+            *slot = [style.width, style.dash[0], style.dash[1], 0.0];
         }
         self.uniform_uploads += u64::from(self.uniform.set(&gpu.queue, uniform));
         self.placement = Placement::new(&plot.area, target);

@@ -11,6 +11,8 @@ use super::upload::Uniform;
 use super::view::{Placement, Target, View, ViewUniform};
 use std::borrow::Cow;
 
+const WHAT: &str = "heat map";
+
 /// What NaN and infinities are sent as: shaders may not rely on either. Above `MISSING` in the shader.
 const HOLE: f32 = f32::MAX;
 
@@ -174,6 +176,34 @@ impl HeatmapDraw {
             self.version = Some(input.version);
             self.uploads += 1;
         }
+        self.place(gpu, look, view, target);
+        Ok(())
+    }
+
+    /// Shows numbers that lie in a texture of somebody else, one a texel, instead of sent ones.
+    pub(super) fn prepare_texture(
+        &mut self,
+        renderer: &HeatmapRenderer,
+        gpu: &Gpu,
+        texture: &wgpu::Texture,
+        look: &HeatmapLook,
+        view: &View,
+        target: &Target,
+    ) {
+        if self.map.as_ref().is_none_or(|map| map.texture != *texture) {
+            self.map = Some(self.bind(renderer, gpu, texture.clone()));
+        }
+        self.place(gpu, look, view, target);
+    }
+
+    fn bind(&self, renderer: &HeatmapRenderer, gpu: &Gpu, texture: wgpu::Texture) -> Map {
+        let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
+        let resources = [self.uniform.binding(), wgpu::BindingResource::TextureView(&view)];
+        let group = pipeline::group(&gpu.device, WHAT, &renderer.layout, &resources);
+        Map { texture, group }
+    }
+
+    fn place(&mut self, gpu: &Gpu, look: &HeatmapLook, view: &View, target: &Target) {
         let uniform = HeatmapUniform {
             view: ViewUniform::new(view, target),
             bounds: look.bounds,
@@ -187,11 +217,9 @@ impl HeatmapDraw {
         };
         self.uniform_uploads += u64::from(self.uniform.set(&gpu.queue, uniform));
         self.placement = Placement::new(&view.viewport, target);
-        Ok(())
     }
 
     fn upload(&mut self, renderer: &HeatmapRenderer, gpu: &Gpu, input: &HeatmapInput<'_>) -> Result<(), RenderError> {
-        const WHAT: &str = "heat map";
         let (width, height) = (input.width, input.height);
         let expected = u64::from(width).saturating_mul(u64::from(height));
         let found = input.values.len() as u64;
@@ -202,10 +230,7 @@ impl HeatmapDraw {
         if !self.map.as_ref().is_some_and(fits) {
             let format = wgpu::TextureFormat::R32Float;
             let texture = pipeline::data_texture(&gpu.device, WHAT, width, height, format)?;
-            let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
-            let resources = [self.uniform.binding(), wgpu::BindingResource::TextureView(&view)];
-            let group = pipeline::group(&gpu.device, WHAT, &renderer.layout, &resources);
-            self.map = Some(Map { texture, group });
+            self.map = Some(self.bind(renderer, gpu, texture));
         }
         let Some(Map { texture, .. }) = &self.map else {
             return Ok(());
@@ -233,7 +258,7 @@ impl HeatmapDraw {
 }
 
 /// The same numbers with [`HOLE`] for NaN and infinities; copied only when there are any.
-fn without_holes(values: &[f32]) -> Cow<'_, [f32]> {
+pub(super) fn without_holes(values: &[f32]) -> Cow<'_, [f32]> {
     if values.iter().all(|value| value.is_finite()) {
         return Cow::Borrowed(values);
     }

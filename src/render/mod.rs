@@ -16,10 +16,12 @@ mod context;
 mod curves;
 mod error;
 mod heatmap;
+mod histogram;
 mod image;
 mod pipeline;
 mod plot;
 mod readback;
+mod reduce;
 mod scene;
 mod shader;
 mod tiles;
@@ -38,8 +40,10 @@ pub use context::{Context, ErrorLog, Gpu};
 pub use curves::{CurveDraw, CurveInput, CurveRenderer, CurveStyle, SERIES_LIMIT};
 pub use error::RenderError;
 pub use heatmap::{HeatmapDraw, HeatmapInput, HeatmapLook, HeatmapRenderer};
+pub use histogram::{BIN_LIMIT, HistogramDraw, HistogramInput, HistogramLook, HistogramRenderer};
 pub use plot::Plot;
 pub use readback::{PICTURE_FORMAT, render_to_rgba};
+pub use reduce::{ReduceDraw, ReduceInput, ReduceRenderer};
 pub use scene::{BoxLayer, HeatLayer, Scene, SceneDraw};
 pub use shader::{Assembled, ShaderLibrary, Twin};
 pub use view::{MAX_ZOOM, MIN_ZOOM, Target, View, Viewport};
@@ -53,6 +57,8 @@ pub struct Renderers {
     pub heatmap: HeatmapRenderer,
     pub bars: BarRenderer,
     pub curves: CurveRenderer,
+    pub histograms: HistogramRenderer,
+    pub reduce: ReduceRenderer,
 }
 
 impl Renderers {
@@ -75,6 +81,8 @@ impl Renderers {
             heatmap: HeatmapRenderer::new(gpu, &library, format)?,
             bars: BarRenderer::new(gpu, &library, format)?,
             curves: CurveRenderer::new(gpu, &library, format)?,
+            histograms: HistogramRenderer::new(gpu, &library)?,
+            reduce: ReduceRenderer::new(gpu, &library)?,
             library,
         })
     }
@@ -93,6 +101,8 @@ impl Renderers {
             self.heatmap.reload(gpu, &self.library),
             self.bars.reload(gpu, &self.library),
             self.curves.reload(gpu, &self.library),
+            self.histograms.reload(gpu, &self.library),
+            self.reduce.reload(gpu, &self.library),
         ];
         results.into_iter().collect::<Result<(), RenderError>>()?;
         Ok(true)
@@ -107,5 +117,7 @@ pub fn twins() -> Vec<Twin> {
     twins.extend(heatmap::twins());
     twins.extend(bars::twins());
     twins.extend(curves::twins());
+    twins.extend(histogram::twins());
+    twins.extend(reduce::twins());
     twins
 }

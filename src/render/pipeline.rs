@@ -66,6 +66,64 @@ pub(super) fn build(
     }
 }
 
+/// Builds a pipeline that computes.
+///
+/// # Errors
+/// [`RenderError::Device`] with the device's words when shader and layout do not fit together.
+pub(super) fn build_compute(
+    device: &wgpu::Device,
+    module: &wgpu::ShaderModule,
+    entry: &str,
+    layout: &wgpu::BindGroupLayout,
+) -> Result<wgpu::ComputePipeline, RenderError> {
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(entry),
+        bind_group_layouts: &[Some(layout)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(entry),
+        layout: Some(&layout),
+        module,
+        entry_point: Some(entry),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    match wait_for(scope.pop()) {
+        None => Ok(pipeline),
+        Some(error) => {
+            Err(RenderError::Device { what: format!("the pipeline \"{entry}\""), message: error.to_string() })
+        }
+    }
+}
+
+/// Whether the device runs the compute shaders here: groups of 64, three storage buffers, one storage texture.
+pub(super) fn computes(device: &wgpu::Device) -> bool {
+    let limits = device.limits();
+    limits.max_compute_workgroups_per_dimension > 0
+        && limits.max_compute_workgroup_size_x.min(limits.max_compute_invocations_per_workgroup) >= 64
+        && limits.max_compute_workgroup_size_y >= 8
+        && limits.max_storage_buffers_per_shader_stage >= 3
+        && limits.max_storage_textures_per_shader_stage >= 1
+}
+
+/// Most bytes of one buffer that a shader reads as storage.
+pub(super) fn most_storage(device: &wgpu::Device) -> u64 {
+    let limits = device.limits();
+    limits.max_buffer_size.min(limits.max_storage_buffer_binding_size)
+}
+
+/// Layout entry of a buffer that a compute shader sees.
+pub(super) fn compute_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
+
 /// Colours here are gamma-encoded already: a target that encodes once more is refused.
 pub(super) fn check_format(format: wgpu::TextureFormat) -> Result<(), RenderError> {
     if format.is_srgb() { Err(RenderError::Format(format!("{format:?}"))) } else { Ok(()) }
@@ -142,6 +200,21 @@ pub(super) fn data_texture(
     height: u32,
     format: wgpu::TextureFormat,
 ) -> Result<wgpu::Texture, RenderError> {
+    texture(device, what, width, height, format, wgpu::TextureUsages::COPY_DST)
+}
+
+/// A texture that is filled as `filled` says and read by shaders.
+///
+/// # Errors
+/// [`RenderError::Size`] when a side is 0 or above the device's limit.
+pub(super) fn texture(
+    device: &wgpu::Device,
+    what: &'static str,
+    width: u32,
+    height: u32,
+    format: wgpu::TextureFormat,
+    filled: wgpu::TextureUsages,
+) -> Result<wgpu::Texture, RenderError> {
     let limit = device.limits().max_texture_dimension_2d;
     if width == 0 || height == 0 || width > limit || height > limit {
         return Err(RenderError::Size { what, width, height, limit });
@@ -153,7 +226,7 @@ pub(super) fn data_texture(
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,
         format,
-        usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+        usage: wgpu::TextureUsages::TEXTURE_BINDING | filled,
         view_formats: &[],
     }))
 }

@@ -19,8 +19,10 @@ const EMBEDDED: &[(&str, &str)] = embedded![
     "colormap.wgsl",
     "curves.wgsl",
     "heatmap.wgsl",
+    "histogram.wgsl",
     "image.wgsl",
     "plot.wgsl",
+    "reduce.wgsl",
     "view.wgsl",
 ];
 

@@ -95,6 +95,9 @@ impl Trace {
     /// | `assignment.target`, `.iou`, `.best_object`, `.rule` | `[A]` | rule codes are named in the summary |
     /// | `sampling` | `[S, 4]` | anchor, positive, rank, loss |
     /// | `losses.<name>.per_anchor` | `[A]` | |
+    /// | `losses.<name>.predicted` | `[A, K]` | logits or box code; NaN where the head was not asked |
+    /// | `losses.<name>.target` | `[A]`, `[A, K]` | wanted column (−1: none), or numbers; NaN where nothing is learnt |
+    /// | `losses.<name>.boxes` | `[A, 4]` | predicted boxes of an overlap loss, whose targets are boxes too |
     /// | `proposals.<stage>.boxes`, `.scores`, `.iou`, `.parent` | `[P, 4]`, `[P]` | |
     /// | `localisation.<stage>.input_iou`, `.output_iou` | `[P]` | |
     /// | `localisation.<stage>.deltas`, `.normalized_deltas` | `[Q, 4]` | box code of the positives |
@@ -140,7 +143,20 @@ impl Trace {
             out.add("sampling".into(), vec![self.sampling.len(), 4], data);
         }
         for part in &self.losses {
-            out.vector_if_any(format!("losses.{}.per_anchor", part.name), part.per_anchor.clone());
+            let name = |what: &str| format!("losses.{}.{what}", part.name);
+            out.vector_if_any(name("per_anchor"), part.per_anchor.clone());
+            let terms = &part.terms;
+            let rows = terms.predicted.len().checked_div(terms.stride).unwrap_or(0);
+            for (what, width, table) in [
+                ("predicted", terms.stride, &terms.predicted),
+                ("target", terms.target_width(), &terms.target),
+                ("boxes", 4, &terms.boxes),
+            ] {
+                if !table.is_empty() {
+                    let shape = if width == 1 && what == "target" { vec![rows] } else { vec![rows, width] };
+                    out.add(name(what), shape, table.clone());
+                }
+            }
         }
         for stage in &self.proposals {
             let name = |part: &str| format!("proposals.{}.{part}", stage.name);
@@ -301,8 +317,8 @@ mod tests {
     use super::*;
     use crate::geometry::{Mask, Object};
     use crate::trace::{
-        AnchorLevel, Anchors, Assignment, FeatureMap, LossPart, Preprocessing, ProposalStage, Removal, Sample,
-        StageTime, Suppression,
+        AnchorLevel, Anchors, Assignment, FeatureMap, Formula, LossPart, Overlap, Preprocessing, ProposalStage,
+        Removal, Sample, StageTime, Suppression, Terms,
     };
 
     fn map(name: &str, data: usize) -> FeatureMap {
@@ -336,8 +352,27 @@ mod tests {
                 Sample { anchor: 3, positive: false, rank: 1, loss: 1.5 },
             ],
             losses: vec![
-                LossPart { name: "boxes".into(), value: 0.25, normalizer: 1.0, per_anchor: vec![0.25, 0.0, 0.0, 0.0] },
-                LossPart { name: "classes".into(), value: 1.5, normalizer: 1.0, per_anchor: Vec::new() },
+                LossPart {
+                    name: "boxes".into(),
+                    value: 0.25,
+                    normalizer: 1.0,
+                    per_anchor: vec![0.25, 0.0, 0.0, 0.0],
+                    terms: Terms {
+                        formula: Formula::Overlap(Overlap::Giou),
+                        stride: 4,
+                        predicted: vec![0.5; 16],
+                        target: vec![1.0; 16],
+                        boxes: vec![2.0; 16],
+                        ..Terms::default()
+                    },
+                },
+                LossPart {
+                    name: "classes".into(),
+                    value: 1.5,
+                    normalizer: 1.0,
+                    terms: Terms { stride: 3, predicted: vec![0.5; 12], target: vec![1.0; 4], ..Terms::default() },
+                    ..LossPart::default()
+                },
             ],
             proposals: vec![ProposalStage {
                 name: "rpn".into(),
@@ -389,6 +424,11 @@ mod tests {
             "assignment.rule",
             "sampling",
             "losses.boxes.per_anchor",
+            "losses.boxes.predicted",
+            "losses.boxes.target",
+            "losses.boxes.boxes",
+            "losses.classes.predicted",
+            "losses.classes.target",
             "proposals.rpn.boxes",
             "proposals.rpn.scores",
             "proposals.rpn.iou",
@@ -413,6 +453,8 @@ mod tests {
         assert_eq!(find("assignment.target").data, [0.0, -1.0, -2.0, -1.0]);
         assert_eq!(find("assignment.rule").data, [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(find("sampling").data, [0.0, 1.0, 0.0, 2.0, 3.0, 0.0, 1.0, 1.5]);
+        assert_eq!(find("losses.classes.predicted").shape, [4, 3]);
+        assert_eq!((&find("losses.classes.target").shape, &find("losses.boxes.target").shape), (&vec![4], &vec![4, 4]));
         assert_eq!(find("localisation.rpn.normalized_deltas").data, [2.0, 0.0, 0.0, -1.0]);
         assert_eq!(find("suppression.removals").data, [1.0, 0.0, 0.75]);
         assert_eq!(find("detections").shape, [2, 6]);

@@ -176,6 +176,8 @@ pub struct LossPart {
     pub normalizer: f32,
     /// Unnormalised loss of each anchor or RoI; empty where the part has none.
     pub per_anchor: Vec<f32>,
+    /// What those were computed from; empty where a batch has more than [`terms::MOST_KEPT`] numbers.
+    pub terms: Terms,
 }
 
 /// Boxes after one stage: RPN, ARM, cascade 1..3.
@@ -239,5 +241,8 @@ mod export;
 pub mod localisation;
 pub mod missed;
 pub mod reduce;
+pub mod targets;
+pub mod terms;
 pub use export::TensorOut;
 pub use localisation::Localisation;
+pub use terms::{Formula, Overlap, Terms};

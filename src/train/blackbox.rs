@@ -3,12 +3,14 @@
 use super::TrainError;
 use super::exact::Exact;
 use super::incident::Incident;
+use super::part_losses::PartLosses;
 use super::step::StepReport;
 use crate::data::Batch;
 use crate::data::loader::Position;
 use crate::geometry::{BBox, Object};
 use crate::imaging::Applied;
 use crate::stats::median;
+use crate::trace::Trace;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -38,6 +40,9 @@ pub struct ImageRecord {
     /// What augmentation did.
     pub applied: Vec<Applied>,
     pub objects: Vec<ObjectRecord>,
+    /// By anchor or RoI: of a probed iteration, and of the batch that paused the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<PartLosses>,
 }
 
 /// One iteration.
@@ -53,6 +58,9 @@ pub struct Record {
     pub parts: Vec<(String, Exact)>,
     pub loss: Option<Exact>,
     pub gradient_norm: Option<Exact>,
+    /// Of each trained parameter, by name; none before the gradients are there.
+    #[serde(default)]
+    pub gradient_norms: Vec<(String, Exact)>,
     /// Of all pixels of all batches, for the iteration that paused the run.
     pub digest: Option<String>,
 }
@@ -111,6 +119,8 @@ impl BlackBox {
             record.parts = exact_parts(&report.parts);
             record.loss = Some(report.loss.into());
             record.gradient_norm = Some(report.gradient_norm.into());
+            record.gradient_norms = exact_norms(&report.gradient_norms);
+            record.batches.iter_mut().flatten().zip(&report.traces).for_each(|(image, trace)| image.explain(trace));
             self.ring.push_back(record);
         }
         while self.ring.len() > most {
@@ -178,6 +188,7 @@ impl Record {
             parts: Vec::new(),
             loss: None,
             gradient_norm: None,
+            gradient_norms: Vec::new(),
             digest: None,
         }
     }
@@ -188,14 +199,27 @@ pub fn exact_parts(parts: &[(String, f32)]) -> Vec<(String, Exact)> {
     parts.iter().map(|(name, value)| (name.clone(), Exact::from(*value))).collect()
 }
 
+/// The norms of gradients as they are recorded.
+pub fn exact_norms(norms: &[(String, f64)]) -> Vec<(String, Exact)> {
+    norms.iter().map(|(name, norm)| (name.clone(), Exact(*norm))).collect()
+}
+
 fn images(batch: &Batch) -> Vec<ImageRecord> {
     let image = |(at, &index): (usize, &usize)| ImageRecord {
         index,
         name: batch.names.get(at).cloned().unwrap_or_default(),
         applied: batch.applied.get(at).cloned().unwrap_or_default(),
         objects: batch.objects.get(at).into_iter().flatten().map(ObjectRecord::new).collect(),
+        losses: Vec::new(),
     };
     batch.indices.iter().enumerate().map(image).collect()
+}
+
+impl ImageRecord {
+    /// Takes in what `trace` says of the image's losses.
+    pub fn explain(&mut self, trace: &Trace) {
+        self.losses = PartLosses::of(trace);
+    }
 }
 
 impl ObjectRecord {

@@ -4,6 +4,7 @@ use super::TrainError;
 use super::exact::Exact;
 use super::optimizer::{AVERAGE, SQUARE, VELOCITY};
 use super::run::{Run, RunConfig};
+use super::scaling::LossScale;
 use super::validation::Best;
 use crate::data::loader::Position;
 use crate::detect::Config;
@@ -23,6 +24,7 @@ pub const POSITION: &str = "boxwright.position";
 pub const VERSION: &str = "boxwright.version";
 pub const BEST: &str = "boxwright.best";
 pub const LOSSES: &str = "boxwright.losses";
+pub const LOSS_SCALE: &str = "boxwright.loss_scale";
 
 /// First part of the name of a kept checkpoint; its iteration follows.
 const KEPT: &str = "step-";
@@ -184,9 +186,12 @@ impl Run {
         metadata.insert(BEST.into(), json(&self.best));
         let losses: Vec<(u64, Exact)> = self.black_box.losses.iter().map(|&(at, loss)| (at, loss.into())).collect();
         metadata.insert(LOSSES.into(), json(&losses));
+        if let Some(scale) = &self.loss_scale {
+            metadata.insert(LOSS_SCALE.into(), json(scale));
+        }
         let config = toml::to_string(&self.config).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
         metadata.insert(CONFIG.into(), config);
-        weights::write_safetensors(path, &all, &metadata).map_err(|e| TrainError::Checkpoint(e.to_string()))
+        weights::write_safetensors(path, &all, &metadata).map_err(TrainError::unwritten)
     }
 
     /// Writes the averaged weights alone, as f32 or f16.
@@ -204,7 +209,7 @@ impl Run {
         });
         let deployed: Vec<_> = deployed.collect();
         weights::write_safetensors(path, &deployed, &describe(self.detector.config(), self.iteration))
-            .map_err(|e| TrainError::Checkpoint(e.to_string()))
+            .map_err(TrainError::unwritten)
     }
 
     /// Takes up the run that the checkpoint `path` holds. Parameters are loaded into the detector, which must have
@@ -246,6 +251,8 @@ impl Run {
         let saved: Option<RunConfig> = metadata.get(CONFIG).and_then(|text| toml::from_str(text).ok());
         let same = saved.is_none_or(|saved| saved.train.best_by == self.config.train.best_by);
         self.best = best.filter(|_| same).unwrap_or_default();
+        let scale: Option<LossScale> = metadata.get(LOSS_SCALE).and_then(|text| serde_json::from_str(text).ok());
+        self.loss_scale = LossScale::resumed(self.config.train.precision, scale);
         // Checkpoints of earlier versions have none.
         let losses: Option<Vec<(u64, Exact)>> = metadata.get(LOSSES).and_then(|text| serde_json::from_str(text).ok());
         self.black_box.losses = losses.into_iter().flatten().map(|(at, loss)| (at, loss.single())).collect();
@@ -280,6 +287,5 @@ pub fn config_of(path: &Path) -> Result<RunConfig, TrainError> {
 pub fn save_model(detector: &dyn crate::detect::Detector, path: &Path) -> Result<(), TrainError> {
     let values = detector.params().values()?.into_iter();
     let tensors: Vec<_> = values.map(|(name, (shape, values))| (name, shape, TensorData::F32(values))).collect();
-    weights::write_safetensors(path, &tensors, &describe(detector.config(), 0))
-        .map_err(|e| TrainError::Checkpoint(e.to_string()))
+    weights::write_safetensors(path, &tensors, &describe(detector.config(), 0)).map_err(TrainError::unwritten)
 }

@@ -4,6 +4,8 @@ use super::schedule::Schedule;
 use crate::imaging::augment::Augmentation;
 use serde::{Deserialize, Serialize};
 
+pub use crate::ops::precision::Precision;
+
 /// The rule that moves the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -37,6 +39,9 @@ pub struct TrainConfig {
     #[serde(default = "one")]
     pub accumulate: usize,
     pub seed: u64,
+    /// What convolutions and fully connected layers multiply in; weights and their updates are f32.
+    #[serde(default)]
+    pub precision: Precision,
     pub method: Method,
     pub momentum: f32,
     /// Nesterov's momentum for SGD.

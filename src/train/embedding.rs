@@ -43,6 +43,7 @@ pub fn recipe(arch: Arch) -> Vec<EmbeddingPhase> {
     use Start::{Body, Last, LastHalf, Random};
     let first = |iterations| phase(Random, (12_000, 21), iterations, 7, 2e-3);
     let second = |start, iterations, rate| phase(start, (20_000, 31), iterations, 8, rate);
+    let third = |iterations| phase(LastHalf, (20_000, 41), iterations, 9, 1.5e-3);
     match arch {
         Arch::SsdNano => vec![
             EmbeddingPhase { until: Some(2600), network: &FIRST_PRIORS, ..phase(Random, (20_000, 1), 4000, 1, 2e-3) },
@@ -53,11 +54,14 @@ pub fn recipe(arch: Arch) -> Vec<EmbeddingPhase> {
         Arch::CascadeNano => vec![first(1800), second(LastHalf, 3600, 1.5e-3)],
         Arch::FasterNano => vec![second(Body(Arch::CascadeNano), 3600, 2e-3)],
         Arch::MaskNano => vec![second(Body(Arch::FasterNano), 1800, 2e-3)],
-        Arch::RetinanetNano => vec![first(1500), second(LastHalf, 3500, 1.5e-3)],
+        Arch::RetinanetNano => {
+            let fourth = phase(LastHalf, (20_000, 51), 2600, 10, 2e-3);
+            vec![first(1500), second(LastHalf, 3500, 1.5e-3), third(2600), fourth]
+        }
         Arch::FcosNano => vec![second(Body(Arch::RetinanetNano), 3300, 2e-3)],
         Arch::Yolov3Nano => vec![first(3000), second(LastHalf, 5000, 2e-3)],
         Arch::RefinedetNano => vec![first(1200), second(LastHalf, 2600, 2e-3)],
-        Arch::M2detNano => vec![first(1100)],
+        Arch::M2detNano => vec![first(1100), second(LastHalf, 2600, 2e-3), third(1300)],
         _ => Vec::new(),
     }
 }

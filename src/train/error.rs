@@ -29,6 +29,17 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Why a file was not written: where the disk refused, the run can go on once it no longer does.
+    pub(super) fn unwritten(error: WeightsError) -> Self {
+        match error {
+            WeightsError::InFile { problem, path } => match *problem {
+                WeightsError::Io { cause, .. } => Self::Write { path, source: cause },
+                problem => Self::Weights(WeightsError::InFile { problem: Box::new(problem), path }),
+            },
+            error => Self::Weights(error),
+        }
+    }
+
     /// Whether it is the answer to a request to stop rather than a failure.
     pub fn is_interruption(&self) -> bool {
         matches!(self, Self::Tensor(error) if error.to_string().contains(crate::ops::interrupt::INTERRUPTED))

@@ -21,7 +21,7 @@ impl Run {
         source: &Path,
         iteration: u64,
         config: RunConfig,
-        device: &Device,
+        devices: &[Device],
         folder: PathBuf,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Self, TrainError> {
@@ -37,7 +37,7 @@ impl Run {
         old.train.spike_factor = 0.0;
         let dataset = Arc::new(data::open(&old.data, old.split.as_deref())?);
         let same_data = (&old.data, &old.split) == (&config.data, &config.split);
-        let mut run = Self::in_memory(old, dataset.clone(), device)?;
+        let mut run = Self::in_memory(old, dataset.clone(), devices)?;
         run.restore(&path)?;
         while run.iteration < iteration {
             if run.is_finished() {
@@ -61,7 +61,7 @@ impl Run {
         }
         drop(run);
         let dataset = if same_data { dataset } else { Arc::new(data::open(&config.data, config.split.as_deref())?) };
-        let mut fork = Self::in_memory(config, dataset, device)?;
+        let mut fork = Self::in_memory(config, dataset, devices)?;
         fork.put_back(state)?;
         fork.settle(folder, Some((source.display().to_string(), iteration)))?;
         fork.save()?;

@@ -1,5 +1,6 @@
 //! What went wrong in a step: a number that is none, or a loss that jumped, with the image, object and layer it is in.
 
+use super::config::Precision;
 use super::exact::Exact;
 use super::optimizer::{Gradients, Optimizer};
 use super::step::training_pass;
@@ -92,6 +93,7 @@ pub struct Scene<'a> {
     pub optimizer: &'a Optimizer,
     pub batch: &'a Batch,
     pub mode: Mode,
+    pub precision: Precision,
     /// From 0.
     pub iteration: u64,
 }
@@ -208,14 +210,16 @@ impl Scene<'_> {
     }
 
     /// The same pass again with the probe on; nothing of it is kept.
-    fn look_again(&self) -> Result<Vec<Trace>> {
+    pub(super) fn look_again(&self) -> Result<Vec<Trace>> {
         let pass = match self.mode {
             Mode::Train => training_pass(self.batch, true),
             mode => Pass::probed(mode, self.batch.indices.len()),
         };
         let images = Tensor::from_slice(&self.batch.images, &self.batch.shape, self.detector.params().device())?;
-        let outputs = self.detector.forward(&images, &pass)?;
-        self.detector.losses(&outputs, &self.batch.objects, &pass)?;
+        self.precision.within(|| {
+            let outputs = self.detector.forward(&images, &pass)?;
+            self.detector.losses(&outputs, &self.batch.objects, &pass)
+        })?;
         Ok(pass.into_traces())
     }
 

@@ -72,5 +72,5 @@ fn command() -> Vec<String> {
 
 fn save(folder: &Path, manifest: &Value) -> Result<(), TrainError> {
     crate::weights::write_atomically(&folder.join("manifest.json"), format!("{manifest:#}\n").as_bytes())
-        .map_err(|e| TrainError::Checkpoint(e.to_string()))
+        .map_err(TrainError::unwritten)
 }

@@ -55,6 +55,12 @@ impl Metrics {
             "seconds": report.seconds,
             "data_seconds": report.data_seconds,
         });
+        if let Some(scale) = report.loss_scale {
+            line["loss_scale"] = json!(scale);
+        }
+        if report.skipped {
+            line["skipped"] = json!(true);
+        }
         if let Some(validation) = &report.validation {
             line["validation"] = json!(validation);
         }
@@ -77,7 +83,8 @@ impl Metrics {
             return Ok(());
         }
         line["validation"] = json!(validation);
-        crate::weights::write_atomically(&self.path, format!("{before}{line}\n").as_bytes())?;
+        crate::weights::write_atomically(&self.path, format!("{before}{line}\n").as_bytes())
+            .map_err(TrainError::unwritten)?;
         self.file = OpenOptions::new().append(true).open(&self.path).map_err(failed)?;
         Ok(())
     }

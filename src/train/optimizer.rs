@@ -41,7 +41,7 @@ pub type Named = (String, Vec<usize>, Vec<f32>);
 #[derive(Debug, Default)]
 pub struct Gradients {
     /// In the order of the optimiser's parameters; `None` where nothing flowed or nothing is trained.
-    slots: Vec<Option<Tensor>>,
+    pub(super) slots: Vec<Option<Tensor>>,
 }
 
 impl Gradients {
@@ -63,16 +63,31 @@ impl Gradients {
         Ok(())
     }
 
+    /// Divides all of them.
+    ///
+    /// # Errors
+    /// A device without room for the quotients.
+    pub fn divide(&mut self, by: f32) -> Result<()> {
+        for gradient in self.slots.iter_mut().flatten() {
+            *gradient = gradient.affine(1.0 / f64::from(by), 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// Squared L2 norm of each, in the order of the optimiser's parameters; 0 where there is none.
+    ///
+    /// # Errors
+    /// A gradient that cannot be read back.
+    pub fn squares(&self) -> Result<Vec<f64>> {
+        self.slots.iter().map(|gradient| gradient.as_ref().map_or(Ok(0.0), squared_norm)).collect()
+    }
+
     /// L2 norm over all of them.
     ///
     /// # Errors
     /// A gradient that cannot be read back.
     pub fn norm(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for gradient in self.slots.iter().flatten() {
-            sum += squared_norm(gradient)?;
-        }
-        Ok(sum.sqrt())
+        Ok(self.squares()?.iter().sum::<f64>().sqrt())
     }
 }
 
@@ -140,6 +155,12 @@ impl Optimizer {
             weight: slot.var.as_tensor(),
             gradient: gradients.slots.get(index).and_then(Option::as_ref),
         })
+    }
+
+    /// L2 norm of each trained parameter's gradient, by name, from their [`Gradients::squares`].
+    pub fn gradient_norms(&self, squares: &[f64]) -> Vec<(String, f64)> {
+        let pairs = self.slots.iter().zip(squares).filter(|(slot, _)| slot.group.trained);
+        pairs.map(|(slot, square)| (slot.name.clone(), square.sqrt())).collect()
     }
 
     /// Whether any parameter is trained.
@@ -427,6 +448,17 @@ mod tests {
     }
 
     #[test]
+    fn gradients_of_a_scaled_loss_are_divided_back() -> Result<()> {
+        let (params, w, n) = network()?;
+        let optimizer = Optimizer::new(&params, &plain());
+        let loss = ((w.as_tensor() * 2.0)? + (n.as_tensor() * 3.0)?)?.sum_all()?.affine(65_536.0, 0.0)?;
+        let mut scaled = optimizer.collect(&mut backward(&loss)?);
+        scaled.divide(65_536.0)?;
+        assert_eq!(scaled.squares()?, gradients(&optimizer, &w, &n)?.squares()?);
+        Ok(())
+    }
+
+    #[test]
     fn nesterov_looks_ahead() -> Result<()> {
         let (params, w, n) = network()?;
         let mut optimizer = Optimizer::new(&params, &TrainConfig { nesterov: true, ..plain() });
@@ -446,6 +478,7 @@ mod tests {
         let mut optimizer = Optimizer::new(&params, &TrainConfig { frozen_prefixes: vec!["w".into()], ..plain() });
         let gradients = gradients(&optimizer, &w, &n)?;
         assert!((gradients.norm()? - 3.0).abs() < 1e-6);
+        assert_eq!(optimizer.gradient_norms(&gradients.squares()?), [("n".to_string(), 3.0)]);
         optimizer.update(&gradients, 0.1, 3.0, 0)?;
         assert_eq!((value(&w)?, optimizer.trains_anything()), (1.0, true));
         assert!((value(&n)? - 0.7).abs() < 1e-6);

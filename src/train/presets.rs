@@ -1,6 +1,6 @@
 //! Settings by name: the published schedules of each family, and what the embedded nano weights were made with.
 
-use super::config::{BestBy, Method, TrainConfig, full, history_mib, one, remembered, spike};
+use super::config::{BestBy, Method, Precision, TrainConfig, full, history_mib, one, remembered, spike};
 use super::schedule::{Decay, Schedule};
 use crate::detect::{Arch, Config};
 use crate::imaging::augment::Augmentation;
@@ -73,6 +73,7 @@ fn reference() -> TrainConfig {
         batch: 32,
         accumulate: one(),
         seed: 1,
+        precision: Precision::F32,
         method: Method::Sgd,
         momentum: 0.9,
         nesterov: false,
@@ -182,7 +183,8 @@ fn darknet() -> TrainConfig {
     }
 }
 
-/// detectron2: 90k, 180k or 270k iterations of 16 images, with the last two drops 60k and 20k before the end beyond 1x.
+/// detectron2: 90k, 180k or 270k iterations of 16 images, with the last two drops 60k and 20k before the end beyond 1x;
+/// mirrored, and the shorter side one of 640, 672, … 800 pixels, landscape and portrait in batches of their own.
 fn detectron(learning_rate: f32, times: u64) -> TrainConfig {
     let iterations = 90_000 * times;
     let milestones = if times == 1 { [60_000, 80_000] } else { [iterations - 60_000, iterations - 20_000] };
@@ -199,7 +201,13 @@ fn detectron(learning_rate: f32, times: u64) -> TrainConfig {
             warmup_power: 1.0,
             decay: steps(&milestones),
         },
-        augmentation: Augmentation::flip_only(),
+        augmentation: Augmentation {
+            scale_low: 640,
+            scale_high: 800,
+            scale_step: 32,
+            group_by_aspect: true,
+            ..Augmentation::flip_only()
+        },
         ..reference()
     }
 }
@@ -211,6 +219,7 @@ fn steps(milestones: &[u64]) -> Decay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::random_scale::with_shorter_side;
 
     fn rate(config: &TrainConfig, iteration: u64) -> f32 {
         config.schedule.rate(iteration, config.iterations)
@@ -243,6 +252,30 @@ mod tests {
         let yolo = TrainConfig::new(Arch::Yolov3);
         near(rate(&yolo, 500), 1e-3 / 16.0);
         near(rate(&yolo, 450_000), 1e-5);
+    }
+
+    #[test]
+    fn each_family_has_the_batch_the_decay_and_the_augmentation_of_its_reference() {
+        for arch in Arch::ALL.into_iter().filter(|arch| !is_nano(*arch)) {
+            let (config, train) = (Config::new(arch, &[]), TrainConfig::new(arch));
+            let (batch, decay, biases) = match config {
+                Config::Ssd(_) | Config::Refinedet(_) => (32, 5e-4, (2.0, 0.0)),
+                Config::M2det(_) => (16, 5e-4, (1.0, 1.0)),
+                Config::Yolov3(_) | Config::Darknet(_) => (64, 5e-4, (1.0, 0.0)),
+                Config::Rcnn(_) | Config::Retinanet(_) | Config::Fcos(_) => (16, 1e-4, (1.0, 1.0)),
+            };
+            assert_eq!((train.method, train.momentum, train.batch), (Method::Sgd, 0.9, batch), "{arch}");
+            assert_eq!((train.weight_decay, (train.bias_factor, train.bias_decay)), (decay, biases), "{arch}");
+            let augmentation = train.augmentation;
+            if decay == 1e-4 {
+                let sides = (augmentation.scale_low, augmentation.scale_high, augmentation.scale_step);
+                assert_eq!((augmentation.flip, sides, augmentation.group_by_aspect), (0.5, (640, 800, 32), true));
+                // The loader refuses a random side of an input that has one size.
+                assert!(with_shorter_side(config.preprocess().fit, 640).is_some(), "{arch}");
+            } else {
+                assert_eq!(augmentation, Augmentation::ssd(), "{arch}");
+            }
+        }
     }
 
     #[test]

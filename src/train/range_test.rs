@@ -3,8 +3,10 @@
 //! L. Smith, "Cyclical Learning Rates for Training Neural Networks" (WACV 2017), §3.3.
 
 use super::TrainError;
+use super::replicas::SharedStep;
 use super::run::Run;
-use super::step::{StepInProgress, StepSettings};
+use super::scaling::LossScale;
+use super::step::StepSettings;
 use crate::stats::MovingAverage;
 use serde::Serialize;
 
@@ -81,11 +83,17 @@ impl Run {
             let share = number as f64 / (settings.steps - 1) as f64;
             let growth = (f64::from(settings.high) / f64::from(settings.low)).powf(share);
             let rate = (f64::from(settings.low) * growth) as f32;
-            let step_settings =
-                StepSettings { mode: self.config.train.mode(), probe: false, rate, iteration: self.iteration };
-            let mut step = StepInProgress::new(vec![self.next_batch()?], step_settings);
+            let step_settings = StepSettings {
+                mode: self.config.train.mode(),
+                probe: false,
+                rate,
+                iteration: self.iteration,
+                precision: self.config.train.precision,
+                loss_scale: self.loss_scale.map(LossScale::factor),
+            };
+            let mut step = SharedStep::new(vec![self.next_batch()?], step_settings, self.replicas.count())?;
             while step.next_phase().is_some() {
-                match step.advance(&*self.detector, &mut self.optimizer) {
+                match step.advance(&mut self.replicas, &*self.detector, &mut self.optimizer) {
                     Ok(_) => {}
                     Err(TrainError::Incident(_)) => {
                         test.diverged_at = Some(rate);
@@ -98,7 +106,11 @@ impl Run {
                 break;
             }
             self.iteration += 1;
-            let loss = step.finish().0.loss;
+            let (report, _) = step.finish();
+            if let Some(scale) = &mut self.loss_scale {
+                scale.follow(report.skipped);
+            }
+            let loss = report.loss;
             let smoothed = average.add(loss);
             test.points.push(RangePoint { rate, loss, smoothed });
             progress(number + 1, settings.steps);

@@ -2,6 +2,7 @@
 
 use super::blackbox::LossWindow;
 use super::optimizer::OptimizerState;
+use super::scaling::LossScale;
 use super::validation::Best;
 use crate::data::loader::Position;
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ pub struct State {
     pub position: Position,
     pub best: Best,
     pub losses: LossWindow,
+    pub loss_scale: Option<LossScale>,
     pub optimizer: OptimizerState,
 }
 
@@ -85,6 +87,7 @@ mod tests {
                 position: Position::default(),
                 best: Best::default(),
                 losses: LossWindow::default(),
+                loss_scale: None,
                 optimizer: optimizer.snapshot()?,
             })
         };

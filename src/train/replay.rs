@@ -29,7 +29,7 @@ impl Run {
     ///
     /// # Errors
     /// A run that never paused by itself, data that is gone, or a failing operation.
-    pub fn replay(folder: &Path, device: &Device) -> Result<Replay, TrainError> {
+    pub fn replay(folder: &Path, devices: &[Device]) -> Result<Replay, TrainError> {
         let recording = Recording::read(folder)?;
         let state = folder.join(STATE);
         let mut config = config_of(&state)?;
@@ -37,7 +37,7 @@ impl Run {
         // A recorded jump is traced below, from its recorded median.
         config.train.spike_factor = 0.0;
         let dataset = Arc::new(data::open(&config.data, config.split.as_deref())?);
-        let mut run = Self::in_memory(config, dataset, device)?;
+        let mut run = Self::in_memory(config, dataset, devices)?;
         run.restore(&state)?;
         let mut differences = Vec::new();
         let mut compare = |what: &str, recorded: String, found: String| {
@@ -77,7 +77,7 @@ impl Run {
     /// Runs the step; gives what it met, the loss and its parts.
     fn repeat(&mut self, batches: Vec<Batch>, recording: &Recording) -> Result<Met, TrainError> {
         let met = |incident: Incident| (Some(incident.to_string()), Some(incident.value), incident.parts);
-        self.begin(batches, false);
+        self.begin(batches, false)?;
         // A jump is told from its recorded median: the states of earlier versions have no losses before it.
         if let (Fault::Spike, Some(median)) = (recording.incident.fault, recording.incident.median) {
             return Ok(met(self.jump_from(median.single())?));

@@ -12,7 +12,9 @@ use super::manifest::Manifest;
 use super::metrics::Metrics;
 use super::optimizer::Optimizer;
 use super::recorder::{Recorder, State};
-use super::step::{Phase, StepInProgress, StepReport, StepSettings};
+use super::replicas::{Replicas, SharedStep};
+use super::scaling::LossScale;
+use super::step::{Phase, StepReport, StepSettings};
 use super::validation::{Best, Validation, validation_data};
 use super::{blackbox, checkpoint, journal};
 use crate::data::dataset::Dataset;
@@ -56,6 +58,7 @@ pub struct Run {
     pub config: RunConfig,
     pub detector: Box<dyn Detector>,
     pub optimizer: Optimizer,
+    pub(super) replicas: Replicas,
     pub folder: Option<PathBuf>,
     /// Iterations done.
     pub iteration: u64,
@@ -63,6 +66,8 @@ pub struct Run {
     pub position: Position,
     /// The best validation so far.
     pub best: Best,
+    /// Of the next iteration, where the precision needs one.
+    pub loss_scale: Option<LossScale>,
     dataset: Arc<Dataset>,
     validation_data: Option<Arc<Dataset>>,
     loader: Option<Loader>,
@@ -70,7 +75,7 @@ pub struct Run {
     events: Option<Events>,
     recorder: Recorder,
     pub(super) black_box: BlackBox,
-    step: Option<StepInProgress>,
+    step: Option<SharedStep>,
     /// When the step in progress began to be worked on, and the seconds that its earlier phases took.
     working: f64,
     /// A validation that was interrupted and done later than its iteration's report: to be told.
@@ -79,21 +84,23 @@ pub struct Run {
     unwritten: Option<Validation>,
     /// A checkpoint that is due but could not be written.
     unsaved: bool,
+    /// Why the black box could not be written at the last pause: to be told.
+    unrecorded: Option<String>,
 }
 
 impl Run {
-    /// A fresh run. With `folder`, configuration, metrics and checkpoints are written there, over those of a run that
-    /// was there before.
+    /// A fresh run on one device or several ([`Replicas`]). With `folder`, configuration, metrics and checkpoints are
+    /// written there, over those of a run that was there before.
     ///
     /// # Errors
     /// Settings that make no run, or a folder that cannot be written.
     pub fn new(
         config: RunConfig,
         dataset: Arc<Dataset>,
-        device: &Device,
+        devices: &[Device],
         folder: Option<PathBuf>,
     ) -> Result<Self, TrainError> {
-        let mut run = Self::in_memory(config, dataset, device)?;
+        let mut run = Self::in_memory(config, dataset, devices)?;
         if let Some(folder) = folder {
             run.settle(folder, None)?;
         }
@@ -107,10 +114,10 @@ impl Run {
     pub fn resume(
         config: RunConfig,
         dataset: Arc<Dataset>,
-        device: &Device,
+        devices: &[Device],
         folder: &Path,
     ) -> Result<Self, TrainError> {
-        let mut run = Self::in_memory(config, dataset, device)?;
+        let mut run = Self::in_memory(config, dataset, devices)?;
         run.restore(&checkpoint::last(folder))?;
         // A jump that was reported is let through, as in the run that was not interrupted.
         if let Ok(recording) = Recording::read(folder)
@@ -126,7 +133,10 @@ impl Run {
     }
 
     /// A fresh run that writes nothing.
-    pub(super) fn in_memory(config: RunConfig, dataset: Arc<Dataset>, device: &Device) -> Result<Self, TrainError> {
+    pub(super) fn in_memory(config: RunConfig, dataset: Arc<Dataset>, devices: &[Device]) -> Result<Self, TrainError> {
+        let Some(device) = devices.first() else {
+            return Err(TrainError::Settings("a run needs a device".into()));
+        };
         check(&config, &dataset)?;
         let validation_data = match config.train.validate_every {
             0 => None,
@@ -137,14 +147,18 @@ impl Run {
         if !optimizer.trains_anything() {
             return Err(TrainError::Settings("every parameter is frozen: shorten frozen_prefixes".into()));
         }
+        let replicas = Replicas::new(&config, devices)?;
+        let loss_scale = LossScale::new(config.train.precision);
         Ok(Self {
             config,
             detector,
             optimizer,
+            replicas,
             folder: None,
             iteration: 0,
             position: Position { epoch: 0, batch: 0 },
             best: Best::default(),
+            loss_scale,
             dataset,
             validation_data,
             loader: None,
@@ -157,6 +171,7 @@ impl Run {
             late: None,
             unwritten: None,
             unsaved: false,
+            unrecorded: None,
         })
     }
 
@@ -262,7 +277,7 @@ impl Run {
     pub fn advance_on(&mut self, mut batch: Batch, probe: bool) -> Result<StepReport, TrainError> {
         batch.position = self.position;
         self.loader = None;
-        self.begin(vec![batch], probe);
+        self.begin(vec![batch], probe)?;
         self.advance(probe)
     }
 
@@ -283,10 +298,11 @@ impl Run {
             }
             let count = self.config.train.accumulate.max(1);
             let batches: Result<Vec<Batch>, TrainError> = (0..count).map(|_| self.next_batch()).collect();
-            if batches.is_err() {
+            let begun = batches.and_then(|batches| self.begin(batches, probe));
+            if begun.is_err() {
                 self.loader = None;
             }
-            self.begin(batches?, probe);
+            begun?;
         }
         let phase = match self.run_phase() {
             Ok(phase) => phase,
@@ -350,6 +366,11 @@ impl Run {
         self.recorder.len()
     }
 
+    /// Why the black box could not be written when the run paused by itself, once.
+    pub fn take_unrecorded(&mut self) -> Option<String> {
+        self.unrecorded.take()
+    }
+
     /// The iterations that the black box remembers, oldest first.
     pub fn remembered(&self) -> impl Iterator<Item = &Record> {
         self.black_box.records()
@@ -359,7 +380,8 @@ impl Run {
     pub(super) fn state(&self) -> Result<State, TrainError> {
         let optimizer = self.optimizer.snapshot()?;
         let (iteration, position, best) = (self.iteration, self.position, self.best);
-        Ok(State { iteration, position, best, losses: self.black_box.losses.clone(), optimizer })
+        let (losses, loss_scale) = (self.black_box.losses.clone(), self.loss_scale);
+        Ok(State { iteration, position, best, losses, loss_scale, optimizer })
     }
 
     /// Puts back what [`Self::state`] copied.
@@ -367,31 +389,35 @@ impl Run {
         self.optimizer.put_back(state.optimizer)?;
         (self.iteration, self.position, self.best) = (state.iteration, state.position, state.best);
         self.black_box.losses = state.losses;
+        self.loss_scale = LossScale::resumed(self.config.train.precision, state.loss_scale);
         (self.loader, self.metrics, self.events, self.step) = (None, None, None, None);
         Ok(())
     }
 
-    pub(super) fn begin(&mut self, batches: Vec<Batch>, probe: bool) {
+    pub(super) fn begin(&mut self, batches: Vec<Batch>, probe: bool) -> Result<(), TrainError> {
         let settings = StepSettings {
             mode: self.config.train.mode(),
             probe,
             rate: self.config.train.schedule.rate(self.iteration, self.config.train.iterations),
             iteration: self.iteration,
+            precision: self.config.train.precision,
+            loss_scale: self.loss_scale.map(LossScale::factor),
         };
         self.working = 0.0;
-        self.step = Some(StepInProgress::new(batches, settings));
+        self.step = Some(SharedStep::new(batches, settings, self.replicas.count())?);
+        Ok(())
     }
 
     /// The phase itself, and around the update what protects it.
     fn run_phase(&mut self) -> Result<Phase, TrainError> {
         let missing = || TrainError::Settings("no iteration is in progress".into());
-        let next = self.step.as_ref().and_then(StepInProgress::next_phase).ok_or_else(missing)?;
+        let next = self.step.as_ref().and_then(SharedStep::next_phase).ok_or_else(missing)?;
         let (most, bytes) = (self.config.train.history, self.config.train.history_mib.saturating_mul(1 << 20));
         // On the CPU an update that is checked before it begins goes through; another device may run out of memory.
         let may_fail = !self.detector.params().device().is_cpu();
         let before = if next == Phase::Update && (most > 0 || may_fail) { Some(self.state()?) } else { None };
         let step = self.step.as_mut().ok_or_else(missing)?;
-        let phase = match step.advance(&*self.detector, &mut self.optimizer) {
+        let phase = match step.advance(&mut self.replicas, &*self.detector, &mut self.optimizer) {
             Ok(phase) => phase,
             Err(error) => {
                 if let Some(before) = before {
@@ -405,9 +431,8 @@ impl Run {
         }
         if let (Phase::Loss, Some(loss)) = (phase, step.loss())
             && let Some(median) = self.black_box.spike(self.iteration, loss, self.config.train.spike_factor)
-            && let Some(scene) = step.scene(&*self.detector, &self.optimizer)
         {
-            let traced = scene.spike(loss, median, step.parts());
+            let traced = step.spike(&self.replicas, &*self.detector, &self.optimizer, median);
             if traced.is_err() {
                 // Interrupted: the jump is still to be reported.
                 self.black_box.not_seen();
@@ -422,9 +447,9 @@ impl Run {
         loop {
             let phase = self.run_phase()?;
             if let (Phase::Loss, Some(step)) = (phase, &self.step)
-                && let (Some(loss), Some(scene)) = (step.loss(), step.scene(&*self.detector, &self.optimizer))
+                && step.loss().is_some()
             {
-                return Ok(scene.spike(loss, median, step.parts())?);
+                return step.spike(&self.replicas, &*self.detector, &self.optimizer, median);
             }
         }
     }
@@ -434,7 +459,7 @@ impl Run {
         if let TrainError::Incident(incident) = error {
             let written = self.write_recording(incident);
             if let Err(problem) = written {
-                tracing::warn!("the black box could not be written: {problem}");
+                self.unrecorded = Some(problem.to_string());
             }
         }
         // The batch was drawn but not learnt from: the next one must be the same.
@@ -447,25 +472,34 @@ impl Run {
             return Ok(());
         };
         let rate = self.config.train.schedule.rate(self.iteration, self.config.train.iterations);
-        let record = Record::new(self.iteration + 1, rate, self.position, step.batches());
+        let mut record = Record::new(self.iteration + 1, rate, self.position, step.batches());
+        record.gradient_norms = blackbox::exact_norms(step.gradient_norms());
+        // With a box that is not finite nothing has been computed.
+        if incident.fault != Fault::Box
+            && let Ok(traces) = step.look_again(&self.replicas, &*self.detector, &self.optimizer)
+        {
+            let paused = record.batches.get_mut(step.progress().0).into_iter().flatten();
+            paused.zip(&traces).for_each(|(image, trace)| image.explain(trace));
+        }
         let recording = self.black_box.recording(incident, record, step.batches());
         self.save_state(&folder.join(blackbox::STATE))?;
         let text = serde_json::to_string_pretty(&recording).map_err(|e| TrainError::Checkpoint(e.to_string()))?;
-        crate::weights::write_atomically(&folder.join(blackbox::RECORD), format!("{text}\n").as_bytes())?;
+        crate::weights::write_atomically(&folder.join(blackbox::RECORD), format!("{text}\n").as_bytes())
+            .map_err(TrainError::unwritten)?;
         journal::note(folder, &format!("paused: {incident}"))
     }
 
     fn write_config(&self, folder: &Path) -> Result<(), TrainError> {
         let config = toml::to_string(&self.config).map_err(|e| TrainError::Settings(e.to_string()))?;
-        crate::weights::write_atomically(&folder.join("config.toml"), config.as_bytes())
-            .map_err(|e| TrainError::Checkpoint(e.to_string()))
+        crate::weights::write_atomically(&folder.join("config.toml"), config.as_bytes()).map_err(TrainError::unwritten)
     }
 
     fn manifest(&self, forked_from: Option<(String, u64)>) -> Manifest {
+        let names: Vec<String> = self.replicas.devices().iter().map(|d| format!("{:?}", d.location())).collect();
         Manifest {
             data: self.config.data.clone(),
             data_digest: self.dataset.digest(),
-            device: format!("{:?}", self.detector.params().device().location()),
+            device: names.join(", "),
             seed: self.config.train.seed,
             forked_from,
         }

@@ -4,6 +4,7 @@
 //! dropped; the arithmetic is the same, and nothing in the network changes before the update.
 
 use super::TrainError;
+use super::config::Precision;
 use super::incident::Scene;
 use super::layers::{LayerReport, explain, weights_before};
 use super::optimizer::{Gradients, Optimizer};
@@ -12,6 +13,7 @@ use crate::data::loader::Batch;
 use crate::detect::{Detector, Losses, Outputs};
 use crate::nn::{Mode, Pass};
 use crate::ops::gradients::backward;
+use crate::ops::precision;
 use crate::trace::{FeatureMap, StageTime, Trace};
 use candle_core::Tensor;
 use serde::Serialize;
@@ -24,7 +26,14 @@ pub struct StepReport {
     pub learning_rate: f32,
     pub loss: f32,
     pub parts: Vec<(String, f32)>,
+    /// NaN where the update was skipped.
     pub gradient_norm: f64,
+    /// L2 norm of each trained parameter's gradient before clipping, by name.
+    pub gradient_norms: Vec<(String, f64)>,
+    /// What the loss was multiplied by for the backward pass, where it was.
+    pub loss_scale: Option<f32>,
+    /// The scaled gradients overflowed, and no weight has moved.
+    pub skipped: bool,
     /// Wall time of the whole iteration, seconds, waiting for data included.
     pub seconds: f64,
     /// Of it, waiting for data.
@@ -89,6 +98,8 @@ pub struct StepInProgress {
     rate: f32,
     /// From 0.
     iteration: u64,
+    precision: Precision,
+    loss_scale: Option<f32>,
     next: Phase,
     /// One for each batch begun.
     passes: Vec<Pass>,
@@ -96,12 +107,16 @@ pub struct StepInProgress {
     outputs: Option<Outputs>,
     losses: Option<Losses>,
     total: Option<Tensor>,
-    gradients: Gradients,
+    pub(super) gradients: Gradients,
     parts: Vec<(String, f32)>,
     loss: f32,
     gradient_norm: f64,
+    gradient_norms: Vec<(String, f64)>,
     layers: Vec<LayerReport>,
+    skipped: bool,
     ended: bool,
+    /// One of several that make an iteration together: its gradients are not measured by themselves.
+    shard: bool,
 }
 
 /// How an iteration is run.
@@ -114,12 +129,17 @@ pub struct StepSettings {
     pub rate: f32,
     /// From 0.
     pub iteration: u64,
+    /// Of the products, forward and backward.
+    pub precision: Precision,
+    /// Multiplies the loss for the backward pass, and is divided out of the gradients. Above 1, an update whose
+    /// gradients overflow is skipped; it is no incident.
+    pub loss_scale: Option<f32>,
 }
 
 impl StepInProgress {
     /// Begins an iteration whose gradient is the mean over `batches`.
     pub fn new(batches: Vec<Batch>, settings: StepSettings) -> Self {
-        let StepSettings { mode, probe, rate, iteration } = settings;
+        let StepSettings { mode, probe, rate, iteration, precision, loss_scale } = settings;
         Self {
             batches,
             current: 0,
@@ -127,6 +147,8 @@ impl StepInProgress {
             probe,
             rate,
             iteration,
+            precision,
+            loss_scale,
             next: Phase::Augment,
             passes: Vec::new(),
             images: None,
@@ -137,9 +159,18 @@ impl StepInProgress {
             parts: Vec::new(),
             loss: 0.0,
             gradient_norm: 0.0,
+            gradient_norms: Vec::new(),
             layers: Vec::new(),
+            skipped: false,
             ended: false,
+            shard: false,
         }
+    }
+
+    /// The same as one of several steps that make an iteration together: [`Self::measure`] is left to whoever brings
+    /// their gradients together.
+    pub(super) fn into_shard(self) -> Self {
+        Self { shard: true, ..self }
     }
 
     /// The phase that [`Self::advance`] runs next; none after the update.
@@ -166,6 +197,11 @@ impl StepInProgress {
         &self.parts
     }
 
+    /// Those of [`StepReport::gradient_norms`], once they are known.
+    pub fn gradient_norms(&self) -> &[(String, f64)] {
+        &self.gradient_norms
+    }
+
     /// Runs the next phase and says which it was.
     ///
     /// Targets, sampling and losses come out of one call of the detector, which [`Phase::Assign`] makes: targets need
@@ -175,6 +211,10 @@ impl StepInProgress {
     /// A failing operation, an interruption, or an [`TrainError::Incident`]: then nothing is updated, and the step is
     /// to be dropped.
     pub fn advance(&mut self, detector: &dyn Detector, optimizer: &mut Optimizer) -> Result<Phase, TrainError> {
+        self.precision.within(|| self.run_phase(detector, optimizer))
+    }
+
+    fn run_phase(&mut self, detector: &dyn Detector, optimizer: &mut Optimizer) -> Result<Phase, TrainError> {
         let ended = || TrainError::Settings("the iteration has ended".into());
         if self.ended {
             return Err(ended());
@@ -216,40 +256,70 @@ impl StepInProgress {
             }
             Phase::Backward => {
                 let (pass, total) = (self.passes.last().ok_or_else(ended)?, self.total.take().ok_or_else(ended)?);
+                let total = match self.loss_scale {
+                    Some(scale) => total.affine(f64::from(scale), 0.0)?,
+                    None => total,
+                };
                 let mut store = pass.stage("backward", || backward(&total))?;
                 self.gradients.add(optimizer.collect(&mut store))?;
                 if self.current + 1 < self.batches.len() {
                     self.current += 1;
                     self.next = Phase::Augment;
                 } else {
-                    let norm = pass.stage("gradient norm", || self.gradients.norm())?;
-                    if !norm.is_finite() {
-                        let scene = self.scene(detector, optimizer).ok_or_else(ended)?;
-                        let incident = scene.bad_gradient(norm, &self.gradients, &self.parts)?;
-                        return Err(TrainError::Incident(Box::new(incident)));
+                    if !self.shard {
+                        self.measure(detector, optimizer)?;
                     }
-                    self.gradient_norm = norm;
                     self.next = Phase::Update;
                 }
             }
             Phase::Update => {
-                let pass = self.passes.last().ok_or_else(ended)?;
-                let before = if self.probe { Some(weights_before(optimizer, &self.gradients)?) } else { None };
-                pass.stage("update", || {
-                    optimizer.update(&self.gradients, self.rate, self.gradient_norm, self.iteration)
-                })?;
-                // Statistics of accumulated batches all start from the same value: the last batch's remain.
-                for pass in &self.passes {
-                    pass.commit()?;
-                }
-                if let Some(before) = before {
-                    self.layers = explain(optimizer, &self.gradients, &before)?;
+                if !self.skipped {
+                    self.update(optimizer)?;
                 }
                 self.gradients = Gradients::default();
                 self.ended = true;
             }
         }
         Ok(phase)
+    }
+
+    /// Moves the weights, and the running statistics with them.
+    fn update(&mut self, optimizer: &mut Optimizer) -> Result<(), TrainError> {
+        let pass = self.passes.last().ok_or_else(|| TrainError::Settings("the iteration has ended".into()))?;
+        let before = if self.probe { Some(weights_before(optimizer, &self.gradients)?) } else { None };
+        pass.stage("update", || optimizer.update(&self.gradients, self.rate, self.gradient_norm, self.iteration))?;
+        // Statistics of accumulated batches all start from the same value: the last batch's remain.
+        for pass in &self.passes {
+            pass.commit()?;
+        }
+        if let Some(before) = before {
+            self.layers = explain(optimizer, &self.gradients, &before)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the loss scale out of the gradients of all batches, and their norm. Where that is no number, the update is
+    /// skipped if the scale may be to blame, and it is an incident if not.
+    pub(super) fn measure(&mut self, detector: &dyn Detector, optimizer: &Optimizer) -> Result<(), TrainError> {
+        let ended = || TrainError::Settings("the iteration has ended".into());
+        if let Some(scale) = self.loss_scale {
+            self.gradients.divide(scale)?;
+        }
+        let pass = self.passes.last().ok_or_else(ended)?;
+        let squares = pass.stage("gradient norm", || self.gradients.squares())?;
+        let norm = squares.iter().sum::<f64>().sqrt();
+        self.gradient_norms = optimizer.gradient_norms(&squares);
+        if !norm.is_finite() {
+            if self.loss_scale.is_some_and(|scale| scale > 1.0) {
+                (self.skipped, self.gradient_norm) = (true, f64::NAN);
+                return Ok(());
+            }
+            let scene = self.scene(detector, optimizer).ok_or_else(ended)?;
+            let incident = scene.bad_gradient(norm, &self.gradients, &self.parts)?;
+            return Err(TrainError::Incident(Box::new(incident)));
+        }
+        self.gradient_norm = norm;
+        Ok(())
     }
 
     /// Adds the parts of one batch; an incident where their sum is no number.
@@ -286,7 +356,8 @@ impl StepInProgress {
     /// Where an incident of the current batch would be looked for.
     pub(super) fn scene<'a>(&'a self, detector: &'a dyn Detector, optimizer: &'a Optimizer) -> Option<Scene<'a>> {
         let batch = self.batches.get(self.current)?;
-        Some(Scene { detector, optimizer, batch, mode: self.mode, iteration: self.iteration })
+        let (mode, precision, iteration) = (self.mode, self.precision, self.iteration);
+        Some(Scene { detector, optimizer, batch, mode, precision, iteration })
     }
 
     /// What is known so far: traces hold no more than the phases that have run.
@@ -327,6 +398,9 @@ impl StepInProgress {
             loss: self.loss,
             parts: self.parts.clone(),
             gradient_norm: self.gradient_norm,
+            gradient_norms: self.gradient_norms.clone(),
+            loss_scale: self.loss_scale,
+            skipped: self.skipped,
             seconds: 0.0,
             data_seconds: self.batches.iter().map(|batch| batch.wait_seconds).sum(),
             timings: self.passes.iter().flat_map(Pass::timings).collect(),
@@ -345,7 +419,8 @@ impl StepInProgress {
     }
 }
 
-/// One iteration on `batch`, all phases in a row, in the mode and under the probe of `pass`.
+/// One iteration on `batch`, all phases in a row, in the mode and under the probe of `pass`, and in this thread's
+/// precision.
 ///
 /// # Errors
 /// See [`StepInProgress::advance`].
@@ -357,7 +432,8 @@ pub fn step(
     iteration: u64,
     pass: Pass,
 ) -> Result<StepReport, TrainError> {
-    let settings = StepSettings { mode: pass.mode, probe: pass.is_probed(), rate, iteration };
+    let (mode, probe, precision) = (pass.mode, pass.is_probed(), precision::current());
+    let settings = StepSettings { mode, probe, rate, iteration, precision, loss_scale: None };
     let mut step = StepInProgress::new(vec![batch.clone()], settings);
     while step.next_phase().is_some() {
         step.advance(detector, optimizer)?;

@@ -121,8 +121,9 @@ pub fn validate(
     iteration: u64,
 ) -> Result<Validation, TrainError> {
     let start = Instant::now();
-    let (loss, parts) = mean_loss(detector, dataset, config)?;
-    let (ap, ap50) = average_precision(detector, dataset)?;
+    let ((loss, parts), (ap, ap50)) = config.precision.within(|| -> Result<_, TrainError> {
+        Ok((mean_loss(detector, dataset, config)?, average_precision(detector, dataset)?))
+    })?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Validation { iteration, loss, parts, ap, ap50, images: dataset.images.len(), seconds, improved: false })
 }

@@ -1,26 +1,36 @@
-"""Boxwright beside PyTorch on an NVIDIA GPU: times of networks and training steps in f32 and TF32, in one table.
+"""Boxwright beside PyTorch on an NVIDIA GPU: times of networks and training steps in four precisions, in one table.
 
-peer_gpu.py BOXWRIGHT [--runs N] [--batches 1,8] [--json FILE] [MODEL…]
+peer_gpu.py BOXWRIGHT [--runs N] [--batches 1,8] [--precisions f32,tf32,f16,bf16] [--json FILE] [MODEL…]
 
-BOXWRIGHT is a release build with the features cuda and cudnn; `gpu.sh` makes one. Models have Boxwright's names; without
-any, those of MODELS. Weights are random. Names and work are those of peers.py: `network` is from an input tensor to raw
-head outputs, `train step` is forward, loss, backward and an update with every layer learning. PyTorch is timed where it
-is installed with CUDA, for the networks of torchvision. Every time waits for the GPU to finish.
+BOXWRIGHT is a release build with the features cuda and cudnn; `gpu.sh` makes one. Models have Boxwright's names;
+without any, those of MODELS. Weights are random. Names and work are those of peers.py: `forward` is from pixels to
+detections, `network` from an input tensor to raw head outputs, `train step` is forward, loss, backward and an update
+with every layer learning. Every time waits for the GPU to finish.
+
+PyTorch is timed where it is installed with CUDA: torchvision's networks, and those of peer_graphs.py, whose training
+step has a plain mean of the outputs for its loss, in PyTorch's favour. It runs eagerly, in f16 and bf16 under autocast,
+in f16 with scaled gradients. A ratio above what is asked has a mark. Exits with 1 when something could not be timed.
 """
-import argparse, json, os, statistics, subprocess, sys, time
+import argparse, json, statistics, subprocess, sys, time
 
 sys.dont_write_bytecode = True
 import peers
 
-MODELS = ["ssd300", "retinanet-r50", "mask-r50", "m2det512-vgg", "yolov3-416"]
-# Boxwright's names of torchvision's networks, and the sides of their inputs.
-TORCHVISION = {"ssd300": ("ssd300", 300), "retinanet-r50": ("retinanet", 800), "mask-r50": ("maskrcnn", 800)}
+MODELS = ["ssd300", "retinanet-r50", "mask-r50", "m2det512-vgg", "yolov3-416", "ssd512", "fcos-r50", "faster-r50",
+          "cascade-r50", "refinedet320", "refinedet512"]
+PRECISIONS = ["f32", "tf32", "f16", "bf16"]
+# Torchvision's networks by Boxwright's names.
+TORCHVISION = {own: name for name, (own, _) in peers.MODELS.items()}
+# Networks of peer_graphs.py by Boxwright's names, where those differ.
+GRAPHS = {"yolov3-416": "yolov3"}
+# The largest ratio that counts as reached.
+ASKED = {"forward": 1.0, "network": 1.0, "train step": 1.1}
 
 
-def ours(options, model, batch, tf32):
+def ours(options, model, batch, precision):
     command = [options.boxwright, "bench", "--device", "cuda:0", "--model", model, "--train", "--batch", str(batch),
-               "--repeat", str(options.runs), "--json", "-"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=dict(os.environ, BOXWRIGHT_TF32=str(int(tf32))))
+               "--precision", precision, "--repeat", str(options.runs), "--json", "-"]
+    done = subprocess.run(command, stdout=subprocess.PIPE)
     if done.returncode != 0:
         print(f"peer_gpu.py: {' '.join(command)} ended with {done.returncode}", file=sys.stderr)
         return {}
@@ -29,7 +39,7 @@ def ours(options, model, batch, tf32):
 
 def timed(torch, runs, work):
     times = []
-    for turn in range(runs + 3):
+    for _ in range(runs + 3):
         torch.cuda.synchronize()
         start = time.perf_counter()
         work()
@@ -38,11 +48,9 @@ def timed(torch, runs, work):
     return statistics.median(times[3:])
 
 
-def theirs(torch, options, model, batch, tf32):
-    if torch is None or model not in TORCHVISION:
-        return {}
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    name, side = TORCHVISION[model]
+def torchvision_peer(torch, name, batch):
+    """The label of a network, its forward passes by name, and its loss."""
+    side = 300 if name == "ssd300" else 800
     network = peers.detector(name, side).cuda()
     images = [torch.rand(3, side, side, device="cuda") for _ in range(batch)]
     targets = []
@@ -60,20 +68,60 @@ def theirs(torch, options, model, batch, tf32):
     def heads():
         maps = list(network.backbone(stacked).values())
         return network.rpn.head(maps) if hasattr(network, "rpn") else network.head(maps)
-    label, of_batch = f"{name}@{side}", f" batch {batch}" if batch > 1 else ""
-    with torch.no_grad():
-        found = {f"{label} network{of_batch}": timed(torch, options.runs, heads)}
-        if batch == 1:
-            found[f"{label} forward"] = timed(torch, options.runs, lambda: network(images))
+    passes = {"network": heads}
+    if batch == 1:
+        passes["forward"] = lambda: network(images)
+    return f"{name}@{side}", network, passes, lambda: sum(network(images, targets).values())
+
+
+def graph_peer(torch, name, batch):
+    """The same of a network of peer_graphs.py."""
+    import peer_graphs
+    network, side = peer_graphs.network(name)
+    network = network.cuda()
+    images = torch.rand(batch, 3, side, side, device="cuda")
+    passes = {"network": lambda: network(images)}
+    return f"{name}@{side}", network, passes, lambda: sum(output.float().mean() for output in network(images))
+
+
+def theirs(torch, options, model, batch, precision):
+    if torch is None:
+        return {}
+    import peer_graphs
+    graph = GRAPHS.get(model, model)
+    if model in TORCHVISION:
+        label, network, passes, loss = torchvision_peer(torch, TORCHVISION[model], batch)
+    elif graph in peer_graphs.GRAPHS:
+        label, network, passes, loss = graph_peer(torch, graph, batch)
+    else:
+        return {}
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    of_batch = f" batch {batch}" if batch > 1 else ""
+    narrow = {"f16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    autocast = lambda: torch.autocast("cuda", dtype=narrow, enabled=narrow is not None)
+    found = {}
+    network.eval()
+    for what, work in passes.items():
+        with torch.no_grad(), autocast():
+            found[f"{label} {what}{of_batch}"] = timed(torch, options.runs, work)
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+    scaler = torch.amp.GradScaler("cuda", enabled=precision == "f16")
 
     def step():
         optimizer.zero_grad()
-        sum(network(images, targets).values()).backward()
-        optimizer.step()
+        with autocast():
+            value = loss()
+        scaler.scale(value).backward()
+        scaler.step(optimizer)
+        scaler.update()
     found[f"{label} train step{of_batch}"] = timed(torch, options.runs, step)
     return found
+
+
+def mark(name, ratio):
+    asked = next((most for what, most in ASKED.items() if f" {what}" in name), None)
+    return f"  above {asked}" if asked is not None and ratio > asked else ""
 
 
 def main():
@@ -82,8 +130,12 @@ def main():
     parser.add_argument("model", nargs="*", default=MODELS)
     parser.add_argument("--runs", type=int, default=15, help="measured runs of each thing")
     parser.add_argument("--batches", default="1,8", help="numbers of images, separated by commas")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS), help="some of f32,tf32,f16,bf16")
     parser.add_argument("--json", help="file for the rows")
     options = parser.parse_args()
+    precisions = options.precisions.split(",")
+    if unknown := set(precisions) - set(PRECISIONS):
+        parser.error(f"no precision: {', '.join(sorted(unknown))}")
     try:
         import torch, torchvision
         torch = torch if torch.cuda.is_available() else None
@@ -91,21 +143,28 @@ def main():
         torch = None
     print(f"PyTorch {torch.__version__} on {torch.cuda.get_device_name()}" if torch else "without PyTorch")
     print(f"{'':<44} {'':<5} {'Boxwright':>10} {'PyTorch':>10} {'ratio':>6}")
-    rows = []
+    rows, complete = [], True
     for model in options.model:
         for batch in map(int, options.batches.split(",")):
-            for tf32 in (False, True):
-                own, peer = ours(options, model, batch, tf32), theirs(torch, options, model, batch, tf32)
+            for precision in precisions:
+                own, peer = ours(options, model, batch, precision), {}
+                try:
+                    peer = theirs(torch, options, model, batch, precision)
+                except RuntimeError as error:
+                    print(f"peer_gpu.py: PyTorch's {model}, batch {batch}, {precision}: {error}", file=sys.stderr)
+                if torch is not None:
+                    # The memory that PyTorch keeps would be missing in the next process.
+                    torch.cuda.empty_cache()
+                complete = complete and bool(own)
                 for name, value in own.items():
                     other = peer.get(name)
-                    kind = "TF32" if tf32 else "f32"
-                    rows.append({"name": name, "kind": kind, "boxwright_ms": value, "pytorch_ms": other})
-                    compared = f" {other:>10.2f} {value / other:>6.2f}" if other else ""
-                    print(f"{name:<44} {kind:<5} {value:>10.2f}{compared}", flush=True)
+                    rows.append({"name": name, "precision": precision, "boxwright_ms": value, "pytorch_ms": other})
+                    ratio = f" {other:>10.2f} {value / other:>6.2f}{mark(name, value / other)}" if other else ""
+                    print(f"{name:<44} {precision:<5} {value:>10.2f}{ratio}", flush=True)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(rows, file, indent=1)
-    return 0 if rows else 1
+    return 0 if rows and complete else 1
 
 
 if __name__ == "__main__":

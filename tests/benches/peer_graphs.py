@@ -1,4 +1,4 @@
-"""YOLOv3, RefineDet320 and M2Det320 on VGG-16 as plain PyTorch modules: peers for networks that no package has.
+"""YOLOv3, RefineDet and M2Det on VGG-16 as plain PyTorch modules: peers for networks that no package has.
 
 Run by itself, it says of each whether its parameters and operations are Boxwright's; nothing is computed for that.
 
@@ -8,7 +8,7 @@ luuuyi/RefineDet.PyTorch and qijiezhao/M2Det. Two graphs count as the same when 
 no parameters. The 1×1 convolution that M2Det's modules share is run once, as in Boxwright, not once for each module; the
 attention of its paper's SFAM is in neither, as in its published settings.
 """
-import sys
+import functools, sys
 import torch
 from torch import nn
 from torch.nn import functional
@@ -122,7 +122,7 @@ class L2Norm(nn.Module):
         return self.weight * (x / (x.pow(2).sum(1, keepdim=True).sqrt() + 1e-10))
 
 
-class RefineDet320(nn.Module):
+class RefineDet(nn.Module):
     """Box codes and logits of the anchor refinement module, then of the object detection module."""
 
     def __init__(self):
@@ -157,16 +157,16 @@ class RefineDet320(nn.Module):
 
 
 class Tum(nn.Module):
-    """M2Det's thinned U-shape module: six maps of 256 channels, coarsest first."""
-    SIDES = (3, 5, 10, 20, 40)
+    """M2Det's thinned U-shape module: six maps of 256 channels, coarsest first; `sides` are of all but that."""
 
-    def __init__(self, inputs):
+    def __init__(self, inputs, sides):
         super().__init__()
+        self.sides = sides
         self.encoder = nn.ModuleList(normed(width, 256, 3, stride=2) for width in (inputs, 256, 256, 256))
         self.encoder.append(normed(256, 256, 3, padding=0))
         self.top = normed(256, 256, 1)
         self.lateral = nn.ModuleList(normed(width, 256, 3) for width in (256, 256, 256, 256, inputs))
-        self.smooth = nn.ModuleList(normed(256, 256, 1) for _ in self.SIDES)
+        self.smooth = nn.ModuleList(normed(256, 256, 1) for _ in sides)
 
     def forward(self, x):
         encoded = []
@@ -174,21 +174,21 @@ class Tum(nn.Module):
             encoded.append(x)
             x = layer(x)
         sums = [self.top(x)]
-        for side, lateral, x in zip(self.SIDES, self.lateral, reversed(encoded)):
+        for side, lateral, x in zip(self.sides, self.lateral, reversed(encoded)):
             sums.append(functional.interpolate(sums[-1], size=(side, side)) + lateral(x))
         return [sums[0], *(smooth(x) for smooth, x in zip(self.smooth, sums[1:]))]
 
 
-class M2Det320(nn.Module):
+class M2Det(nn.Module):
     """Box codes and logits of six levels that take their channels from eight modules."""
 
-    def __init__(self):
+    def __init__(self, sides):
         super().__init__()
         to_conv4_3, to_conv5_3, to_fc7 = reduced_vgg16(stride=16)
         self.to_conv4_3, self.to_fc7 = to_conv4_3, nn.Sequential(to_conv5_3, to_fc7)
         self.reduce, self.up_reduce = normed(512, 256, 3), normed(1024, 512, 1)
         self.leach = normed(768, 128, 1)
-        self.modules_in_a_row = nn.ModuleList(Tum(128 if first else 384) for first in [True] + 7 * [False])
+        self.modules_in_a_row = nn.ModuleList(Tum(128 if first else 384, sides) for first in [True] + 7 * [False])
         self.norm = nn.BatchNorm2d(2048)
         self.head = Multibox((2048,) * 6, 6, CLASSES + 1)
 
@@ -204,8 +204,10 @@ class M2Det320(nn.Module):
 
 
 # By Boxwright's name: the module, the side of its input, and the parameters and GFLOPs of `boxwright models`.
-GRAPHS = {"yolov3": (YoloV3, 416, 61_949_149, 65.9), "refinedet320": (RefineDet320, 320, 36_100_484, 77.3),
-          "m2det320-vgg": (M2Det320, 320, 132_633_140, 146.4)}
+GRAPHS = {"yolov3": (YoloV3, 416, 61_949_149, 65.9), "refinedet320": (RefineDet, 320, 36_100_484, 77.3),
+          "refinedet512": (RefineDet, 512, 36_100_484, 197.9),
+          "m2det320-vgg": (functools.partial(M2Det, (3, 5, 10, 20, 40)), 320, 132_633_140, 146.4),
+          "m2det512-vgg": (functools.partial(M2Det, (4, 8, 16, 32, 64)), 512, 132_633_140, 374.6)}
 
 
 def counted(module, side):

@@ -3,8 +3,10 @@
 mod boxes;
 mod device;
 mod heatmaps;
+mod histograms;
 mod pictures;
 mod plots;
+mod reductions;
 
 use boxwright::render::*;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

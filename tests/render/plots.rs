@@ -50,7 +50,7 @@ fn curves_pass_through_their_points_with_their_width_and_leave_gaps() {
     let slope = [[0.0, 0.0], [3.0, 3.0 * 0.6]];
     let lone = [[8.05, 4.95]];
     let series: [&[[f32; 2]]; 3] = [&level, &slope, &lone];
-    let style = |color: [f32; 4], width: f32| CurveStyle { color, width };
+    let style = |color: [f32; 4], width: f32| CurveStyle { color, width, dash: [0.0; 2] };
     let styles = [style([1.0, 0.0, 0.0, 1.0], 3.0), style([0.0, 1.0, 0.0, 1.0], 2.0), style([1.0; 4], 7.0)];
     let mut draw = CurveDraw::new(renderer, gpu);
     let input = CurveInput { version: 1, series: &series };
@@ -82,7 +82,7 @@ fn a_translucent_curve_is_not_darker_at_its_joints() {
     let zigzag: Vec<[f32; 2]> = (0..8).map(|i| [5.0 + 10.0 * i as f32, if i % 2 == 0 { 12.0 } else { 28.0 }]).collect();
     let series: [&[[f32; 2]]; 1] = [&zigzag];
     let mut draw = CurveDraw::new(renderer, gpu);
-    let styles = [CurveStyle { color: [1.0, 1.0, 1.0, 0.5], width: 6.0 }];
+    let styles = [CurveStyle { color: [1.0, 1.0, 1.0, 0.5], width: 6.0, dash: [0.0; 2] }];
     draw.prepare(gpu, &CurveInput { version: 1, series: &series }, &styles, &plot, &target).unwrap();
     let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
     let brightest = picture.pixels.chunks_exact(4).map(|pixel| pixel[0]).max().unwrap();
@@ -90,4 +90,39 @@ fn a_translucent_curve_is_not_darker_at_its_joints() {
     assert!((126..=130).contains(&brightest), "{brightest}");
     let half = picture.pixels.chunks_exact(4).filter(|pixel| pixel[0].abs_diff(128) <= 2).count();
     assert!(half > 500, "{half}");
+}
+
+#[test]
+fn dashes_lie_along_the_x_axis() {
+    let Some(fixture) = fixture() else { return };
+    let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.curves);
+    let target = Target::new(80, 40);
+    let plot =
+        Plot { area: Viewport::new(0.0, 0.0, 80.0, 40.0), x_range: [0.0, 80.0], y_range: [0.0, 40.0], log_y: false };
+    // Many short pieces: a pattern that began anew with each of them would be none.
+    let level: Vec<[f32; 2]> = (0..=80).map(|x| [x as f32, 20.5]).collect();
+    let mut draw = CurveDraw::new(renderer, gpu);
+    let styles = [CurveStyle { color: [1.0; 4], width: 3.0, dash: [12.0, 8.0] }];
+    draw.prepare(gpu, &CurveInput { version: 1, series: &[&level] }, &styles, &plot, &target).unwrap();
+    let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
+    for start in [0, 20, 40, 60] {
+        picture.expect(start + 6, 19, WHITE);
+        picture.expect(start + 16, 19, BLACK);
+    }
+}
+
+#[test]
+fn bars_from_a_value_on_have_their_own_colour() {
+    let Some(fixture) = fixture() else { return };
+    let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.bars);
+    let target = Target::new(40, 20);
+    let plot = Plot { area: whole(&target), x_range: [0.0, 4.0], y_range: [0.0, 1.0], log_y: false };
+    let (color, above) = ([1.0, 0.0, 0.0, 1.0], Some((2.0, [0.0, 1.0, 0.0, 1.0])));
+    let look = BarLook { color, above, gap: 0.0, ..BarLook::default() };
+    let mut draw = BarDraw::new(renderer, gpu);
+    draw.prepare(gpu, &BarInput { version: 1, heights: &[1.0; 4] }, &look, &plot, &target).unwrap();
+    let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
+    for (x, color) in [(5, RED), (15, RED), (25, GREEN), (35, GREEN)] {
+        picture.expect(x, 10, color);
+    }
 }

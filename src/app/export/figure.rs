@@ -1,6 +1,7 @@
 //! What a view is outside the window: pictures with boxes, plots, a matrix or bars, and the numbers behind them.
 
 use super::table::Table;
+use crate::app::scene::Caption;
 use crate::render::{Scene, Threshold};
 
 /// Colour of threshold lines: vermilion, told apart from the bars by everyone.
@@ -15,6 +16,9 @@ pub struct Figure {
     pub drawing: Option<Drawing>,
     pub table: Table,
 }
+
+/// A figure that the thread for files makes of what was on show when it was asked for: a long table holds up no frame.
+pub type Draft = Box<dyn FnOnce() -> Figure + Send>;
 
 /// What there is to draw.
 #[derive(Clone, Debug)]
@@ -107,6 +111,12 @@ impl Still {
             Some(heat) if (self.scene.width, self.scene.height) == (1, 1) => (heat.width, heat.height),
             _ => (self.scene.width, self.scene.height),
         }
+    }
+}
+
+impl From<Caption> for Label {
+    fn from(Caption { bbox, text, color, .. }: Caption) -> Self {
+        Self { at: [bbox.x0, bbox.y0], text, color }
     }
 }
 

@@ -9,7 +9,7 @@ mod svg;
 pub mod table;
 pub mod views;
 
-pub use figure::{Bar, Chart, Drawing, Figure, Label, Matrix, Still, THRESHOLD};
+pub use figure::{Bar, Chart, Draft, Drawing, Figure, Label, Matrix, Still, THRESHOLD};
 pub use table::Table;
 
 use crate::imaging::draw::encode_png;

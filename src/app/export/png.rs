@@ -126,7 +126,7 @@ fn prepare(renderers: &Renderers, gpu: &Gpu, chart: &Chart, plot: Plot, target: 
         [r, g, b, 1.0]
     };
     let styles: Vec<CurveStyle> =
-        (0..lines.len()).map(|index| CurveStyle { color: color(index), width: 1.5 }).collect();
+        (0..lines.len()).map(|index| CurveStyle { color: color(index), width: 1.5, dash: [0.0; 2] }).collect();
     let input = CurveInput { version: 1, series: &lines };
     curves.prepare(gpu, &input, &styles, &plot, target).map_err(|e| e.to_string())?;
     let bars = match &chart.bars {

@@ -7,9 +7,10 @@ use crate::app::state::LogLine;
 use crate::data::Finding;
 use crate::data::statistics::{Bin, Distribution, Statistics};
 use crate::engine::Stepped;
-use crate::engine::curves::{Curves, DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SPEED, Validated};
+use crate::engine::curves::{Curves, VALIDATION_AP, VALIDATION_LOSS, Validated, has_own_scale};
 use crate::engine::event::{DataSummary, ModelSummary};
 use crate::engine::run_folder::RunSummary;
+use crate::train::RangeTest;
 use std::collections::BTreeMap;
 
 /// Images of the open data by position.
@@ -104,25 +105,93 @@ fn shape(sides: &[usize]) -> String {
     sides.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// Every curve of a run by iteration; drawn are the losses, for the others have scales of their own.
-pub fn losses(curves: &Curves) -> Figure {
-    let mut all: BTreeMap<String, Vec<[f32; 2]>> = BTreeMap::new();
-    for (name, series) in &curves.series {
-        let points = series.values().iter().enumerate().filter(|(_, value)| !value.is_nan());
-        let points = points.map(|(at, value)| [(curves.first + at as u64) as f32, *value]);
-        all.insert(name.clone(), points.collect());
+/// The numbers of a run's curves without what screens need of them: a copy of little cost, to be written elsewhere.
+#[derive(Clone, Debug)]
+pub struct CurveValues {
+    /// What the run is called; nothing for the one at hand.
+    run: String,
+    /// Iteration of the first value.
+    first: u64,
+    series: Vec<(String, Vec<f32>)>,
+    validations: Vec<Validated>,
+}
+
+impl CurveValues {
+    pub fn of(run: &str, curves: &Curves) -> Self {
+        let series = curves.series.iter().map(|(name, series)| (name.clone(), series.values().to_vec()));
+        let (first, validations) = (curves.first, curves.validations.clone());
+        Self { run: run.into(), first, series: series.collect(), validations }
     }
-    if !curves.validations.is_empty() {
-        let point = |of: fn(&Validated) -> f32| -> Vec<[f32; 2]> {
-            curves.validations.iter().map(|v| [v.iteration as f32, of(v)]).collect()
-        };
-        all.insert("validation loss".into(), point(|v| v.loss));
-        all.insert("validation AP".into(), point(|v| v.ap as f32));
+
+    /// Curves by name as points (iteration, value); the AP in per cent, where it is defined.
+    fn points(&self) -> Vec<(&str, Vec<[f32; 2]>)> {
+        let of_series = self.series.iter().map(|(name, values)| {
+            let points = values.iter().enumerate().map(|(at, value)| [(self.first + at as u64) as f32, *value]);
+            (name.as_str(), numbers(points))
+        });
+        let mut all: Vec<(&str, Vec<[f32; 2]>)> = of_series.collect();
+        if !self.validations.is_empty() {
+            let of =
+                |value: fn(&Validated) -> f32| numbers(self.validations.iter().map(|v| [v.iteration as f32, value(v)]));
+            all.push((VALIDATION_LOSS, of(|v| v.loss)));
+            all.push((VALIDATION_AP, of(|v| if v.ap < 0.0 { f32::NAN } else { 100.0 * v.ap as f32 })));
+        }
+        all
     }
-    let aside = |name: &str| [LEARNING_RATE, GRADIENT_NORM, SPEED, DATA_WAIT, "validation AP"].contains(&name);
-    let drawn: BTreeMap<String, Vec<[f32; 2]>> =
-        all.iter().filter(|(name, _)| !aside(name)).map(|(name, points)| (name.clone(), points.clone())).collect();
+}
+
+/// Points that can be drawn.
+fn numbers(points: impl Iterator<Item = [f32; 2]>) -> Vec<[f32; 2]> {
+    points.filter(|[_, y]| !y.is_nan()).collect()
+}
+
+/// Every curve of some runs by iteration, one a row in the table; drawn are those that `is_drawn` of their names.
+pub fn losses(runs: &[CurveValues], is_drawn: impl Fn(&str) -> bool) -> Figure {
+    let (mut all, mut drawn) = (BTreeMap::new(), BTreeMap::new());
+    for run in runs {
+        for (name, points) in run.points() {
+            let title = if run.run.is_empty() { name.to_string() } else { format!("{}: {name}", run.run) };
+            if is_drawn(name) {
+                drawn.insert(title.clone(), points.clone());
+            }
+            all.insert(title, points);
+        }
+    }
     Figure { table: views::curve_table(&all), ..views::losses(&drawn) }
+}
+
+/// The losses of a run alone: the other curves have scales of their own.
+pub fn losses_of(curves: &Curves) -> Figure {
+    losses(&[CurveValues::of("", curves)], |name| !has_own_scale(name))
+}
+
+/// Loss by the logarithm of the learning rate, raw and smoothed.
+pub fn range_test(test: &RangeTest) -> Figure {
+    let mut table = Table::new(&["learning_rate", "loss", "smoothed"]);
+    let (mut raw, mut smoothed) = (Vec::new(), Vec::new());
+    for point in &test.points {
+        table.row(&[&point.rate, &point.loss, &point.smoothed]);
+        raw.push([point.rate.log10(), point.loss]);
+        smoothed.push([point.rate.log10(), point.smoothed]);
+    }
+    let edge = |points: Option<&[f32; 2]>| points.map_or(0.0, |[x, _]| *x);
+    let (first, last) = (edge(raw.first()), edge(raw.last()));
+    // Where it diverges the loss would flatten everything before.
+    let start = test.points.first().map_or(1.0, |point| point.loss);
+    let title = match test.suggestion {
+        Some(rate) => format!("Range test: the loss falls fastest at a learning rate of {rate:.2e}"),
+        None => "Range test: the loss falls at no learning rate".to_string(),
+    };
+    let chart = Chart {
+        title: title.clone(),
+        x_label: "log10 of the learning rate".into(),
+        y_label: "loss".into(),
+        x_range: [first, last.max(first + 1e-3)],
+        top: if start.is_finite() && start > 0.0 { 2.0 * start } else { 1.0 },
+        bars: None,
+        series: vec![("loss".into(), raw), ("loss, smoothed".into(), smoothed)],
+    };
+    Figure::charts(title, vec![chart], table)
 }
 
 /// The runs on disk.
@@ -154,6 +223,16 @@ pub fn step(stepped: &Stepped) -> Figure {
     Figure::numbers(format!("Samples of iteration {}", stepped.report.iteration), table)
 }
 
+/// What happened to a run, by the text of its `log.txt`: a date, a space and a message in each line.
+pub fn run_log(text: &str) -> Figure {
+    let mut table = Table::new(&["time", "message"]);
+    for line in text.lines() {
+        let (time, message) = line.split_once(' ').unwrap_or(("", line));
+        table.row(&[&time, &message]);
+    }
+    Figure::numbers("Log of a run", table)
+}
+
 /// The lines of the log, oldest first.
 pub fn log<'a>(lines: impl Iterator<Item = &'a LogLine>) -> Figure {
     let mut table = Table::new(&["severity", "source", "message"]);
@@ -168,7 +247,8 @@ mod tests {
     use super::*;
     use crate::app::export::Drawing;
     use crate::data::statistics::statistics as measure;
-    use crate::train::StepReport;
+    use crate::train::range_test::RangePoint;
+    use crate::train::{StepReport, Validation};
 
     #[test]
     fn statistics_have_a_row_for_each_class_and_axes_that_hold_their_bars() {
@@ -182,18 +262,50 @@ mod tests {
         assert_eq!(charts[0].x_range, [0.0, 1.0]);
     }
 
+    fn report(iteration: u64, loss: f32) -> StepReport {
+        StepReport { iteration, loss, learning_rate: 0.25, seconds: 0.5, ..StepReport::default() }
+    }
+
     #[test]
     fn the_learning_rate_is_written_and_not_drawn() {
         let mut curves = Curves::default();
-        for (iteration, loss) in [(7, 2.0), (8, 1.0)] {
-            let report = StepReport { iteration, loss, learning_rate: 0.25, seconds: 0.5, ..StepReport::default() };
-            curves.add(&report);
-        }
-        let figure = losses(&curves);
+        curves.add(&report(7, 2.0));
+        curves.add(&report(8, 1.0));
+        let figure = losses_of(&curves);
         // the loss, learning rate, gradient norm, speed and wait of two iterations
         assert_eq!(figure.table.rows(), 10);
         assert!(figure.table.text().contains("learning rate,8,0.25"), "{}", figure.table.text());
         let Some(Drawing::Charts { charts, .. }) = &figure.drawing else { panic!("no plot") };
         assert_eq!(charts[0].series, [("loss".to_owned(), vec![[7.0, 2.0], [8.0, 1.0]])]);
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_there_when_it_was_asked_for_with_the_runs_laid_over() {
+        let mut curves = Curves::default();
+        curves.add(&report(1, 2.0));
+        let mut old = curves.clone();
+        let validation = |iteration, ap| Validation { iteration, ap, loss: 0.5, ..Validation::default() };
+        old.add_validation(&validation(1, 0.25));
+        old.add_validation(&validation(2, -1.0));
+        let taken = [CurveValues::of("", &curves), CurveValues::of("old", &old)];
+        curves.add(&report(2, 1.0));
+        let figure = losses(&taken, |name| name == "loss" || name == VALIDATION_AP);
+        // five numbers of an iteration each, two validation losses, and the one AP that is defined
+        assert_eq!(figure.table.rows(), 5 + 5 + 2 + 1);
+        assert!(figure.table.text().contains("old: validation AP ×100,1,25"), "{}", figure.table.text());
+        let Some(Drawing::Charts { charts, .. }) = &figure.drawing else { panic!("no plot") };
+        let names: Vec<&str> = charts[0].series.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["loss", "old: loss", "old: validation AP ×100"]);
+    }
+
+    #[test]
+    fn a_range_test_has_a_row_for_each_rate_and_an_axis_that_holds_them() {
+        let point = |rate, loss| RangePoint { rate, loss, smoothed: loss };
+        let points = vec![point(1e-4, 2.0), point(1e-3, 1.0), point(1e-2, 9.0)];
+        let figure = range_test(&RangeTest { points, suggestion: Some(1e-3), diverged_at: Some(1e-2) });
+        assert_eq!(figure.table.rows(), 3);
+        let Some(Drawing::Charts { charts, .. }) = &figure.drawing else { panic!("no plot") };
+        assert!((charts[0].x_range[0] + 4.0).abs() < 1e-5 && (charts[0].x_range[1] + 2.0).abs() < 1e-5);
+        assert!(charts[0].top == 4.0 && figure.title.contains("1.00e-3"), "{}", figure.title);
     }
 }

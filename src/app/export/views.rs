@@ -3,8 +3,10 @@
 pub use crate::app::panels::anchors::figure::assigned;
 pub use crate::app::panels::compare::figure::{side_scores, sides};
 pub use crate::app::panels::data::augmentation::augmented;
-pub use crate::app::panels::evaluation::figure::{by_score, confusion, misses, mistakes, numbers, precision_recall};
-pub use crate::app::panels::features::figure::{Channels, map_grid};
+pub use crate::app::panels::evaluation::figure::{
+    by_score, confusion, images, misses, mistakes, numbers, precision_recall,
+};
+pub use crate::app::panels::features::figure::{Channels, by_level, map_grid};
 pub use crate::app::panels::proposals::figure::by_stage;
 pub use crate::app::panels::suppression::figure::before_and_after;
 
@@ -39,6 +41,10 @@ pub fn image(shown: &Shown, prepared: &mut Prepared, choice: &Choice, labelled: 
         add("detection", class, Some(d.score), d.bbox, false, prepared.outcome(index));
     }
     let mut labels = Vec::new();
+    if let Some((map, look)) = prepared.heat() {
+        let text = format!("{map}: {:.3} to {:.3}, {}", look.low, look.high, look.color_map.name());
+        labels.push(Label { at: [2.0, LEGEND_LINE], text, color: [0; 3] });
+    }
     if prepared.tells_errors(choice) {
         let seen = prepared.counts(choice.score).into_iter();
         let seen = seen.filter(|(outcome, count)| *count > 0 && choice.outcomes.shows(*outcome));
@@ -48,8 +54,7 @@ pub fn image(shown: &Shown, prepared: &mut Prepared, choice: &Choice, labelled: 
             color: outcome::color(outcome),
         }));
     }
-    let captions = prepared.captions(shown, choice, labelled).into_iter();
-    labels.extend(captions.map(|c| Label { at: [c.bbox.x0, c.bbox.y0], text: c.text, color: c.color }));
+    labels.extend(prepared.captions(shown, choice, labelled).into_iter().map(Label::from));
     let still = Still { labels, ..Still::new(shown.name.clone(), scene) };
     Figure::stills(shown.name.clone(), vec![still], 1, table)
 }

@@ -1,10 +1,16 @@
 //! A picture that is moved and zoomed with the pointer: what the views of several panels share.
 
+use super::name_picture;
 use crate::app::bridge::paint_scene;
+use crate::app::scene::Caption;
+use crate::app::theme;
 use crate::engine::Shown;
 use crate::geometry::BBox;
 use crate::render::{Scene, View, Viewport};
-use egui::{Painter, Pos2, Rect, Response, Sense, Ui, vec2};
+use egui::{Color32, FontId, Painter, Pos2, Rect, Response, Sense, Ui, Vec2, vec2};
+
+/// So many labels look for room; those after them are marks.
+const MOST_TEXTS: usize = 400;
 
 /// Changes of the view asked for by keys, done when the panel's size is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,6 +52,7 @@ impl Canvas {
     pub fn frame(&mut self, ui: &mut Ui, shown: &Shown, selection: Option<BBox>) -> Frame {
         let (rect, response) =
             ui.allocate_exact_size(ui.available_size().max(vec2(16.0, 16.0)), Sense::click_and_drag());
+        name_picture(&response, &format!("Picture {}", shown.name));
         let scale = ui.ctx().pixels_per_point();
         let viewport =
             Viewport::new(rect.min.x * scale, rect.min.y * scale, rect.width() * scale, rect.height() * scale);
@@ -97,6 +104,35 @@ impl Frame {
         painter.rect_filled(self.rect, 0.0, ui.visuals().extreme_bg_color);
         painter.add(paint_scene(self.rect, id, scene, self.view));
         painter
+    }
+
+    /// Writes labels in screen space; where two would overlap the later one is shortened to a mark.
+    pub fn write(&self, painter: &Painter, captions: &[Caption]) {
+        let font = FontId::proportional(12.0);
+        let mut taken: Vec<Rect> = Vec::new();
+        for caption in captions {
+            let corner = self.point(caption.bbox.x0, caption.bbox.y0);
+            if !self.rect.expand(60.0).contains(corner) {
+                continue;
+            }
+            let [r, g, b] = caption.color;
+            let color = Color32::from_rgb(r, g, b);
+            let ink = theme::text_on(color);
+            let place = |size: Vec2| Rect::from_min_size(corner - vec2(0.0, size.y), size + vec2(6.0, 0.0));
+            let mut galley = painter.layout_no_wrap(caption.text.clone(), font.clone(), ink);
+            let mut area = place(galley.size());
+            let crowded = taken.len() >= MOST_TEXTS;
+            if crowded || taken.iter().any(|t| t.intersects(area)) {
+                let short = if caption.short.is_empty() { "…" } else { caption.short };
+                galley = painter.layout_no_wrap(short.into(), font.clone(), ink);
+                area = place(galley.size());
+            }
+            painter.rect_filled(area, 2.0, color);
+            painter.galley(area.min + vec2(3.0, 0.0), galley, ink);
+            if !crowded {
+                taken.push(area);
+            }
+        }
     }
 
     /// Where a point of the picture lies on the screen.

@@ -4,22 +4,21 @@ use crate::app::action::{Action, Layer};
 use crate::app::export::{Figure, views};
 use crate::app::outcome::{self, Coloring, FOUND, OutcomeFilter, letter};
 use crate::app::panels::canvas::{Canvas, Frame};
-use crate::app::panels::{score_slider, why};
-use crate::app::scene::{Caption, Choice, Prepared};
+use crate::app::panels::{chip, color_bar, coloring_choice, number, score_legend, score_slider, why};
+use crate::app::scene::{Choice, Prepared};
 use crate::app::settings::Settings;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Shown;
-use crate::render::{ColorMap, Scene};
-use egui::{Align2, Color32, CursorIcon, FontId, Rect, RichText, Stroke, StrokeKind, Ui, vec2};
+use crate::render::Scene;
+use crate::trace::reduce::Reduction;
+use egui::{Align2, Color32, CursorIcon, FontId, RichText, Stroke, StrokeKind, Ui, vec2};
 use std::sync::Arc;
 
 pub use crate::app::panels::canvas::Wish;
 
 /// The image panel's buffers.
 const VIEW_ID: u64 = 1;
-/// So many labels look for room; those after them are marks.
-const MOST_TEXTS: usize = 400;
 
 /// Scratch of the panel.
 #[derive(Debug, Default)]
@@ -27,6 +26,8 @@ pub struct ImagePanel {
     pub canvas: Canvas,
     prepared: Option<(u64, Prepared)>,
     heat: Option<String>,
+    /// How the channels of that map become one number.
+    reduction: Reduction,
     pub isolated: Option<u32>,
     pub outcomes: OutcomeFilter,
     pub selected: Option<usize>,
@@ -48,8 +49,8 @@ enum Asked {
 
 impl ImagePanel {
     /// Chooses the feature map that is laid over the picture.
-    pub fn lay_over(&mut self, map: String) {
-        self.heat = Some(map);
+    pub fn lay_over(&mut self, map: String, reduction: Reduction) {
+        (self.heat, self.reduction) = (Some(map), reduction);
     }
 
     /// The picture as it is on screen, for an export.
@@ -99,7 +100,7 @@ impl ImagePanel {
             painter.rect_stroke(frame.bounds(object.bbox), 0.0, stroke, StrokeKind::Outside);
         }
         let prepared = self.prepared(&shown, state.shown_version);
-        labels(&painter, &prepared.captions(&shown, &choice, settings.shows(Layer::Labels)), &frame);
+        frame.write(&painter, &prepared.captions(&shown, &choice, settings.shows(Layer::Labels)));
         if let Some(at) = frame.at {
             pixel_readout(&painter, &shown, &frame, at);
             ui.ctx().set_cursor_icon(if self.hovered.or(lost).is_some() {
@@ -146,6 +147,7 @@ impl ImagePanel {
     fn choice(&self, settings: &Settings) -> Choice {
         Choice {
             heat: self.heat.clone().filter(|_| settings.shows(Layer::HeatMap)),
+            reduction: self.reduction,
             outcomes: self.outcomes,
             isolated: self.isolated,
             selected: self.selected,
@@ -199,6 +201,9 @@ impl ImagePanel {
                     }
                 });
                 choice.response.on_hover_text("The feature map that is laid over the picture");
+                if let Some((_, look)) = self.prepared(shown, state.shown_version).heat() {
+                    color_bar(ui, look.color_map, &number(look.low), &number(look.high));
+                }
             }
             let names = if shown.detected { &shown.detection_classes } else { &shown.object_classes };
             let chosen = self.isolated.and_then(|c| names.get(c as usize)).map_or("all classes", String::as_str);
@@ -215,15 +220,8 @@ impl ImagePanel {
                 }
             });
             choice.response.on_hover_text("Only boxes of this class");
-            let choice =
-                egui::ComboBox::from_id_salt("colouring").selected_text(settings.coloring.name()).show_ui(ui, |ui| {
-                    for coloring in Coloring::ALL {
-                        if ui.selectable_label(settings.coloring == coloring, coloring.name()).clicked() {
-                            actions.push(Action::Color(coloring));
-                        }
-                    }
-                });
-            choice.response.on_hover_text("What the colours of detections tell");
+            let made = coloring_choice(ui, Some(settings.coloring), &Coloring::ALL.map(Some));
+            actions.extend(made.flatten().map(Action::Color));
             let choice =
                 egui::ComboBox::from_id_salt("outcomes").selected_text(self.outcomes.name()).show_ui(ui, |ui| {
                     for outcomes in OutcomeFilter::ALL {
@@ -285,46 +283,10 @@ fn missed_at(shown: &Shown, prepared: &Prepared, choice: &Choice, [x, y]: [f32; 
     here.min_by(|a, b| a.1.area().total_cmp(&b.1.area())).map(|(index, _)| index)
 }
 
-/// Labels in screen space; where two would overlap the later one is shortened to a mark.
-fn labels(painter: &egui::Painter, captions: &[Caption], frame: &Frame) {
-    let font = FontId::proportional(12.0);
-    let mut taken: Vec<Rect> = Vec::new();
-    for caption in captions {
-        let corner = frame.point(caption.bbox.x0, caption.bbox.y0);
-        if !frame.rect.expand(60.0).contains(corner) {
-            continue;
-        }
-        let [r, g, b] = caption.color;
-        let color = Color32::from_rgb(r, g, b);
-        let ink = theme::text_on(color);
-        let place = |size: egui::Vec2| Rect::from_min_size(corner - vec2(0.0, size.y), size + vec2(6.0, 0.0));
-        let mut galley = painter.layout_no_wrap(caption.text.clone(), font.clone(), ink);
-        let mut area = place(galley.size());
-        let crowded = taken.len() >= MOST_TEXTS;
-        if crowded || taken.iter().any(|t| t.intersects(area)) {
-            let short = if caption.short.is_empty() { "…" } else { caption.short };
-            galley = painter.layout_no_wrap(short.into(), font.clone(), ink);
-            area = place(galley.size());
-        }
-        painter.rect_filled(area, 2.0, color);
-        painter.galley(area.min + vec2(3.0, 0.0), galley, ink);
-        if !crowded {
-            taken.push(area);
-        }
-    }
-}
-
 /// What colours and letters tell and how often, or why nothing is judged.
 fn legend(ui: &mut Ui, prepared: &Prepared, settings: &Settings, outcomes: OutcomeFilter) {
-    let chip = |ui: &mut Ui, text: String, [r, g, b]: [u8; 3], help: &str| {
-        let color = Color32::from_rgb(r, g, b);
-        let text = RichText::new(text).background_color(color).color(theme::text_on(color));
-        ui.label(text).on_hover_text(help);
-    };
     if settings.coloring == Coloring::Score {
-        for score in [0.0, 0.25, 0.5, 0.75, 1.0] {
-            chip(ui, format!(" {score:.2} "), ColorMap::Viridis.rgb(score), "Colour of this score");
-        }
+        score_legend(ui);
     }
     if settings.coloring != Coloring::Error && outcomes == OutcomeFilter::All {
         return;
@@ -334,8 +296,7 @@ fn legend(ui: &mut Ui, prepared: &Prepared, settings: &Settings, outcomes: Outco
         return;
     }
     for (outcome, count) in prepared.counts(settings.score) {
-        let text = format!(" {} {count} ", letter(outcome));
-        chip(ui, text, outcome::color(outcome), outcome::name(outcome));
+        chip(ui, &format!("{} {count}", letter(outcome)), outcome::color(outcome), outcome::name(outcome));
     }
     ui.weak(format!("at IoU {FOUND} and score {:.2}", settings.score));
     if outcomes != OutcomeFilter::All {

@@ -9,7 +9,7 @@ use crate::engine::compare::{SLOT_NAMES, SlotSource};
 use crate::engine::devices::DeviceInfo;
 use crate::engine::event::ModelSummary;
 use crate::weights::LoadReport;
-use egui::{Button, Grid, RichText, ScrollArea, Slider, SliderClamping, Ui};
+use egui::{Button, Grid, Label, RichText, ScrollArea, Slider, SliderClamping, Ui};
 use std::path::{Path, PathBuf};
 
 /// Names of a list of the load report that are shown.
@@ -117,27 +117,25 @@ impl ModelPanel {
 
 /// The devices there are, and a choice among them.
 fn devices(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
-    let Some((devices, current)) = &state.devices else { return };
+    let Some((found, current)) = &state.devices else { return };
+    let in_use = |device: &DeviceInfo| device.choice.to_string() == *current;
     ui.horizontal_wrapped(|ui| {
         ui.label("Device");
         let chosen = egui::ComboBox::from_id_salt("device").selected_text(current.as_str()).show_ui(ui, |ui| {
-            for device in devices.iter() {
-                let name = device.choice.to_string();
-                if ui.selectable_label(name == *current, described(device)).clicked() && name != *current {
+            for device in &found.list {
+                if ui.selectable_label(in_use(device), device.to_string()).clicked() && !in_use(device) {
                     actions.push(Action::UseDevice(device.choice));
                 }
             }
+            if let Some(remark) = &found.remark {
+                ui.add(Label::new(RichText::new(remark).weak()).wrap());
+            }
         });
         chosen.response.on_hover_text("Where networks run; the loaded model moves along, a training run does not");
-        if let Some(device) = devices.iter().find(|device| device.choice.to_string() == *current) {
-            ui.weak(described(device));
+        if let Some(device) = found.list.iter().find(|device| in_use(device)) {
+            ui.weak(device.to_string());
         }
     });
-}
-
-fn described(device: &DeviceInfo) -> String {
-    let memory = device.memory.map(|bytes| format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)));
-    format!("{}: {}{}", device.choice, device.name, memory.unwrap_or_default())
 }
 
 /// Back to how the model was published or loaded, and copies of it to compare with.
@@ -251,6 +249,14 @@ fn troubles(ui: &mut Ui, report: &LoadReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::devices::Devices;
+    use crate::engine::{DeviceChoice, Event};
+    use egui::accesskit::Role;
+    use egui_kittest::Harness;
+    use egui_kittest::kittest::Queryable;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::Arc;
 
     fn summary(weights: &str) -> ModelSummary {
         ModelSummary {
@@ -290,5 +296,28 @@ mod tests {
         panel.random = true;
         assert!(matches!(panel.load(Arch::Ssd300), Action::LoadModel { allow_partial: true, .. }));
         assert!(matches!(panel.load(Arch::SsdNano), Action::LoadModel { allow_partial: false, .. }));
+    }
+
+    #[test]
+    fn devices_are_offered_with_their_memory_and_what_is_missing() {
+        let device = |choice, name: &str| {
+            let memory = Some(16 << 30);
+            DeviceInfo { choice, name: name.into(), memory, free: Some(12 << 30), driver: None }
+        };
+        let list = vec![device(DeviceChoice::Cpu, "processor"), device(DeviceChoice::Cuda(0), "NVIDIA T4")];
+        let found = Arc::new(Devices { list, remark: Some("free memory is unknown".into()) });
+        let mut state = State::default();
+        state.fold(Event::Devices { found, current: "cpu".into() });
+        let raised: Rc<RefCell<Vec<Action>>> = Rc::default();
+        let inner = raised.clone();
+        let mut harness = Harness::new_ui(move |ui| devices(ui, &state, &mut inner.borrow_mut()));
+        harness.run_steps(2);
+        assert!(harness.query_by_label("cpu: processor, 12.0 of 16.0 GiB free").is_some());
+        harness.get_by_role(Role::ComboBox).click();
+        harness.run_steps(3);
+        assert!(harness.query_by_label("free memory is unknown").is_some());
+        harness.get_by_label("cuda:0: NVIDIA T4, 12.0 of 16.0 GiB free").click();
+        harness.run_steps(3);
+        assert_eq!(*raised.borrow(), [Action::UseDevice(DeviceChoice::Cuda(0))]);
     }
 }

@@ -2,7 +2,7 @@
 //! and steps go there.
 
 use crate::app::action::Action;
-use crate::app::export::Figure;
+use crate::app::export::Draft;
 use crate::app::layout::{self, Panel};
 use crate::app::panels::anchors::AnchorsPanel;
 use crate::app::panels::canvas::Canvas;
@@ -43,13 +43,13 @@ impl PipelinePanels {
         }
     }
 
-    /// What one of the three shows, as a figure; `None` while it shows nothing, and for any other panel.
-    pub fn figure(&self, panel: Panel, image: &mut ImagePanel, state: &State) -> Option<Figure> {
+    /// What one of the three shows, to be made a figure of; `None` while it shows nothing, and for any other panel.
+    pub fn draft(&self, panel: Panel, image: &mut ImagePanel, state: &State) -> Option<Draft> {
         let backdrop = image.backdrop(state)?;
         match panel {
-            Panel::Anchors => self.anchors.figure(state, backdrop),
-            Panel::Proposals => self.proposals.figure(state, backdrop),
-            Panel::Suppression => self.suppression.figure(state, backdrop),
+            Panel::Anchors => self.anchors.draft(state, backdrop),
+            Panel::Proposals => self.proposals.draft(state, backdrop),
+            Panel::Suppression => self.suppression.draft(state, backdrop),
             _ => None,
         }
     }

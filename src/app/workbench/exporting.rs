@@ -2,7 +2,7 @@
 
 use super::Workbench;
 use crate::app::action::{Action, Dialog};
-use crate::app::export::{self, Figure, Format, records};
+use crate::app::export::{self, Draft, Figure, Format, records};
 use crate::app::layout::Panel;
 use crate::engine::{Command, Severity};
 use egui::Ui;
@@ -32,6 +32,11 @@ pub(super) fn menu(ui: &mut Ui, panel: Panel, actions: &mut Vec<Action>) {
     menu.response.on_hover_text(help).accessible_name(format!("Export {}", panel.name()));
 }
 
+/// A figure of little work.
+fn made(figure: Figure) -> Draft {
+    Box::new(move || figure)
+}
+
 impl Workbench {
     /// Does what writes or opens files.
     pub(super) fn send_out(&mut self, action: Action) {
@@ -46,26 +51,32 @@ impl Workbench {
 
     /// Writes what the panel used last shows, or the picture where that is a list.
     fn export_view(&mut self, path: &Path) {
-        let figure = self.panels.pipeline.attention.and_then(|panel| self.figure(panel));
-        match figure.filter(|figure| figure.drawing.is_some() || Format::of(path) == Ok(Format::Csv)) {
-            Some(figure) => self.write(Ok(figure), path),
-            None => self.export(Panel::Image, path),
-        }
+        let Some(last) = self.panels.pipeline.attention.and_then(|panel| self.draft_of(panel)) else {
+            return self.export(Panel::Image, path);
+        };
+        let picture = if Format::of(path) == Ok(Format::Csv) { None } else { self.draft_of(Panel::Image) };
+        let draft = move || match (last(), picture) {
+            (list, Some(picture)) if list.drawing.is_none() => picture(),
+            (figure, _) => figure,
+        };
+        self.write(Box::new(draft), path);
     }
 
     fn export(&mut self, panel: Panel, path: &Path) {
-        let figure = self.figure(panel).ok_or_else(|| format!("the {} panel shows nothing yet", panel.name()));
-        self.write(figure, path);
+        match self.draft_of(panel) {
+            Some(draft) => self.write(draft, path),
+            None => {
+                let text = format!("the {} panel shows nothing yet", panel.name());
+                self.state.note(Severity::Error, "export", text);
+            }
+        }
     }
 
-    /// Draws, encodes and writes on the thread for files; what becomes of it is told when it is done.
-    fn write(&mut self, figure: Result<Figure, String>, path: &Path) {
-        let figure = match figure {
-            Ok(figure) => figure,
-            Err(error) => return self.state.note(Severity::Error, "export", error),
-        };
+    /// Makes the figure, draws, encodes and writes it on the thread for files; what becomes of it is told when it is
+    /// done.
+    fn write(&mut self, draft: Draft, path: &Path) {
         let file = path.to_path_buf();
-        if !self.writer.write(move || export::write(&figure, &file, export::PLOT).map(|()| file)) {
+        if !self.writer.write(move || export::write(&draft(), &file, export::PLOT).map(|()| file)) {
             let text = format!("too many files wait to be written; try again in a moment: {}", path.display());
             self.state.note(Severity::Error, "export", text);
         }
@@ -85,21 +96,21 @@ impl Workbench {
         }
     }
 
-    /// What a panel shows, as a figure.
-    fn figure(&mut self, panel: Panel) -> Option<Figure> {
+    /// What a panel shows, to be made a figure of.
+    fn draft_of(&mut self, panel: Panel) -> Option<Draft> {
         let (state, settings, panels) = (&self.state, &self.settings, &mut self.panels);
         match panel {
-            Panel::Data => panels.data.figure(state),
-            Panel::Model => state.model.as_deref().map(records::model),
-            Panel::Image => Some(panels.image.figure(state.shown.as_deref()?, state.shown_version, settings)),
-            Panel::Losses => (state.curves.len > 0).then(|| records::losses(&state.curves)),
-            Panel::Step => state.stepped.as_deref().map(records::step),
-            Panel::Evaluation => state.evaluation.as_deref().map(|e| panels.evaluation.figure(e, settings)),
-            Panel::Compare => panels.compare.figure(state, settings),
-            Panel::Features => panels.features.figure(state, settings),
-            Panel::Runs => state.runs.list.as_deref().map(|list| records::runs(list)),
-            Panel::Log => Some(records::log(state.log.iter())),
-            other => panels.pipeline.figure(other, &mut panels.image, state),
+            Panel::Data => panels.data.draft(state),
+            Panel::Model => state.model.clone().map(|model| -> Draft { Box::new(move || records::model(&model)) }),
+            Panel::Image => Some(made(panels.image.figure(state.shown.as_deref()?, state.shown_version, settings))),
+            Panel::Losses => panels.losses.draft(state),
+            Panel::Step => state.stepped.clone().map(|step| -> Draft { Box::new(move || records::step(&step)) }),
+            Panel::Evaluation => Some(panels.evaluation.draft(state.evaluation.clone()?, settings)),
+            Panel::Compare => panels.compare.figure(state, settings).map(made),
+            Panel::Features => panels.features.draft(state, settings),
+            Panel::Runs => state.runs.list.clone().map(|list| -> Draft { Box::new(move || records::runs(&list)) }),
+            Panel::Log => Some(made(records::log(state.log.iter()))),
+            other => panels.pipeline.draft(other, &mut panels.image, state),
         }
     }
 

@@ -51,10 +51,7 @@ impl Workbench {
             self.state.stepping.hard.count(&stepped);
         }
         let before = self.state.stepped.as_ref().map(|s| s.report.iteration);
-        // From phase to phase the same image and anchor stay chosen.
-        if before != Some(stepped.report.iteration) {
-            self.panels.step.select_image(0);
-        }
+        self.panels.step.follow(&stepped, before != Some(stepped.report.iteration));
         self.state.stepped = Some(stepped);
         self.state.stepped_version += 1;
     }

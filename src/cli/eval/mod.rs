@@ -7,7 +7,8 @@ mod settings;
 use super::multiscale::MultiScaleArguments;
 use super::{Answer, CliError, Outcome, detect, threads, write_json};
 use crate::data;
-use crate::engine::{DeviceChoice, evaluate, model};
+use crate::detect::class_order::ClassOrder;
+use crate::engine::{DeviceChoice, Precision, evaluate, model};
 use crate::eval::coco::IouType;
 use crate::eval::misses::Misses;
 use crate::eval::{ImageBoxes, files, voc};
@@ -110,9 +111,15 @@ pub struct Arguments {
     /// cpu, cuda:N or auto
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// What the network multiplies in: f32, tf32, f16 or bf16
+    #[arg(long, default_value = "f32", conflicts_with_all = ["gt", "results"])]
+    precision: Precision,
     /// Score although weights are missing or random
     #[arg(long)]
     allow_partial: bool,
+    /// Where the class logits of --weights have their background: first, last or none; its names tell when left out
+    #[arg(long, value_name = "PLACE", requires = "weights")]
+    background: Option<ClassOrder>,
     /// Threads that compute; 0 for one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -172,16 +179,23 @@ fn model_on_data(arguments: &Arguments) -> Outcome {
     };
     let device = arguments.device.open()?;
     let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
-    let model = model::load(&choice, arguments.weights.as_deref(), arguments.allow_partial, &device)?;
+    let permit = model::Permit {
+        partial: arguments.allow_partial,
+        class_order: arguments.background,
+        ..model::Permit::default()
+    };
+    let model = model::load_permitting(&choice, arguments.weights.as_deref(), permit, &device)?;
     let plan = arguments.multi_scale.plan(model.detector.config())?;
     let dataset = data::open::open(data, Some(&arguments.split))?;
     let mut misses = arguments.misses.map(|score| Misses::new(score, dataset.classes.len()));
-    let scored = evaluate::score(&*model.detector, &dataset, plan.as_ref(), misses.as_mut(), |done, total| {
+    let progress = |done: usize, total: usize| {
         if done.is_multiple_of(20) || done == total {
             eprint!("\r{done}/{total}");
             _ = std::io::stderr().flush();
         }
-    })?;
+    };
+    let score = || evaluate::score(&*model.detector, &dataset, plan.as_ref(), misses.as_mut(), progress);
+    let scored = arguments.precision.within(score)?;
     eprintln!(" images in {:.1} s", scored.seconds);
     for skipped in &scored.skipped {
         eprintln!("counted as without detections: {skipped}");

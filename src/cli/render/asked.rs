@@ -1,5 +1,5 @@
 //! Views that the engine works for as it does for the window: images and health of a data set, a load report, an image
-//! augmented, one training step, two sides on one image and on a whole data set.
+//! augmented, one training step, two to four sides on one image and on a whole data set.
 
 use super::{Arguments, CliError, View, write};
 use crate::app::export::{Figure, records, views};
@@ -26,7 +26,8 @@ pub(super) fn draw(arguments: &Arguments) -> Result<(), CliError> {
             _ => None,
         })?,
         View::Augmentation => augmentation(arguments)?,
-        View::Step => step(arguments)?,
+        View::Step => step(arguments, Command::Step { iterations: 1 })?,
+        View::RangeTest => step(arguments, Command::FindRate)?,
         _ => health(arguments)?,
     };
     write(arguments, &figure)
@@ -57,9 +58,10 @@ fn augmentation(arguments: &Arguments) -> Result<Figure, CliError> {
     })
 }
 
-/// The first step of a run from the loaded weights, or from random ones where those are of other classes.
-fn step(arguments: &Arguments) -> Result<Figure, CliError> {
-    let mut data = None;
+/// What a run from the loaded weights, or from random ones where those are of other classes, answers first of all to
+/// `command`: a step's samples, or the losses of a range test.
+fn step(arguments: &Arguments, command: Command) -> Result<Figure, CliError> {
+    let (mut data, mut command) = (None, Some(command));
     ask(vec![open_data(arguments), load_model(arguments)?], |engine, event| match event {
         Event::DataOpened(opened) => {
             data = Some(opened);
@@ -70,10 +72,11 @@ fn step(arguments: &Arguments) -> Result<Figure, CliError> {
             let data = data.take()?;
             let (config, start) = run_of(arguments, &model, &data.classes);
             engine.send(Command::StartTraining { config: Box::new(config), folder: None, start });
-            engine.send(Command::Step { iterations: 1 });
+            engine.send(command.take()?);
             None
         }
         Event::Stepped(_) => engine.slots.stepped.get().map(|stepped| records::step(&stepped)),
+        Event::RateFound(test) => Some(records::range_test(&test)),
         _ => None,
     })
 }
@@ -89,8 +92,8 @@ fn run_of(arguments: &Arguments, model: &ModelSummary, classes: &[String]) -> (R
     (RunConfig { data, split, train: TrainConfig::new(arch), model: config }, start)
 }
 
-/// Both sides on one image.
-pub(super) fn sides(arguments: &Arguments, sources: [SlotSource; 2]) -> Result<Arc<ComparedImage>, CliError> {
+/// All sides on one image.
+pub(super) fn sides(arguments: &Arguments, sources: Vec<SlotSource>) -> Result<Arc<ComparedImage>, CliError> {
     let mut commands = fill(arguments, sources);
     commands.push(Command::CompareImage { index: arguments.index });
     ask(commands, |engine, event| match event {
@@ -99,8 +102,8 @@ pub(super) fn sides(arguments: &Arguments, sources: [SlotSource; 2]) -> Result<A
     })
 }
 
-/// Both sides on the whole data set.
-pub(super) fn scores(arguments: &Arguments, sources: [SlotSource; 2]) -> Result<Figure, CliError> {
+/// All sides on the whole data set.
+pub(super) fn scores(arguments: &Arguments, sources: Vec<SlotSource>) -> Result<Figure, CliError> {
     let mut commands = fill(arguments, sources);
     commands.push(Command::CompareData);
     ask(commands, |_, event| match event {
@@ -109,9 +112,9 @@ pub(super) fn scores(arguments: &Arguments, sources: [SlotSource; 2]) -> Result<
     })
 }
 
-fn fill(arguments: &Arguments, [first, second]: [SlotSource; 2]) -> Vec<Command> {
-    let slot = |slot, source| Command::SetSlot { slot, source };
-    vec![open_data(arguments), slot(0, first), slot(1, second)]
+fn fill(arguments: &Arguments, sources: Vec<SlotSource>) -> Vec<Command> {
+    let slots = sources.into_iter().enumerate().map(|(slot, source)| Command::SetSlot { slot, source });
+    std::iter::once(open_data(arguments)).chain(slots).collect()
 }
 
 fn open_data(arguments: &Arguments) -> Command {

@@ -43,6 +43,9 @@ pub(super) fn draw(arguments: &Arguments) -> Result<(), CliError> {
         View::Proposals => {
             views::by_stage(&shown, &prepared.picture(), arguments.best).ok_or_else(|| none("proposals"))?
         }
+        View::Levels => {
+            views::by_level(&config, &shown, arguments.score).ok_or_else(|| none("levels that detections come from"))?
+        }
         View::Features => {
             let maps = positions(&trace, &arguments.maps)?;
             let channels = match arguments.reduce {
@@ -58,6 +61,7 @@ pub(super) fn draw(arguments: &Arguments) -> Result<(), CliError> {
                 truth: arguments.truth,
                 anchors: arguments.anchors,
                 heat: arguments.heat.clone(),
+                reduction: if arguments.reduce == Reduce::Max { Reduction::Max } else { Reduction::Mean },
                 score: arguments.score,
                 coloring: arguments.color,
                 outcomes: arguments.only,

@@ -1,13 +1,13 @@
-//! Views of a whole data set: scores, curves, confusion, mistakes and misses of a model, two models side by side,
-//! statistics.
+//! Views of a whole data set: scores, curves, confusion, mistakes and misses of a model, up to four models side by
+//! side, statistics.
 
 use super::{Arguments, CliError, View, asked, write};
 use crate::app::export::{records, views};
 use crate::cli::detect;
 use crate::data;
 use crate::engine::command::ModelChoice;
-use crate::engine::compare::SlotSource;
-use crate::engine::details::EvalDetails;
+use crate::engine::compare::{SLOTS, SlotSource};
+use crate::engine::details::{EvalDetails, MaskScores};
 use crate::engine::evaluate::{Detected, detect_all, score_results, truth_of};
 use crate::engine::event::EvalSummary;
 use crate::engine::{DeviceChoice, Shown, model};
@@ -39,6 +39,13 @@ pub(super) fn evaluation(arguments: &Arguments) -> Result<(), CliError> {
     let classes = dataset.classes.len();
     let truth = truth_of(&dataset);
     let result = score_results(&truth, &results, classes);
+    let masks = MaskScores::new(&truth, &results, classes).map(Arc::new);
+    if arguments.masks && masks.is_none() {
+        return Err(CliError(format!(
+            "no masks to score: the model finds none, or there are none in {}",
+            dataset.name
+        )));
+    }
     let details = Arc::new(EvalDetails::new(truth, results, classes));
     let confusion = Arc::new(details.confusion(classes, details.best_score()));
     let evaluation = EvalSummary {
@@ -51,14 +58,16 @@ pub(super) fn evaluation(arguments: &Arguments) -> Result<(), CliError> {
         details,
         confusion,
         misses: misses.map(Arc::new),
+        masks,
     };
     let figure = match arguments.view {
-        View::Pr => views::precision_recall(&evaluation, CURVES, None),
-        View::ByScore => views::by_score(&evaluation, CURVES, None),
+        View::Pr => views::precision_recall(&evaluation, CURVES, None, arguments.masks),
+        View::ByScore => views::by_score(&evaluation, CURVES, None, arguments.masks),
         View::Confusion => views::confusion(&evaluation),
         View::Errors => views::mistakes(&evaluation),
         View::Misses => views::misses(&evaluation),
-        _ => views::numbers(&evaluation),
+        View::Worst => views::images(&evaluation, arguments.score),
+        _ => views::numbers(&evaluation, arguments.masks),
     };
     write(arguments, &figure)
 }
@@ -68,29 +77,49 @@ pub(super) fn statistics(arguments: &Arguments) -> Result<(), CliError> {
     write(arguments, &records::statistics(&data::statistics::statistics(&dataset)))
 }
 
-/// Two sides on one image, or on the whole data set.
+/// Two to four sides on one image, or on the whole data set.
 pub(super) fn compare(arguments: &Arguments) -> Result<(), CliError> {
-    if arguments.against.is_none() && arguments.against_model.is_none() {
-        return Err(CliError("name what to compare with: --against FILE, or --against-model NAME".into()));
-    }
-    let first = source(arguments.weights.as_deref(), arguments.model.as_deref())?;
-    let second = source(arguments.against.as_deref(), arguments.against_model.as_deref())?;
+    let sides = sides(arguments)?;
     if arguments.view == View::CompareData {
-        return write(arguments, &asked::scores(arguments, [first, second])?);
+        return write(arguments, &asked::scores(arguments, sides)?);
     }
-    let names = [label(&first), label(&second)];
+    let names: Vec<String> = sides.iter().map(label).collect();
     let dataset = data::open::open(&arguments.data, arguments.split.as_deref())?;
     let picture = dataset.picture(arguments.index)?;
-    let compared = asked::sides(arguments, [first, second])?;
+    let compared = asked::sides(arguments, sides)?;
     let entry = dataset.images.get(arguments.index).ok_or_else(|| format!("there is no image {}", arguments.index))?;
     let (objects, classes) = (entry.objects.clone(), dataset.classes.clone());
     let shown = Shown::undetected(arguments.index, entry.name.clone(), Arc::new(picture), objects, classes);
-    write(arguments, &views::sides(&shown, &compared, &names, arguments.score))
+    write(arguments, &views::sides(&shown, &compared, &names, arguments.score, arguments.labels))
+}
+
+/// The model, and what it is set against: files in their order, then architectures that belong to no weights.
+fn sides(arguments: &Arguments) -> Result<Vec<SlotSource>, CliError> {
+    let mut names = arguments.against_model.iter().map(String::as_str);
+    let mut sides = vec![source(arguments.weights.as_deref(), arguments.model.as_deref())?];
+    for file in &arguments.against {
+        let name = if is_results(file) { None } else { names.next() };
+        sides.push(source(Some(file.as_path()), name)?);
+    }
+    for name in names {
+        sides.push(source(None, Some(name))?);
+    }
+    match sides.len() {
+        1 => Err(CliError("name what to compare with: --against FILE, or --against-model NAME".into())),
+        count if count > SLOTS => {
+            Err(CliError(format!("{count} sides, the model among them; {SLOTS} can be compared")))
+        }
+        _ => Ok(sides),
+    }
+}
+
+fn is_results(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))
 }
 
 /// COCO results by their ending, else a model.
 fn source(weights: Option<&Path>, name: Option<&str>) -> Result<SlotSource, CliError> {
-    match weights.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))) {
+    match weights.filter(|path| is_results(path)) {
         Some(results) => Ok(SlotSource::Results(results.to_path_buf())),
         None => {
             let choice = detect::choice(name, weights)?;

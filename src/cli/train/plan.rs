@@ -1,9 +1,11 @@
 //! The runs that `boxwright train` makes: one, or the phases that embedded weights are made in.
 
 use super::{Arguments, CliError};
+use crate::cli::detect;
 use crate::data;
-use crate::detect::{Arch, config};
-use crate::engine::command::InitialWeights;
+use crate::data::statistics::fit_anchors;
+use crate::detect::{Arch, Config, config};
+use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::imaging::Augmentation;
 use crate::train::checkpoint::{last, saved_best, saved_config, saved_iteration};
 use crate::train::embedding::{EmbeddingPhase, Start, recipe};
@@ -47,8 +49,8 @@ impl Job {
 /// # Errors
 /// Settings that make no run.
 pub(super) fn plan(arguments: &Arguments, folder: &Path) -> Result<Vec<Job>, CliError> {
-    if arguments.preset == Some(Preset::Embed) && arguments.data == SCENES {
-        let arch: Arch = arguments.model.parse()?;
+    if arguments.preset == Some(Preset::Embed) && arguments.data() == SCENES && !arguments.anchors {
+        let arch: Arch = arguments.model().parse()?;
         let phases = recipe(arch);
         if !phases.is_empty() {
             return embedding(arguments, arch, &phases, folder);
@@ -59,6 +61,7 @@ pub(super) fn plan(arguments: &Arguments, folder: &Path) -> Result<Vec<Job>, Cli
         return Err(CliError(text.into()));
     }
     let config = overridden(arguments, one_config(arguments, folder)?)?;
+    let config = if arguments.anchors { with_fitted_priors(config)? } else { config };
     let begin = if arguments.resume || arguments.fork.is_some() {
         Begin::Resume
     } else {
@@ -110,13 +113,15 @@ fn embedding(
             (Start::Random | Start::Last | Start::LastHalf, _) => first_or(arguments, number, InitialWeights::Random),
         };
         let end = phase.end(&config.train);
-        let early = resume && ended_early(&last(&own), config.train.patience);
-        resume &= early || saved_iteration(&last(&own)).is_some_and(|done| done >= end);
+        let over = |done: &u64| *done >= end || ended_early(&last(&own), config.train.patience);
+        let over = saved_iteration(&last(&own)).filter(|done| resume && over(done));
+        resume &= over.is_some();
         let half = match phases.get(number + 1) {
             Some(next) => (next.start == Start::LastHalf).then(|| half(number)),
             None => arguments.embed.clone(),
         };
-        let until = phase.until.filter(|_| !early).map(|_| end).or(arguments.until);
+        // Of a phase that is over no iteration is asked for.
+        let until = over.or(phase.until.map(|_| end)).or(arguments.until);
         jobs.push(Job { config, folder: own, begin, until, half });
     }
     Ok(jobs)
@@ -139,7 +144,7 @@ fn phase_folder(folder: &Path, number: usize) -> PathBuf {
 /// The settings of a single run, before what the command changes.
 fn one_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliError> {
     if let Some(source) = &arguments.fork {
-        return Ok(saved_config(source)?);
+        return taken_up(arguments, saved_config(source)?);
     }
     if arguments.resume {
         let phase = phase_folder(folder, 1);
@@ -150,28 +155,78 @@ fn one_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliErro
                 phase.display()
             )));
         }
-        return Ok(saved_config(folder)?);
+        return taken_up(arguments, saved_config(folder)?);
     }
     if let Some(path) = &arguments.config {
         let text = std::fs::read_to_string(path)
             .map_err(|e| format!("cannot read the configuration ({e}): {}", path.display()))?;
         let config = toml::from_str(&text);
-        return Ok(config.map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?);
+        let config = config.map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?;
+        return taken_up(arguments, config);
     }
-    let arch: Arch = arguments.model.parse()?;
-    let split = arguments.split.clone().or_else(|| data::open::training_split(&arguments.data));
-    let dataset = data::open::open(&arguments.data, split.as_deref())?;
-    let config = RunConfig::new(arch, &arguments.data, &dataset);
+    let own = match detect::choice(Some(arguments.model()), None)? {
+        ModelChoice::Configured(config) => Some(*config),
+        _ => None,
+    };
+    let arch = match &own {
+        Some(config) => config.arch(),
+        None => arguments.model().parse()?,
+    };
+    let split = arguments.split.clone().or_else(|| data::open::training_split(arguments.data()));
+    let dataset = data::open::open(arguments.data(), split.as_deref())?;
+    let mut config = RunConfig::new(arch, arguments.data(), &dataset);
+    if let Some(Config::Darknet(cfg)) = own {
+        config.model = Config::Darknet(cfg.with_classes(&dataset.classes)?);
+    }
     Ok(match arguments.preset {
         Some(preset) => RunConfig { train: TrainConfig::preset(arch, preset)?, ..config },
         None => config,
     })
 }
 
+/// The run with priors for the boxes that it learns from, as its network's input shows them.
+fn with_fitted_priors(config: RunConfig) -> Result<RunConfig, CliError> {
+    let Some(count) = config.model.shape_priors() else {
+        return Err(CliError(format!("--anchors: {} has no priors to fit; YOLO's networks have", config.model.arch())));
+    };
+    let dataset = data::open::open(&config.data, config.split.as_deref())?;
+    let fit = fit_anchors(&dataset, config.model.preprocess(), count, config.train.seed);
+    let model = config.model.with_shape_priors(&fit.anchors)?;
+    println!("{count} anchors for {} boxes, average IoU {:.3}", fit.objects, fit.average_iou);
+    Ok(RunConfig { model, ..config })
+}
+
+/// Settings that were read, on the data that the command names. A network cannot be exchanged under them.
+fn taken_up(arguments: &Arguments, mut base: RunConfig) -> Result<RunConfig, CliError> {
+    if let Some(name) = &arguments.model {
+        let wanted: Arch = match detect::choice(Some(name), None)? {
+            ModelChoice::Configured(config) => config.arch(),
+            _ => name.parse()?,
+        };
+        let found = base.model.arch();
+        if wanted != found {
+            let text =
+                format!("these are the settings of {found}, not {wanted}: leave --model out, or begin a new run");
+            return Err(CliError(text));
+        }
+    }
+    if let Some(data) = arguments.data.as_ref().filter(|data| **data != base.data) {
+        base.split = data::open::training_split(data);
+        base.data.clone_from(data);
+    }
+    if arguments.split.is_some() {
+        base.split.clone_from(&arguments.split);
+    }
+    Ok(base)
+}
+
 /// `base` with what the command changes.
 fn overridden(arguments: &Arguments, mut base: RunConfig) -> Result<RunConfig, CliError> {
     if arguments.no_augmentation {
         base.train.augmentation = Augmentation::none();
+    }
+    if let Some(precision) = arguments.precision {
+        base.train.precision = precision;
     }
     arguments.set.iter().try_fold(base, |config, setting| {
         let Some((key, value)) = setting.split_once('=') else {
@@ -205,7 +260,8 @@ mod tests {
     fn the_preset_embed_runs_the_phases_of_the_recipe_and_settings_reach_each() {
         let root = Path::new("none");
         let words = ["--preset", "embed", "--model", "cascade-nano", "--set", "batch=3", "--embed", "file"];
-        let jobs = planned(&words, root).unwrap();
+        let jobs = planned(&[&words[..], &["--precision", "bf16"]].concat(), root).unwrap();
+        assert!(jobs.iter().all(|job| job.config.train.precision.name() == "bf16"));
         assert_eq!(jobs.len(), recipe(Arch::CascadeNano).len());
         assert!(jobs.iter().all(|job| job.config.train.batch == 3 && job.config.data.starts_with("shapes:train=")));
         assert_eq!((&jobs[0].begin, &jobs[0].folder), (&Begin::Fresh(InitialWeights::Random), &root.join("phase-1")));
@@ -248,12 +304,58 @@ mod tests {
         assert_eq!((found[0].until, found[1].until), (Some(2600), None));
         leave(&place(1), &config(1), 1000, 3);
         assert_eq!(resumed(&jobs()), [true, false, false, false]);
-        // The same, but ended by itself: no iteration is asked for.
+        // The same, but ended by itself: no further iteration is asked for.
         let mut patient = config(1);
         patient.train.patience = 3;
         leave(&place(1), &patient, 1000, 3);
         let found = jobs();
-        assert_eq!((resumed(&found), found[0].until), (vec![true, true, false, false], None));
+        assert_eq!((resumed(&found), found[0].until), (vec![true, true, false, false], Some(1000)));
+        // The second came to the end of its schedule.
+        leave(&place(2), &config(2), 1900, 0);
+        assert_eq!(jobs()[1].until, Some(1900));
+    }
+
+    #[test]
+    fn settings_that_are_read_take_the_data_of_the_command_and_no_other_network() {
+        let root = tempfile::tempdir().unwrap();
+        let kept = recipe(Arch::SsdNano)[0].config(Arch::SsdNano).unwrap();
+        leave(root.path(), &kept, 5, 0);
+        let file = root.path().join("config.toml");
+        std::fs::write(&file, toml::to_string(&kept).unwrap()).unwrap();
+        let (file, run) = (file.to_str().unwrap(), root.path().to_str().unwrap());
+        let other = "shapes:train=2,val=1,test=1";
+        let ways = [&["--resume"][..], &["--config", file][..], &["--fork", run, "--at", "5"][..]];
+        for way in ways {
+            let config =
+                |words: &[&str]| planned(&[way, words].concat(), root.path()).map(|jobs| jobs[0].config.clone());
+            assert_eq!(config(&["--model", "ssd-nano"]).unwrap(), kept);
+            let moved = config(&["--data", other]).unwrap();
+            assert_eq!((moved.data.as_str(), moved.split.as_deref()), (other, Some("train")));
+            let split = config(&["--data", other, "--split", "val"]).unwrap().split;
+            assert_eq!(split.as_deref(), Some("val"));
+            let error = config(&["--model", "fcos-nano"]).unwrap_err();
+            assert!(error.contains("ssd-nano") && error.contains("fcos-nano"), "{error}");
+        }
+    }
+
+    #[test]
+    fn yolo_learns_with_the_priors_of_its_data_and_a_cfg_with_its_classes() {
+        let data = ["--data", "shapes:train=12,val=1,test=1"];
+        let run = |words: &[&str]| planned(&[words, &data[..]].concat(), Path::new("none"));
+        let model = |words: &[&str]| run(words).unwrap().remove(0).config.model;
+        let (published, fitted) = (model(&["--model", "yolov3-nano"]), model(&["--model", "yolov3-nano", "--anchors"]));
+        assert_eq!((fitted.shape_priors(), fitted.classes()), (Some(9), published.classes()));
+        assert_ne!(fitted, published);
+        assert!(run(&["--model", "ssd-nano", "--anchors"]).unwrap_err().contains("ssd-nano"));
+        let root = tempfile::tempdir().unwrap();
+        let cfg = root.path().join("net.cfg");
+        let text = "[net]\nwidth=64\nheight=64\n[convolutional]\nfilters=12\nactivation=linear\n\
+                    [yolo]\nanchors=8,8, 20,20\nclasses=1\n";
+        std::fs::write(&cfg, text).unwrap();
+        let own = model(&["--model", cfg.to_str().unwrap(), "--anchors"]);
+        let Config::Darknet(darknet) = &own else { panic!("{}", own.arch()) };
+        assert_eq!((darknet.classes.as_slice(), own.shape_priors()), (published.classes(), Some(2)));
+        assert!(!darknet.cfg.contains("anchors=8,8"), "{}", darknet.cfg);
     }
 
     #[test]

@@ -122,6 +122,29 @@ impl DarknetConfig {
         plan(&parse(&cfg)?, self.input())?;
         Ok(Self { cfg, classes: classes.to_vec(), ..self.clone() })
     }
+
+    /// Priors among which the detection layers choose; 0 for a cfg that does not read.
+    pub fn priors(&self) -> usize {
+        let plan = parse(&self.cfg).and_then(|sections| plan(&sections, self.input()));
+        plan.ok().and_then(|plan| plan.yolos().map(|yolo| yolo.anchors.len()).max()).unwrap_or(0)
+    }
+
+    /// The same network with other priors, width and height in input pixels, by rising area: `anchors=` of every
+    /// detection layer is rewritten, whose masks stay.
+    ///
+    /// # Errors
+    /// A cfg that makes no network, or another number of priors than it has.
+    pub fn with_priors(&self, priors: &[[f32; 2]]) -> Result<Self, CfgError> {
+        let sections = parse(&self.cfg)?;
+        let mut lines = lines_of(&self.cfg);
+        let sides: Vec<String> = priors.iter().flatten().map(|side| format!("{side:.2}")).collect();
+        for section in sections.iter().filter(|section| section.name == "yolo") {
+            put(&mut lines, section, "anchors", &sides.join(","));
+        }
+        let cfg = lines.join("\n") + "\n";
+        plan(&parse(&cfg)?, self.input())?;
+        Ok(Self { cfg, ..self.clone() })
+    }
 }
 
 /// The objective that the detection layers agree on.
@@ -161,26 +184,32 @@ fn objective_of(yolo: &Yolo) -> Objective {
     }
 }
 
+/// The lines of a cfg, to be changed one by one.
+fn lines_of(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Sets `key` of a section of these lines. Line numbers stay what they are: a new key shares the line of the header.
+fn put(lines: &mut [String], section: &Section, key: &str, value: &str) {
+    let written = format!("{key}={value}");
+    match section.get(key) {
+        Some(entry) => {
+            if let Some(line) = lines.get_mut(entry.line - 1) {
+                *line = written;
+            }
+        }
+        None => {
+            if let Some(line) = lines.get_mut(section.line - 1) {
+                *line = format!("{line}\n{written}");
+            }
+        }
+    }
+}
+
 /// The text with `classes` classes.
 fn rewritten(text: &str, classes: usize) -> Result<String, CfgError> {
     let sections = parse(text)?;
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let mut put = |section: &Section, key: &str, value: usize| {
-        let written = format!("{key}={value}");
-        match section.get(key) {
-            Some(entry) => {
-                if let Some(line) = lines.get_mut(entry.line - 1) {
-                    *line = written;
-                }
-            }
-            // line numbers stay what they are: the value shares the line of the header
-            None => {
-                if let Some(line) = lines.get_mut(section.line - 1) {
-                    *line = format!("{line}\n{written}");
-                }
-            }
-        }
-    };
+    let mut lines = lines_of(text);
     for pair in sections.windows(2) {
         let [before, section] = pair else {
             continue;
@@ -193,8 +222,8 @@ fn rewritten(text: &str, classes: usize) -> Result<String, CfgError> {
         if before.name != "convolutional" {
             return Err(section.fault("needs a convolution before it to change the classes".to_owned()));
         }
-        put(section, "classes", classes);
-        put(before, "filters", per_cell.saturating_mul(classes.saturating_add(5)));
+        put(&mut lines, section, "classes", &classes.to_string());
+        put(&mut lines, before, "filters", &per_cell.saturating_mul(classes.saturating_add(5)).to_string());
     }
     Ok(lines.join("\n") + "\n")
 }
@@ -240,6 +269,18 @@ mod tests {
         assert_eq!(DarknetConfig::read(&three.cfg).unwrap().classes.len(), 3);
         let tiny = DarknetConfig::tiny(&named(80)).with_classes(&named(2)).unwrap();
         assert_eq!(tiny.cfg.matches("filters=21\n").count(), 2);
+    }
+
+    #[test]
+    fn other_priors_stand_in_every_detection_layer_and_their_number_stays() {
+        let tiny = DarknetConfig::tiny(&named(2));
+        let priors: Vec<[f32; 2]> = (1..=6).map(|k| [k as f32 * 10.0, k as f32 * 12.25]).collect();
+        assert_eq!(tiny.priors(), 6);
+        let own = tiny.with_priors(&priors).unwrap();
+        let plan = plan(&parse(&own.cfg).unwrap(), own.input()).unwrap();
+        assert!(plan.yolos().all(|yolo| yolo.anchors == priors));
+        assert_eq!(plan.yolos().map(|yolo| yolo.mask[0]).collect::<Vec<_>>(), [3, 0]);
+        assert!(tiny.with_priors(&priors[..5]).unwrap_err().reason.contains("pairs"));
     }
 
     #[test]

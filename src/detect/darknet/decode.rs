@@ -6,7 +6,8 @@ use crate::detect::Outputs;
 use crate::detect::suppress::{Candidates, Limits, suppress};
 use crate::geometry::Detection;
 use crate::nn::Pass;
-use candle_core::Result;
+use crate::ops::select::{fetch, fetch_rows};
+use candle_core::{Result, Tensor};
 
 /// Detections of each image in input pixels, best first. Boxes are not clipped: suppression compares whole ones.
 pub(in crate::detect) fn detect(
@@ -23,34 +24,33 @@ pub(in crate::detect) fn detect(
     }
     let mut all = Vec::with_capacity(images);
     for image in 0..images {
-        let numbers: Vec<f32> = rows.get(image)?.flatten_all()?.to_vec1()?;
-        let candidates = pass.stage("decode", || Ok(candidates(head, limits, &slots, &numbers)))?;
+        let candidates = pass.stage("decode", || candidates(head, limits, &slots, &rows.get(image)?))?;
         all.push(pass.stage("suppress", || Ok(suppress(candidates, limits, image, pass)))?);
     }
     Ok(all)
 }
 
 /// Everything above the score threshold, at most `top_k_per_class` a class.
-fn candidates(head: &Head, limits: &Limits, slots: &[Slot], numbers: &[f32]) -> Candidates {
-    let anchors: Vec<&[f32]> = numbers.chunks_exact(head.attributes()).collect();
+fn candidates(head: &Head, limits: &Limits, slots: &[Slot], rows: &Tensor) -> Result<Candidates> {
     // a product cannot pass a threshold that its first factor does not pass
-    let objectness = anchors.iter().map(|row| logistic(row[4])).enumerate();
-    let likely: Vec<(usize, f32)> = objectness.filter(|(_, p)| *p > limits.score_threshold).collect();
+    let objectness = fetch(&rows.narrow(1, 4, 1)?)?.into_iter().map(logistic).zip(0..);
+    let (objectness, likely): (Vec<f32>, Vec<u32>) = objectness.filter(|(p, _)| *p > limits.score_threshold).unzip();
+    let numbers = fetch_rows(rows, &likely)?;
+    let rows: Vec<&[f32]> = numbers.chunks_exact(head.attributes()).collect();
     let mut candidates = Candidates::default();
     for class in 0..head.classes {
-        let column = likely.iter().map(|&(anchor, objectness)| objectness * logistic(anchors[anchor][5 + class]));
+        let column = objectness.iter().zip(&rows).map(|(objectness, row)| objectness * logistic(row[5 + class]));
         for (position, score) in limits.best_of_class(column) {
-            let anchor = likely[position as usize].0;
-            let row = anchors[anchor];
-            let bbox = slots[anchor].decode([row[0], row[1], row[2], row[3]], head.offsets);
+            let (anchor, row) = (likely[position as usize], rows[position as usize]);
+            let bbox = slots[anchor as usize].decode([row[0], row[1], row[2], row[3]], head.offsets);
             // a side that overflowed or vanished is no box
             if bbox.is_proper() {
                 let class = class as u32;
-                candidates.push(Detection { bbox, class, score, anchor: Some(anchor as u32), mask: None });
+                candidates.push(Detection { bbox, class, score, anchor: Some(anchor), mask: None });
             }
         }
     }
-    candidates
+    Ok(candidates)
 }
 
 #[cfg(test)]

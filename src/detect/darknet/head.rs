@@ -62,27 +62,29 @@ impl Slot {
 
     /// The box that tx, ty, tw, th mean, in input pixels; not clipped, and not finite where a side overflows.
     pub fn decode(&self, [tx, ty, tw, th]: [f32; 4], offsets: Offsets) -> BBox {
-        let place = |t: f32| match offsets {
+        let place = |t: f32, axis: usize| match offsets {
             Offsets::Logistic => logistic(t) * self.scale_xy - (self.scale_xy - 1.0) / 2.0,
             Offsets::Linear => t,
+            Offsets::Anchor => 0.5 + t * self.prior[axis] / self.stride[axis],
         };
-        let (x, y) = ((place(tx) + self.column) * self.stride[0], (place(ty) + self.row) * self.stride[1]);
+        let (x, y) = ((place(tx, 0) + self.column) * self.stride[0], (place(ty, 1) + self.row) * self.stride[1]);
         BBox::from_cxcywh(x, y, tw.exp() * self.prior[0], th.exp() * self.prior[1])
     }
 
     /// What should be learnt for `bbox`: the logistics of tx and ty (themselves where they are linear), then tw, th.
     pub fn encode(&self, bbox: BBox, offsets: Offsets) -> [f32; 4] {
         let [x, y, width, height] = bbox.to_cxcywh();
-        let place = |center: f32, stride: f32, cell: f32| {
-            let inside = center / stride - cell;
+        let place = |center: f32, axis: usize, cell: f32| {
+            let inside = center / self.stride[axis] - cell;
             match offsets {
                 Offsets::Logistic => ((inside + (self.scale_xy - 1.0) / 2.0) / self.scale_xy).clamp(0.0, 1.0),
                 Offsets::Linear => inside,
+                Offsets::Anchor => (inside - 0.5) * self.stride[axis] / self.prior[axis],
             }
         };
         [
-            place(x, self.stride[0], self.column),
-            place(y, self.stride[1], self.row),
+            place(x, 0, self.column),
+            place(y, 1, self.row),
             (width / self.prior[0]).max(LEAST_RATIO).ln(),
             (height / self.prior[1]).max(LEAST_RATIO).ln(),
         ]
@@ -262,6 +264,10 @@ pub(in crate::detect) mod tests {
         let linear = slot.decode([0.25, 1.5, 0.0, 0.0], Offsets::Linear);
         assert_eq!(linear.center(), (52.0, 40.0));
         assert_eq!(slot.encode(linear, Offsets::Linear)[..2], [0.25, 1.5]);
+        // the middle of the cell is (56, 24); a quarter of the prior's width and half its height from there
+        let anchored = slot.decode([0.25, -0.5, 0.0, 0.0], Offsets::Anchor);
+        assert_eq!(anchored.center(), (58.0, 19.0));
+        assert_eq!(slot.encode(anchored, Offsets::Anchor)[..2], [0.25, -0.5]);
     }
 
     #[test]

@@ -24,6 +24,13 @@ pub enum Nonlinearity {
     Mish,
     Swish,
     Logistic,
+    Tanh,
+    Elu,
+    Selu,
+    /// By its approximation with the hyperbolic tangent.
+    Gelu,
+    /// x above 0, x + x² / 2 from −2 on, 0 below.
+    HardMish,
 }
 
 /// `[convolutional]`. Pairs are (vertical, horizontal).
@@ -267,7 +274,7 @@ mod tests {
         // bodies begin on line 4
         for (body, line, word) in [
             ("[connected]\noutput=9\n", 4, "unknown section"),
-            ("[convolutional]\nfilters=8\nactivation=elu\n", 6, "not supported"),
+            ("[convolutional]\nfilters=8\nactivation=stair\n", 6, "not supported"),
             ("[convolutional]\nfilters=8\nxnor=1\n", 6, "not supported"),
             ("[convolutional]\nfliters=8\n", 5, "unknown setting"),
             ("[convolutional]\nfilters=0\n", 5, "whole number"),

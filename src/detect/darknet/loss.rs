@@ -6,6 +6,7 @@
 use super::assign::{Grid, Targets};
 use super::head::{Head, Slot};
 use super::objective::{Coordinates, Normalizer, Objective, Objectness, Offsets};
+use crate::detect::terms::{at_rows, recorded, recorded_overlap};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::nms::order_by_score;
 use crate::geometry::{BBox, Object};
@@ -13,17 +14,18 @@ use crate::nn::Pass;
 use crate::ops::activation::sigmoid;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, weighted_sum};
-use crate::trace::{LossPart, Sample};
+use crate::trace::{Formula, LossPart, Sample, Terms};
 use candle_core::{Result, Tensor};
 
 /// Largest logarithm of a side over its prior's that an overlap loss looks at.
 const MAX_LOG: f32 = 8.0;
 
-/// One named sum, and what each row gave to it before the normalizer; the latter only when a probe is on.
+/// One named sum, what each row gave to it before the normalizer, and from what; the latter two only with a probe.
 struct Part {
     name: &'static str,
     value: Tensor,
     rows: Vec<f32>,
+    terms: Terms,
 }
 
 /// The positives of a batch, by row of the flattened outputs.
@@ -103,6 +105,9 @@ pub(in crate::detect) fn losses(
     parts.push(objectness);
 
     if pass.is_probed() {
+        for (part, terms) in parts.iter_mut().zip(sums.terms(&flat, &positives, &targets)?) {
+            part.terms = terms;
+        }
         for (image, targets) in targets.iter().enumerate() {
             let range = image * anchors..(image + 1) * anchors;
             let mut traced = Vec::with_capacity(parts.len());
@@ -112,6 +117,7 @@ pub(in crate::detect) fn losses(
                     value: part.value.to_vec0::<f32>()?,
                     normalizer,
                     per_anchor: part.rows.get(range.clone()).unwrap_or_default().to_vec(),
+                    terms: part.terms.rows(range.clone()),
                 });
             }
             let samples = samples(targets, each.get(range).unwrap_or_default());
@@ -178,7 +184,7 @@ impl Sums<'_> {
             }
         }
         let scaled = weights.iter().map(|weight| weight / self.normalizer).collect();
-        Ok(Part { name, value: weighted_sum(each, scaled)?, rows: by_row })
+        Ok(Part { name, value: weighted_sum(each, scaled)?, rows: by_row, terms: Terms::default() })
     }
 
     /// Boxes and classes; without positives each part is a 0 that gradients pass through.
@@ -198,30 +204,19 @@ impl Sums<'_> {
         let picked = select_rows(flat, rows)?;
         let (xy, wh) = (picked.narrow(1, 0, 2)?, picked.narrow(1, 2, 2)?);
         let mut parts = Vec::new();
-        let kind = match objective.coordinates {
-            Coordinates::Parts => None,
-            Coordinates::Iou => Some(IouLoss::Linear),
-            Coordinates::Giou => Some(IouLoss::Giou),
-            Coordinates::Diou => Some(IouLoss::Diou),
-            Coordinates::Ciou => Some(IouLoss::Ciou),
-        };
-        if let Some(kind) = kind {
+        if let Some(kind) = overlap(objective.coordinates) {
             let boxes = self.corners(&xy, &wh, &positives.slots)?;
             let each = box_iou_loss(&boxes, &positives.boxes, kind, 1e-7)?;
             parts.push(self.part("loss_bbox", &each, vec![objective.box_weight; count], rows)?);
         } else {
-            let pairs = positives.slots.iter().zip(&positives.boxes);
-            let codes: Vec<[f32; 4]> = pairs.map(|(slot, bbox)| slot.encode(*bbox, self.head.offsets)).collect();
-            let half = |from: usize| -> Result<Tensor> {
-                let values: Vec<f32> = codes.iter().flat_map(|code| [code[from], code[from + 1]]).collect();
-                Tensor::from_vec(values, (count, 2), flat.device())
-            };
+            let codes = self.codes(positives);
+            let half = |from: usize| Tensor::from_vec(pairs_of(&codes, from), (count, 2), flat.device());
             let weights = |weight: f32| -> Vec<f32> {
                 positives.scales.iter().flat_map(|scale| [weight * scale, weight * scale]).collect()
             };
             let (each, weight) = match self.head.offsets {
                 Offsets::Logistic => (bce_with_logits(&xy.contiguous()?, &half(0)?)?, objective.xy_weight),
-                Offsets::Linear => (xy.sub(&half(0)?)?.sqr()?, 0.5 * objective.xy_weight),
+                Offsets::Linear | Offsets::Anchor => (xy.sub(&half(0)?)?.sqr()?, 0.5 * objective.xy_weight),
             };
             parts.push(self.part("loss_xy", &each, weights(weight), rows)?);
             let each = wh.sub(&half(2)?)?.sqr()?;
@@ -234,6 +229,60 @@ impl Sums<'_> {
         Ok(parts)
     }
 
+    /// What the positives' boxes are learnt as.
+    fn codes(&self, positives: &Positives) -> Vec<[f32; 4]> {
+        let pairs = positives.slots.iter().zip(&positives.boxes);
+        pairs.map(|(slot, bbox)| slot.encode(*bbox, self.head.offsets)).collect()
+    }
+
+    /// What each part was computed from, in the order of the parts.
+    fn terms(&self, flat: &Tensor, positives: &Positives, targets: &[Targets]) -> Result<Vec<Terms>> {
+        let (objective, rows, total) = (self.objective, positives.rows.as_slice(), self.total);
+        let answers = |from: usize, width: usize| flat.narrow(1, from, width);
+        let mut all = Vec::new();
+        if let Some(kind) = overlap(objective.coordinates) {
+            let corners = if rows.is_empty() {
+                None
+            } else {
+                let picked = select_rows(flat, rows)?;
+                Some(self.corners(&picked.narrow(1, 0, 2)?, &picked.narrow(1, 2, 2)?, &positives.slots)?)
+            };
+            let boxes = recorded_overlap((kind, 0.0), &answers(0, 4)?, rows, corners.as_ref(), &positives.boxes)?;
+            all.push(Terms { weights: vec![objective.box_weight; total], ..boxes });
+        } else {
+            let codes = self.codes(positives);
+            let (xy, weight) = match self.head.offsets {
+                Offsets::Logistic => (Formula::Sigmoid, objective.xy_weight),
+                Offsets::Linear | Offsets::Anchor => (Formula::Squared, 0.5 * objective.xy_weight),
+            };
+            for (from, formula, weight) in [(0, xy, weight), (2, Formula::Squared, 0.5 * objective.wh_weight)] {
+                let target = at_rows(total, 2, rows, &pairs_of(&codes, from));
+                let scales: Vec<f32> = positives.scales.iter().map(|scale| weight * scale).collect();
+                let weights = at_rows(total, 1, rows, &scales);
+                all.push(Terms { weights, ..recorded(formula, &answers(from, 2)?, target)? });
+            }
+        }
+        let classes = self.head.classes;
+        let target = at_rows(total, classes, rows, &positives.classes);
+        let classified = recorded(Formula::Sigmoid, &answers(5, classes)?, target)?;
+        all.push(Terms { weights: vec![objective.class_weight; total], first_class: Some(0), ..classified });
+        // For the focal loss a column, which is the only one, or none.
+        let (formula, absent, present) = match objective.objectness {
+            Objectness::CrossEntropy => (Formula::Sigmoid, 0.0, 1.0),
+            Objectness::Focal => {
+                (Formula::Focal { alpha: objective.focal_alpha, gamma: objective.focal_gamma }, -1.0, 0.0)
+            }
+        };
+        let wanted = targets.iter().flat_map(|targets| &targets.assignment.target).map(|&target| match target {
+            0.. => present,
+            -1 => absent,
+            _ => f32::NAN,
+        });
+        let objectness = recorded(formula, &answers(4, 1)?, wanted.collect())?;
+        all.push(Terms { weights: vec![objective.objectness_weight; total], ..objectness });
+        Ok(all)
+    }
+
     /// Decoded corners `[P, 4]` that gradients pass through.
     fn corners(&self, xy: &Tensor, wh: &Tensor, slots: &[Slot]) -> Result<Tensor> {
         let pairs = |of: fn(&Slot) -> [f32; 2]| -> Result<Tensor> {
@@ -243,6 +292,10 @@ impl Sums<'_> {
         let cells = pairs(|s| [s.column, s.row])?;
         let places = match self.head.offsets {
             Offsets::Linear => xy.add(&cells)?,
+            Offsets::Anchor => {
+                let share = pairs(|s| [s.prior[0] / s.stride[0], s.prior[1] / s.stride[1]])?;
+                xy.mul(&share)?.add(&cells.affine(1.0, 0.5)?)?
+            }
             Offsets::Logistic => {
                 let margin = pairs(|s| [(s.scale_xy - 1.0) / 2.0; 2])?;
                 sigmoid(xy)?.mul(&pairs(|s| [s.scale_xy; 2])?)?.add(&cells.sub(&margin)?)?
@@ -271,6 +324,22 @@ impl Sums<'_> {
     }
 }
 
+/// The loss of boxes that are learnt by their overlap; none for those that are learnt number by number.
+fn overlap(coordinates: Coordinates) -> Option<IouLoss> {
+    match coordinates {
+        Coordinates::Parts => None,
+        Coordinates::Iou => Some(IouLoss::Linear),
+        Coordinates::Giou => Some(IouLoss::Giou),
+        Coordinates::Diou => Some(IouLoss::Diou),
+        Coordinates::Ciou => Some(IouLoss::Ciou),
+    }
+}
+
+/// Two neighbouring numbers of every code.
+fn pairs_of(codes: &[[f32; 4]], from: usize) -> Vec<f32> {
+    codes.iter().flat_map(|code| [code[from], code[from + 1]]).collect()
+}
+
 /// Everything takes part but what is left out: positives in order, then background by falling loss.
 fn samples(targets: &Targets, objectness: &[f32]) -> Vec<Sample> {
     let loss = |anchor: u32| objectness.get(anchor as usize).copied().unwrap_or(0.0);
@@ -294,6 +363,7 @@ mod tests {
     use super::super::objective::Assigner;
     use super::*;
     use crate::nn::Mode;
+    use crate::trace::terms::tests::check;
     use candle_core::Var;
 
     fn value(losses: &Losses, name: &str) -> f32 {
@@ -331,6 +401,8 @@ mod tests {
             assert!((ours - by_hand).abs() < 1e-5 * by_hand.abs().max(1.0), "{name}: {ours}, by hand {by_hand}");
         }
         let trace = pass.into_traces().remove(0);
+        // xy, wh and classes of the one positive, objectness of all twelve
+        assert_eq!(check(&trace), 15);
         let part = |name: &str| trace.losses.iter().find(|part| part.name == name).unwrap();
         assert!((part("loss_xy").per_anchor[6] - xy).abs() < 1e-5);
         assert!((part("loss_conf").per_anchor[0] - std::f32::consts::LN_2).abs() < 1e-6);
@@ -384,7 +456,7 @@ mod tests {
         for coordinates in [Coordinates::Iou, Coordinates::Giou, Coordinates::Diou, Coordinates::Ciou] {
             objectives.push(Objective { coordinates, ..Objective::DARKNET });
         }
-        for offsets in [Offsets::Logistic, Offsets::Linear] {
+        for offsets in [Offsets::Logistic, Offsets::Linear, Offsets::Anchor] {
             let head = small_head(offsets);
             for objective in &objectives {
                 for (objects, scale) in [(vec![one_object(), Vec::new()], 1.0), (vec![Vec::new(); 2], 50.0)] {
@@ -393,7 +465,9 @@ mod tests {
                     let coarse = made.get("coarse")?.clone();
                     let tensors = vec![("fine".to_owned(), fine.as_tensor().clone()), ("coarse".to_owned(), coarse)];
                     let outputs = Outputs { tensors, maps: made.maps.clone(), input: made.input };
-                    let losses = losses(&head, objective, &outputs, &objects, &Pass::probed(Mode::Frozen, 2))?;
+                    let pass = Pass::probed(Mode::Frozen, 2);
+                    let losses = losses(&head, objective, &outputs, &objects, &pass)?;
+                    pass.into_traces().iter().for_each(|trace| assert!(check(trace) > 0));
                     let total = losses.total()?;
                     assert!(total.to_vec0::<f32>()?.is_finite(), "{objective:?}");
                     let gradients = total.backward()?;
@@ -420,6 +494,22 @@ mod tests {
         let (shared, union, hull) = (22.5f32, 129.5, 12.5 * 13.0);
         let by_hand = 3.0 * (1.0 - shared / union + (hull - union) / hull);
         assert!((value(&found, "loss_bbox") - by_hand).abs() < 1e-4);
+        Ok(())
+    }
+
+    #[test]
+    fn boxes_are_decoded_alike_for_the_overlap_loss_and_for_detections() -> Result<()> {
+        for offsets in [Offsets::Logistic, Offsets::Linear, Offsets::Anchor] {
+            let head = small_head(offsets);
+            let code = [0.3, 0.2, 0.1, 0.4];
+            let made = raw_outputs(&head, 1, |_, anchor, k| if anchor == 6 && k < 4 { code[k] } else { 0.0 })?;
+            let bbox = head.slots(&made)[6].decode(code, offsets);
+            // an object where the prediction is, whose cell and best prior are those of anchor 6
+            let object = Object { bbox, class: 1, ..Object::default() };
+            let objective = Objective { coordinates: Coordinates::Iou, ..Objective::DARKNET };
+            let found = losses(&head, &objective, &made, &[vec![object]], &Pass::new(Mode::Frozen))?;
+            assert!(value(&found, "loss_bbox").abs() < 1e-4, "{offsets:?}");
+        }
         Ok(())
     }
 

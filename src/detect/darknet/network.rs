@@ -14,6 +14,8 @@ use candle_core::{Result, Tensor};
 
 /// Slope of darknet's leaky rectifier.
 const LEAKY: f32 = 0.1;
+/// Slope of the scaled exponential unit above 0, and how far below 0 it falls before that (Klambauer et al., 2017).
+const SELU: (f64, f64) = (1.0507, 1.6732);
 
 /// A convolution with or without batch normalisation.
 #[derive(Debug)]
@@ -65,6 +67,14 @@ fn activate(x: Tensor, nonlinearity: Nonlinearity) -> Result<Tensor> {
         Nonlinearity::Mish => mish(&x),
         Nonlinearity::Swish => swish(&x),
         Nonlinearity::Logistic => sigmoid(&x),
+        Nonlinearity::Tanh => x.tanh(),
+        Nonlinearity::Elu => x.elu(1.0),
+        Nonlinearity::Selu => x.elu(SELU.1)?.affine(SELU.0, 0.0),
+        Nonlinearity::Gelu => x.gelu(),
+        Nonlinearity::HardMish => {
+            let bend = x.clamp(-2f32, 0f32)?;
+            relu(&x)?.add(&bend)?.add(&bend.sqr()?.affine(0.5, 0.0)?)
+        }
     }
 }
 
@@ -386,6 +396,12 @@ mod tests {
             ("logistic", 1.0 / (1.0 + 1f32.exp())),
             ("swish", -1.0 / (1.0 + 1f32.exp())),
             ("mish", -((-1f32).exp().ln_1p().tanh())),
+            ("tanh", (-1f32).tanh()),
+            ("elu", (-1f32).exp_m1()),
+            ("selu", 1.0507 * 1.6732 * (-1f32).exp_m1()),
+            // darknet's own constants
+            ("gelu", -0.5 * (1.0 - (0.797_885f32 + 0.035_677).tanh())),
+            ("hard_mish", -0.5),
         ] {
             for normed in [0, 1] {
                 let body = format!("[convolutional]\nfilters=1\nbatch_normalize={normed}\nactivation={name}\n");

@@ -23,6 +23,9 @@ pub enum Offsets {
     Logistic,
     /// The place within the cell itself, in cells, learnt by squared error (paper §4, tried and dropped).
     Linear,
+    /// The way from the middle of the cell in sides of the prior, learnt by squared error: the mechanism of region
+    /// proposal networks (paper §4, tried and dropped).
+    Anchor,
 }
 
 /// How boxes are learnt.

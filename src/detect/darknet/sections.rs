@@ -79,7 +79,15 @@ fn nonlinearity(section: &Section) -> Result<Nonlinearity, CfgError> {
         "mish" => Ok(Nonlinearity::Mish),
         "swish" => Ok(Nonlinearity::Swish),
         "logistic" => Ok(Nonlinearity::Logistic),
-        _ => Err(section.fault_at(entry, "not supported, only linear, leaky, relu, relu6, mish, swish, logistic")),
+        "tanh" => Ok(Nonlinearity::Tanh),
+        "elu" => Ok(Nonlinearity::Elu),
+        "selu" => Ok(Nonlinearity::Selu),
+        "gelu" => Ok(Nonlinearity::Gelu),
+        "hard_mish" => Ok(Nonlinearity::HardMish),
+        _ => {
+            let known = "linear, leaky, relu, relu6, mish, swish, logistic, tanh, elu, selu, gelu, hard_mish";
+            Err(section.fault_at(entry, &format!("not supported, only {known}")))
+        }
     }
 }
 

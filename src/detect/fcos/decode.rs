@@ -6,6 +6,7 @@ use crate::detect::retinanet::decode::{logit_floor, sigmoid};
 use crate::detect::suppress::{Candidates, Limits, likely, suppress};
 use crate::geometry::{BBox, Detection};
 use crate::nn::Pass;
+use crate::ops::select::{fetch, fetch_rows};
 use crate::trace::Anchors;
 use candle_core::Result;
 
@@ -40,10 +41,8 @@ pub(super) fn detect(
     for image in 0..images {
         let candidates = pass.stage("decode", || {
             let logits = logits.get(image)?;
-            let distances: Vec<f32> = distances.get(image)?.flatten_all()?.to_vec1()?;
-            let nesses: Vec<f32> = nesses.get(image)?.flatten_all()?.to_vec1()?;
-            let centered: Vec<f32> = nesses.into_iter().map(sigmoid).collect();
-            let mut candidates = Candidates::default();
+            let centered: Vec<f32> = fetch(&nesses.get(image)?)?.into_iter().map(sigmoid).collect();
+            let (mut chosen, mut scored_classes) = (Vec::new(), Vec::new());
             for level in &points.levels {
                 // Points and classes compete in one list.
                 let likely = likely(&logits, level.start..level.start + level.len, floor, first)?;
@@ -60,14 +59,18 @@ pub(super) fn detect(
                         ScoreRule::GeometricMean => rank,
                         ScoreRule::Product => rank * centered[index],
                     };
-                    let d = &distances[index * 4..index * 4 + 4];
-                    let point = points.boxes[index];
-                    let bbox = decode(point, [d[0], d[1], d[2], d[3]], config.unit(point.width()));
-                    let (bbox, class) = (bbox.clip(width, height), (column - first) as u32);
-                    candidates.push(Detection { bbox, class, score, anchor: Some(index as u32), mask: None });
+                    chosen.push(index as u32);
+                    scored_classes.push(((column - first) as u32, score));
                 }
             }
-            Ok(candidates)
+            let distances = fetch_rows(&distances.get(image)?, &chosen)?;
+            let codes = distances.chunks_exact(4);
+            let decoded = chosen.into_iter().zip(scored_classes).zip(codes).map(|((index, (class, score)), d)| {
+                let point = points.boxes[index as usize];
+                let bbox = decode(point, [d[0], d[1], d[2], d[3]], config.unit(point.width())).clip(width, height);
+                Detection { bbox, class, score, anchor: Some(index), mask: None }
+            });
+            Ok(decoded.collect::<Candidates>())
         })?;
         all.push(pass.stage("suppress", || Ok(suppress(candidates, &limits, image, pass)))?);
     }

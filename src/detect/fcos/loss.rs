@@ -1,14 +1,15 @@
 //! FCOS's targets and losses: a point learns the smallest object around it whose size suits its level.
 
 use super::{BoxLoss, FcosConfig};
-use crate::detect::retinanet::loss::{logit_of, nothing, row_sums, samples, scattered};
+use crate::detect::retinanet::loss::{logit_of, nothing, ones_at, row_sums, samples, scattered};
+use crate::detect::terms::{at_rows, recorded, recorded_overlap, wanted_columns};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::matching::{Force, match_anchors};
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, weighted_sum};
-use crate::trace::{Anchors, Assignment, LossPart, Rule};
+use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, sum_by, weighted_sum};
+use crate::trace::{Anchors, Assignment, Formula, LossPart, Rule, Terms};
 use candle_core::{Device, Result, Tensor};
 
 /// The positive points of a batch and what they learn.
@@ -46,7 +47,7 @@ pub(super) fn losses(
         pass.stage("assign", || Ok(objects.iter().map(|objects| assign(config, points, objects)).collect()))?;
 
     let rows = images * count;
-    let mut wanted = vec![0.0f32; rows * columns];
+    let mut wanted: Vec<u32> = Vec::new();
     let mut positives = Positives::default();
     for (image, target) in targets.iter().enumerate() {
         for (index, &target) in target.iter().enumerate() {
@@ -54,7 +55,7 @@ pub(super) fn losses(
                 continue;
             };
             let (row, point) = (image * count + index, points.boxes[index]);
-            wanted[row * columns + logit_of(config.class_layout, object.class, columns)?] = 1.0;
+            wanted.push((row * columns + logit_of(config.class_layout, object.class, columns)?) as u32);
             positives.rows.push(row as u32);
             positives.points.push(point);
             positives.boxes.push(object.bbox);
@@ -63,25 +64,27 @@ pub(super) fn losses(
     }
     let normalizer = positives.rows.len().max(1) as f32;
 
-    let wanted = Tensor::from_vec(wanted, (rows, columns), logits.device())?;
-    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &wanted, config.focal_alpha, config.focal_gamma)?;
-    let classification = weighted_sum(&focal, vec![1.0 / normalizer; rows * columns])?;
+    let ones = ones_at(&wanted, (rows, columns), logits.device())?;
+    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
+    let classification = sum_by(&focal, &Tensor::full(1.0 / normalizer, (rows, columns), logits.device())?)?;
     let (box_weights, box_normalizer): (Vec<f32>, f32) = if config.centerness_weighted {
         let total = positives.centerness.iter().sum::<f32>().max(1e-6);
         (positives.centerness.iter().map(|c| c / total).collect(), total)
     } else {
         (vec![1.0 / normalizer; positives.rows.len()], normalizer)
     };
+    let kind = match config.box_loss {
+        BoxLoss::Giou => (IouLoss::Giou, 1e-7),
+        BoxLoss::Iou => (IouLoss::Iou, 1e-6),
+    };
+    let mut corners = None;
     let (regression, box_values, ness, ness_values) = if positives.rows.is_empty() {
         (nothing(distances)?, Vec::new(), nothing(nesses)?, Vec::new())
     } else {
         let chosen = select_rows(&distances.reshape((rows, 4))?, &positives.rows)?;
         let boxes = boxes_of(config, &positives.points, &chosen)?;
-        let (kind, eps) = match config.box_loss {
-            BoxLoss::Giou => (IouLoss::Giou, 1e-7),
-            BoxLoss::Iou => (IouLoss::Iou, 1e-6),
-        };
-        let distance = box_iou_loss(&boxes, &positives.boxes, kind, eps)?;
+        let distance = box_iou_loss(&boxes, &positives.boxes, kind.0, kind.1)?;
+        corners = Some(boxes);
         let chosen = select_rows(&nesses.reshape((rows, 1))?, &positives.rows)?;
         let target = Tensor::from_slice(&positives.centerness, (positives.rows.len(), 1), nesses.device())?;
         let entropy = bce_with_logits(&chosen, &target)?;
@@ -93,10 +96,16 @@ pub(super) fn losses(
     if pass.is_probed() {
         let values = [&classification, &regression, &ness].map(|part| part.to_vec0::<f32>());
         let [class_value, box_value, ness_value] = values;
+        let formula = Formula::Focal { alpha: config.focal_alpha, gamma: config.focal_gamma };
+        let classes = recorded(formula, logits, wanted_columns(&wanted, rows, columns))?;
+        let classes = Terms { first_class: Some(config.class_layout.first()), ..classes };
+        let boxes = recorded_overlap(kind, distances, &positives.rows, corners.as_ref(), &positives.boxes)?;
+        let middles = at_rows(rows, 1, &positives.rows, &positives.centerness);
+        let middles = recorded(Formula::Sigmoid, &nesses.reshape((rows, 1))?, middles)?;
         let parts = [
-            ("classification", class_value?, normalizer, row_sums(&focal)?),
-            ("bbox_regression", box_value?, box_normalizer, scattered(rows, &positives.rows, &box_values)),
-            ("bbox_ctrness", ness_value?, normalizer, scattered(rows, &positives.rows, &ness_values)),
+            ("classification", class_value?, normalizer, row_sums(&focal)?, classes),
+            ("bbox_regression", box_value?, box_normalizer, scattered(rows, &positives.rows, &box_values), boxes),
+            ("bbox_ctrness", ness_value?, normalizer, scattered(rows, &positives.rows, &ness_values), middles),
         ];
         for (image, target) in targets.iter().enumerate() {
             let own = image * count..(image + 1) * count;
@@ -105,11 +114,12 @@ pub(super) fn losses(
                 t.assignment = Some(assignment(points, target, &objects[image]));
                 t.losses = parts
                     .iter()
-                    .map(|(name, value, normalizer, per_anchor)| LossPart {
+                    .map(|(name, value, normalizer, per_anchor, terms)| LossPart {
                         name: (*name).into(),
                         value: *value,
                         normalizer: *normalizer,
                         per_anchor: per_anchor[own.clone()].to_vec(),
+                        terms: terms.rows(own.clone()),
                     })
                     .collect();
             });
@@ -201,6 +211,7 @@ mod tests {
     use super::*;
     use crate::detect::fcos::from_p3;
     use crate::nn::Mode;
+    use crate::trace::terms::tests::check;
     use candle_core::{DType, Var};
 
     /// A picture of 320×320 through the published network.
@@ -336,8 +347,11 @@ mod tests {
                 let nano = from_p3(&classes());
                 let config = FcosConfig { center_radius: 0.5, box_loss, centerness_weighted, ..nano };
                 let (outputs, points, _) = outputs(&config, 1, 2.0)?;
-                let found = values(&losses(&config, &points, &outputs, &objects, &Pass::new(Mode::Train))?)?;
+                let pass = Pass::probed(Mode::Train, 1);
+                let found = values(&losses(&config, &points, &outputs, &objects, &pass)?)?;
                 assert!((found[1] - expected).abs() < 1e-4, "{box_loss:?} {found:?}");
+                // 23 points, one with a box and a centre-ness
+                assert_eq!(check(&pass.into_traces()[0]), 25);
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ pub use config::{BoxLoss, DistanceCode, FcosConfig, ScoreRule};
 use super::retinanet::{HEAD_INIT, Tower, finest_maps, prior_bias, pyramid, rows, sizes};
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::nn::backbone::resnet::ResNet;
+use crate::nn::backbone::Body;
 use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Conv, Init, Mode, Params, Pass, Role, Scope};
 use crate::ops::activation::relu;
@@ -29,7 +29,7 @@ pub struct Fcos {
     config: Config,
     fcos: FcosConfig,
     params: Params,
-    backbone: ResNet,
+    backbone: Body,
     neck: Fpn,
     classification: Tower,
     logits: Conv,
@@ -58,7 +58,7 @@ impl Fcos {
         let params = Params::new(device, seed);
         let (backbone, neck) = {
             let scope = params.root().enter("backbone");
-            let backbone = ResNet::new(&scope.enter("body"), &config.backbone)?;
+            let backbone = Body::new(&scope.enter("body"), &config.backbone)?;
             let channels = finest_maps(&config.backbone.channels(), config.finest_level)?.to_vec();
             (backbone, Fpn::new(&scope.enter("fpn"), &channels, &config.neck)?)
         };

@@ -1,12 +1,14 @@
 //! Multi-scale testing: a picture at several sizes, each also mirrored, merged by box voting or Soft-NMS.
 //!
-//! The procedure of RefineDet's evaluation (Zhang et al., "Single-Shot Refinement Neural Network", CVPR 2018). Sides of
-//! boxes are continuous lengths in the picture's pixels, without the reference's +1.
+//! The procedure of RefineDet's evaluation (Zhang et al., "Single-Shot Refinement Neural Network", CVPR 2018), which
+//! counts a box's last pixel: where boxes are filtered by size and vote, a side is one pixel longer than its ends are
+//! apart.
 
 mod plan;
 
 pub use plan::Plan;
 
+use super::input::NetworkInput;
 use super::{Detector, Prediction};
 use crate::geometry::iou::iou;
 use crate::geometry::nms::{Decay, box_voting, order_by_score, soft_nms};
@@ -15,7 +17,7 @@ use crate::imaging::picture::Picture;
 use crate::imaging::preprocess::{Fit, Preprocess};
 use crate::nn::{Mode, Pass};
 use crate::trace::StageTime;
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -73,12 +75,23 @@ pub enum Keep {
 
 impl Keep {
     fn admits(self, bbox: BBox) -> bool {
+        let bbox = with_last_pixel(bbox);
         match self {
             Self::All => true,
             Self::LongerAbove(limit) => bbox.width().max(bbox.height()) > limit,
             Self::ShorterBelow(limit) => bbox.width().min(bbox.height()) < limit,
         }
     }
+}
+
+/// The box with the pixels that its right and lower ends are counted to lie on.
+fn with_last_pixel(bbox: BBox) -> BBox {
+    BBox::new(bbox.x0, bbox.y0, bbox.x1 + 1.0, bbox.y1 + 1.0)
+}
+
+/// IoU of boxes that hold their last pixels.
+fn counted_iou(a: BBox, b: BBox) -> f32 {
+    iou(with_last_pixel(a), with_last_pixel(b))
 }
 
 /// One test.
@@ -177,10 +190,9 @@ fn detect_at(
     let own = detector.preprocess();
     let fit = scale.extent.fit(own.fit, picture.width, picture.height);
     let preprocess = Preprocess { fit, ..own.clone() };
-    let input = pass.stage("preprocess", || Ok(preprocess.apply(picture)))?;
-    let shape = (1, 3, input.height, input.width);
-    let images = Tensor::from_slice(&input.planes, shape, detector.params().device())?;
-    let outputs = detector.forward(&images, pass)?;
+    let device = detector.params().device();
+    let input = pass.stage("preprocess", || NetworkInput::new(&preprocess, picture, device))?;
+    let outputs = detector.forward(&input.images, pass)?;
     let found = detector.detect(&outputs, pass)?.pop().unwrap_or_default();
     let (width, height) = (picture.width as f32, picture.height as f32);
     let mut kept = Vec::with_capacity(found.len());
@@ -257,10 +269,10 @@ fn vote(mut rest: Vec<Detection>, voting: &Voting, merged: &mut Vec<Detection>) 
     }
     let best = rest.remove(0);
     let (voters, others): (Vec<Detection>, Vec<Detection>) =
-        rest.into_iter().partition(|d| iou(best.bbox, d.bbox) >= voting.iou_threshold);
+        rest.into_iter().partition(|d| counted_iou(best.bbox, d.bbox) >= voting.iou_threshold);
     if let Some(floor) = voting.soft_floor {
         for voter in &voters {
-            let score = voter.score * (1.0 - iou(best.bbox, voter.bbox));
+            let score = voter.score * (1.0 - counted_iou(best.bbox, voter.bbox));
             if score >= floor {
                 merged.push(Detection { score, ..voter.clone() });
             }
@@ -270,7 +282,8 @@ fn vote(mut rest: Vec<Detection>, voting: &Voting, merged: &mut Vec<Detection>) 
     let boxes: Vec<BBox> = members().map(|d| d.bbox).collect();
     let scores: Vec<f32> = members().map(|d| d.score).collect();
     let classes = vec![best.class; boxes.len()];
-    let elected = box_voting(&[0], &boxes, &scores, &classes, voting.iou_threshold);
+    // who votes is settled, so any overlap will do
+    let elected = box_voting(&[0], &boxes, &scores, &classes, 0.0);
     let (bbox, score) = elected.first().copied().unwrap_or((best.bbox, best.score));
     merged.push(Detection { bbox, score, ..best });
     others
@@ -282,7 +295,7 @@ mod tests {
     use crate::detect::{Arch, Config, Losses, Outputs};
     use crate::geometry::Object;
     use crate::nn::Params;
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
 
     fn bar(x: f32, class: u32, score: f32) -> Detection {
         Detection { bbox: BBox::new(x, 0.0, x + 10.0, 10.0), class, score, anchor: None, mask: None }
@@ -290,7 +303,7 @@ mod tests {
 
     #[test]
     fn overlapping_boxes_of_a_class_become_their_weighted_mean() {
-        // IoU of 10-wide boxes d apart is (10 − d) / (10 + d): 2 apart 0.667, 6 apart 0.25, 4 apart 0.429
+        // IoU of boxes of 11 pixels d apart is (11 − d) / (11 + d): 2 apart 0.692, 6 apart 0.294, 4 apart 0.467
         let found = vec![bar(2.0, 0, 0.2), bar(0.0, 0, 0.6), bar(6.0, 0, 0.3), bar(0.0, 1, 0.5), bar(30.0, 0, 0.1)];
         let merged = merge(found, &Voting::VOC);
         let scores: Vec<f32> = merged.iter().map(|d| d.score).collect();
@@ -306,14 +319,21 @@ mod tests {
     fn soft_voters_stay_with_a_lowered_score() {
         let found = vec![bar(0.0, 0, 0.9), bar(2.0, 0, 0.6), bar(0.0, 0, 0.5)];
         let merged = merge(found, &Voting::COCO);
-        // 0.6 · (1 − 8 / 12) = 0.2 stays; the third box has IoU 1 and goes
+        // 0.6 · (1 − 9 / 13) stays; the third box has IoU 1 and goes
         let scores: Vec<f32> = merged.iter().map(|d| d.score).collect();
         assert_eq!(scores.len(), 2);
-        assert!((scores[0] - 0.9).abs() < 1e-6 && (scores[1] - 0.2).abs() < 1e-6, "{scores:?}");
+        assert!((scores[0] - 0.9).abs() < 1e-6 && (scores[1] - 2.4 / 13.0).abs() < 1e-6, "{scores:?}");
         assert_eq!(merged[1].bbox, bar(2.0, 0, 0.6).bbox);
         // (0.9 · 0 + 0.6 · 2 + 0.5 · 0) / 2
         assert!((merged[0].bbox.x0 - 0.6).abs() < 1e-6);
         assert!(merge(Vec::new(), &Voting::COCO).is_empty());
+    }
+
+    #[test]
+    fn the_last_pixel_lets_boxes_vote_that_are_just_too_far_apart_without_it() {
+        // 4 apart: 7 / 15 with it, 6 / 14 without; x0 = 0.2 · 4 / 0.8
+        let merged = merge(vec![bar(0.0, 0, 0.6), bar(4.0, 0, 0.2)], &Voting::VOC);
+        assert!(merged.len() == 1 && (merged[0].bbox.x0 - 1.0).abs() < 1e-6, "{merged:?}");
     }
 
     #[test]
@@ -329,8 +349,11 @@ mod tests {
 
     #[test]
     fn boxes_without_an_area_end_too() {
-        let flat = Detection { bbox: BBox::new(3.0, 3.0, 3.0, 3.0), score: 0.5, ..Detection::default() };
-        assert_eq!(merge(vec![flat.clone(), flat], &Voting::VOC).len(), 2);
+        // each is one pixel
+        let flat = |x: f32| Detection { bbox: BBox::new(x, 3.0, x, 3.0), score: 0.5, ..Detection::default() };
+        assert_eq!(merge(vec![flat(3.0), flat(3.0), flat(4.0)], &Voting::VOC).len(), 2);
+        let broken = Detection { bbox: BBox::new(f32::NAN, 0.0, 1.0, 1.0), score: 0.5, ..Detection::default() };
+        assert_eq!(merge(vec![broken.clone(), broken], &Voting::VOC).len(), 2);
     }
 
     #[test]
@@ -347,10 +370,11 @@ mod tests {
 
     #[test]
     fn size_rules_look_at_the_right_side() {
+        // 41 pixels by 21, the last ones counted
         let bbox = BBox::new(0.0, 0.0, 40.0, 20.0);
         assert!(Keep::All.admits(bbox));
-        assert!(Keep::LongerAbove(32.0).admits(bbox) && !Keep::LongerAbove(40.0).admits(bbox));
-        assert!(Keep::ShorterBelow(21.0).admits(bbox) && !Keep::ShorterBelow(20.0).admits(bbox));
+        assert!(Keep::LongerAbove(40.0).admits(bbox) && !Keep::LongerAbove(41.0).admits(bbox));
+        assert!(Keep::ShorterBelow(22.0).admits(bbox) && !Keep::ShorterBelow(21.0).admits(bbox));
     }
 
     /// Finds the left half of whatever it sees, as class 0, with a score of the input's width / 1000.

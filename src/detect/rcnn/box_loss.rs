@@ -6,11 +6,12 @@ use super::box_head::Answers;
 use super::config::RcnnConfig;
 use super::rpn_loss::{read_when, zero};
 use super::sample::Sampled;
+use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::Object;
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
-use crate::trace::LossPart;
+use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Result, Tensor};
 
 /// Names of the two parts, torchvision's.
@@ -75,7 +76,7 @@ pub(super) fn losses(
             let regressed = config.regressed();
             let rows: Vec<u32> = positives.iter().map(|&(roi, own)| (roi * regressed + own) as u32).collect();
             let chosen = select_rows(&deltas.reshape((rois * regressed, 4))?, &rows)?;
-            let target = Tensor::from_vec(codes, (rows.len(), 4), deltas.device())?;
+            let target = Tensor::from_slice(&codes, (rows.len(), 4), deltas.device())?;
             let distance = smooth_l1(&chosen, &target, config.roi_smooth_l1_beta)?;
             let values = read_when(pass.is_probed(), &distance)?;
             for (&(roi, _), distance) in positives.iter().zip(values.chunks_exact(4)) {
@@ -88,16 +89,29 @@ pub(super) fn losses(
 
     if pass.is_probed() {
         let mut per_roi = [entropies.as_slice(), distances.as_slice()];
+        let columns = labels.iter().map(|&label| label as f32).collect();
+        let columns = recorded(Formula::Softmax, &answers.logits, columns)?;
+        let mut terms = vec![Terms { first_class: Some(config.column(0)), ..columns }];
+        if let Some(deltas) = &answers.deltas {
+            let regressed = config.regressed();
+            let rows: Vec<u32> = positives.iter().map(|&(roi, own)| (roi * regressed + own) as u32).collect();
+            let formula = Formula::SmoothL1 { beta: config.roi_smooth_l1_beta };
+            terms.push(recorded(formula, deltas, at_rows(rois * regressed, 4, &rows, &codes))?);
+        }
+        let mut first = 0;
         let mut values = Vec::with_capacity(parts.len());
         for (_, part) in &parts {
             values.push(part.to_vec0::<f32>()?);
         }
         for (image, of_image) in sampled.iter().enumerate() {
-            for (((name, _), &value), rest) in parts.iter().zip(&values).zip(&mut per_roi) {
+            let own_rows = first..first + of_image.boxes.len();
+            first = own_rows.end;
+            for ((((name, _), &value), rest), terms) in parts.iter().zip(&values).zip(&mut per_roi).zip(&terms) {
                 let left: &[f32] = rest;
                 let (own, others) = left.split_at(of_image.boxes.len().min(left.len()));
                 *rest = others;
-                let part = LossPart { name: name.clone(), value, normalizer, per_anchor: own.to_vec() };
+                let (name, terms) = (name.clone(), terms.rows(own_rows.clone()));
+                let part = LossPart { name, value, normalizer, per_anchor: own.to_vec(), terms };
                 pass.trace(image, |t| t.losses.push(part));
             }
         }
@@ -110,6 +124,7 @@ mod tests {
     use super::*;
     use crate::geometry::BBox;
     use crate::nn::Mode;
+    use crate::trace::terms::tests::check;
     use candle_core::Device;
 
     fn names(count: usize) -> Vec<String> {
@@ -148,6 +163,10 @@ mod tests {
         assert_eq!(traces[1].losses[1].per_anchor, [0.0]);
         assert!((traces[0].losses[1].per_anchor[0] - (1.0 - 1.0 / 18.0)).abs() < 1e-5);
         assert_eq!((traces[1].losses[0].per_anchor.len(), traces[1].losses[0].normalizer), (1, 2.0));
+        // the positive has a class and a box, of which class 1's four numbers learn
+        assert_eq!((check(&traces[0]), check(&traces[1])), (2, 1));
+        let learnt: Vec<bool> = traces[0].losses[1].terms.terms(0).iter().map(|term| !term.target.is_nan()).collect();
+        assert_eq!(learnt, [&[false; 8][..], &[true; 4][..]].concat());
         Ok(())
     }
 

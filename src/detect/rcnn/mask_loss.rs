@@ -6,12 +6,13 @@ use super::mask_head::MaskHead;
 use super::regions::{Roi, pool};
 use super::rpn_loss::{read_when, zero};
 use super::sample::Sampled;
+use crate::detect::terms::at_rows;
 use crate::geometry::{BBox, Mask, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{bce_with_logits, weighted_sum};
 use crate::ops::roi::roi_align;
-use crate::trace::LossPart;
+use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Device, Result, Tensor};
 use std::collections::BTreeMap;
 
@@ -54,22 +55,30 @@ pub(super) fn loss(
     let (order, targets) = targets(mask.mask_targets, &positives, objects, side)?;
     let count = positives.len();
     let chosen = select_rows(&logits, &order)?;
-    let entropy = bce_with_logits(&chosen, &Tensor::from_vec(targets, (count, side * side), like.device())?)?;
+    let entropy = bce_with_logits(&chosen, &Tensor::from_slice(&targets, (count, side * side), like.device())?)?;
     let weight = config.stage(stage).loss_weight;
     let normalizer = (count * side * side) as f32;
     let values = read_when(pass.is_probed(), &entropy)?;
     let part = weighted_sum(&entropy, vec![weight / normalizer; count * side * side])?;
     if pass.is_probed() {
         let value = part.to_vec0::<f32>()?;
+        let (cells, answers) = (side * side, read_when(true, &chosen)?);
         for (image, of_image) in sampled.iter().enumerate() {
             let mut per_anchor = vec![0.0; of_image.boxes.len()];
-            for (&row, cells) in order.iter().zip(values.chunks_exact(side * side)) {
-                let positive = &positives[row as usize];
+            let (mut places, mut predicted, mut target) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, &row) in order.iter().enumerate() {
+                let (positive, own) = (&positives[row as usize], index * cells..(index + 1) * cells);
                 if positive.roi.0 as usize == image {
-                    per_anchor[positive.place] = cells.iter().sum();
+                    per_anchor[positive.place] = values[own.clone()].iter().sum();
+                    places.push(positive.place as u32);
+                    predicted.extend_from_slice(&answers[own.clone()]);
+                    target.extend_from_slice(&targets[own]);
                 }
             }
-            let part = LossPart { name: name.clone(), value, normalizer, per_anchor };
+            let table = |values: &[f32]| at_rows(per_anchor.len(), cells, &places, values);
+            let (predicted, target) = (table(&predicted), table(&target));
+            let terms = Terms { formula: Formula::Sigmoid, stride: cells, predicted, target, ..Terms::default() };
+            let part = LossPart { name: name.clone(), value, normalizer, per_anchor, terms };
             pass.trace(image, |t| t.losses.push(part));
         }
     }
@@ -208,6 +217,9 @@ mod tests {
         let trace = pass.into_traces().remove(0);
         let part = &trace.losses[0];
         assert!((part.per_anchor[0] / part.normalizer / part.value - 1.0).abs() < 1e-4);
+        // a sum over the cells, so as close as one in f32 is
+        let again = part.terms.loss(0).unwrap_or_default();
+        assert!((again / part.per_anchor[0] - 1.0).abs() < 1e-5, "{again}");
         assert_eq!(run(-1, &Pass::new(Mode::Frozen))?.1.to_vec0::<f32>()?, 0.0);
         Ok(())
     }

@@ -39,6 +39,7 @@ use crate::geometry::{Detection, Object};
 use crate::nn::backbone::resnet::ResNet;
 use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Params, Pass};
+use crate::ops::select::fetch;
 use crate::random::{Random, mix};
 use crate::trace::Anchors;
 use box_head::{Answers, BoxHead};
@@ -160,18 +161,21 @@ impl Rcnn {
         pass.stage("proposals", || {
             let mut all = Vec::with_capacity(sizes.len());
             for (image, &size) in sizes.iter().enumerate() {
-                let logits: Vec<f32> = logits.get(image)?.detach().to_vec1()?;
-                let deltas: Vec<f32> = deltas.get(image)?.detach().flatten_all()?.to_vec1()?;
-                all.push(proposals::propose(&self.rcnn.rpn, limits, anchors, &logits, &deltas, size));
+                let answers = (&logits.detach().get(image)?, &deltas.detach().get(image)?);
+                all.push(proposals::propose(&self.rcnn.rpn, limits, anchors, answers, size)?);
             }
             Ok(all)
         })
     }
 
     /// The generator of one iteration's samples. It follows from the seed, the network's answers and the objects: the
-    /// same iteration draws the same samples, also when a run is taken up again, and the next one draws others.
+    /// same iteration draws the same samples, also when a run is taken up again, and the next one draws others. A GPU
+    /// hands out the last answers of each image, which are the coarsest level's, and not all.
     fn generator(&self, logits: &Tensor, objects: &[Vec<Object>]) -> Result<Random> {
-        let answers: Vec<f32> = logits.detach().flatten_all()?.to_vec1()?;
+        const OF_GPU: usize = 1 << 8;
+        let count = logits.dim(1)?;
+        let first = if logits.device().is_cpu() { 0 } else { count.saturating_sub(OF_GPU) };
+        let answers = fetch(&logits.detach().narrow(1, first, count - first)?)?;
         let boxes = objects.iter().flatten().flat_map(|o| [o.bbox.x0, o.bbox.y0, o.bbox.x1, o.bbox.y1]);
         let digest = answers.into_iter().chain(boxes).fold(0u64, |digest, v| mix(digest ^ u64::from(v.to_bits())));
         Ok(Random::keyed(self.seed, &[digest]))

@@ -3,6 +3,7 @@
 //! Proposals and detections are clipped to the picture, not to the input, as the reference implementations do.
 
 use crate::imaging::preprocess::Fit;
+use crate::ops::select::fetch;
 use candle_core::{Result, Tensor};
 
 /// Height and width of the picture within each image of the batch `[N, 3, H, W]`.
@@ -14,12 +15,28 @@ pub(super) fn sizes(images: &Tensor, fit: Fit) -> Result<Vec<(usize, usize)>> {
     if matches!(fit, Fit::Stretch { .. } | Fit::Letterbox { .. }) || count * planes * height * width == 0 {
         return Ok(vec![(height, width); count]);
     }
+    if !images.device().is_cpu() {
+        return by_sums(images);
+    }
     let mut sizes = Vec::with_capacity(count);
     for image in 0..count {
         let values: Vec<f32> = images.get(image)?.detach().flatten_all()?.to_vec1()?;
         sizes.push(size(&values, height, width));
     }
     Ok(sizes)
+}
+
+/// The same from what the rows and the columns add up to, which is all that leaves the device.
+fn by_sums(images: &Tensor) -> Result<Vec<(usize, usize)>> {
+    let (_, _, height, width) = images.dims4()?;
+    let colours = images.detach().abs()?.sum(1)?;
+    let (rows, columns) = (fetch(&colours.sum(2)?)?, fetch(&colours.sum(1)?)?);
+    let last = |sums: &[f32]| sums.iter().rposition(|&sum| sum != 0.0);
+    let size = |(rows, columns): (&[f32], &[f32])| match (last(rows), last(columns)) {
+        (Some(row), Some(column)) => (row + 1, column + 1),
+        _ => (height, width),
+    };
+    Ok(rows.chunks_exact(height).zip(columns.chunks_exact(width)).map(size).collect())
 }
 
 /// Height and width of what is not padding in the planes of one image.
@@ -50,6 +67,7 @@ mod tests {
         let images = Tensor::from_vec(values, (3, 3, 4, 5), &Device::Cpu)?;
         let padded = Fit::ShortestEdge { short: 4, long: 5, divisor: 1 };
         assert_eq!(sizes(&images, padded)?, [(3, 4), (4, 5), (4, 5)]);
+        assert_eq!(by_sums(&images)?, sizes(&images, padded)?);
         assert_eq!(sizes(&images, Fit::Stretch { width: 5, height: 4 })?, [(4, 5); 3]);
         assert!(sizes(&images.narrow(0, 0, 0)?, padded)?.is_empty());
         Ok(())

@@ -4,6 +4,7 @@
 
 use super::config::RpnConfig;
 use crate::detect::multibox::assignment;
+use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::matching::{Force, Matches, match_anchors};
 use crate::geometry::nms::order_by_score;
@@ -12,9 +13,10 @@ use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{bce_with_logits, smooth_l1, weighted_sum};
+use crate::ops::matching::match_batch;
 use crate::random::Random;
-use crate::trace::{Anchors, LossPart, Sample};
-use candle_core::{DType, Result, Tensor};
+use crate::trace::{Anchors, Formula, LossPart, Sample, Terms};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// Names of the two parts, torchvision's.
 const OBJECTNESS: &str = "loss_objectness";
@@ -47,12 +49,8 @@ pub(super) fn losses(
         );
     }
     let matches = pass.stage("assign anchors", || {
-        let mut matches = Vec::with_capacity(images);
-        for (objects, &size) in objects.iter().zip(sizes) {
-            let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
-            matches.push(assign(config, &anchors.boxes, &boxes, size));
-        }
-        Ok(matches)
+        let boxes: Vec<Vec<BBox>> = objects.iter().map(|objects| objects.iter().map(|o| o.bbox).collect()).collect();
+        assign(config, &anchors.boxes, &boxes, sizes, logits.device(), pass.is_probed())
     })?;
     let mut sampled = Vec::with_capacity(images);
     for matches in &matches {
@@ -84,7 +82,7 @@ pub(super) fn losses(
         (zero(logits)?, Vec::new())
     } else {
         let chosen = select_rows(&logits.reshape((images * count, 1))?, &rows)?;
-        let entropy = bce_with_logits(&chosen, &Tensor::from_vec(wanted, (rows.len(), 1), logits.device())?)?;
+        let entropy = bce_with_logits(&chosen, &Tensor::from_slice(&wanted, (rows.len(), 1), logits.device())?)?;
         let values: Vec<f32> = read_when(pass.is_probed(), &entropy)?;
         (weighted_sum(&entropy, vec![1.0 / normalizer; rows.len()])?, values)
     };
@@ -93,7 +91,7 @@ pub(super) fn losses(
     } else {
         let places = positive_rows.len();
         let chosen = select_rows(&deltas.reshape((images * count, 4))?, &positive_rows)?;
-        let target = Tensor::from_vec(codes, (places, 4), logits.device())?;
+        let target = Tensor::from_slice(&codes, (places, 4), logits.device())?;
         let distance = smooth_l1(&chosen, &target, config.anchor_smooth_l1_beta)?;
         let values: Vec<f32> = read_when(pass.is_probed(), &distance)?;
         (weighted_sum(&distance, vec![1.0 / normalizer; places * 4])?, values)
@@ -101,6 +99,10 @@ pub(super) fn losses(
 
     if pass.is_probed() {
         let values = (objectness.to_vec0::<f32>()?, regression.to_vec0::<f32>()?);
+        let total = images * count;
+        let wanted = recorded(Formula::Sigmoid, &logits.reshape((total, 1))?, at_rows(total, 1, &rows, &wanted))?;
+        let formula = Formula::SmoothL1 { beta: config.anchor_smooth_l1_beta };
+        let codes = recorded(formula, deltas, at_rows(total, 4, &positive_rows, &codes))?;
         for (image, of_image) in sampled.iter().enumerate() {
             let within = |row: u32| (row as usize).checked_sub(image * count).filter(|&anchor| anchor < count);
             let mut entropy_of = vec![0.0; count];
@@ -118,9 +120,17 @@ pub(super) fn losses(
             pass.trace(image, |t| {
                 t.sampling = samples(of_image, &entropy_of);
                 t.assignment = Some(assignment(&matches[image], &[]));
-                let part =
-                    |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
-                t.losses = vec![part(OBJECTNESS, values.0, entropy_of), part(REGRESSION, values.1, distance_of)];
+                let part = |name: &str, value, per_anchor, terms: &Terms| LossPart {
+                    name: name.into(),
+                    value,
+                    normalizer,
+                    per_anchor,
+                    terms: terms.rows(image * count..(image + 1) * count),
+                };
+                t.losses = vec![
+                    part(OBJECTNESS, values.0, entropy_of, &wanted),
+                    part(REGRESSION, values.1, distance_of, &codes),
+                ];
             });
         }
     }
@@ -138,24 +148,36 @@ pub(super) fn read_when(wanted: bool, values: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// Thresholds, then each object's best anchors. With `ignore_crossing`, anchors that leave the picture take no part.
-fn assign(config: &RpnConfig, anchors: &[BBox], objects: &[BBox], (height, width): (f32, f32)) -> Matches {
+fn assign(
+    config: &RpnConfig,
+    anchors: &[BBox],
+    objects: &[Vec<BBox>],
+    sizes: &[(f32, f32)],
+    device: &Device,
+    whole: bool,
+) -> Result<Vec<Matches>> {
     let force = if config.forced_minimum <= 1.0 { Force::AllTies } else { Force::None };
     let (positive, negative) = (config.anchor_positive, config.anchor_negative);
-    let mut matches = if config.ignore_crossing {
-        let is_inside = |b: &BBox| b.x0 >= 0.0 && b.y0 >= 0.0 && b.x1 < width && b.y1 < height;
-        let inside: Vec<usize> = (0..anchors.len()).filter(|&index| is_inside(&anchors[index])).collect();
-        let boxes: Vec<BBox> = inside.iter().map(|&index| anchors[index]).collect();
-        spread(match_anchors(&boxes, objects, positive, negative, force), &inside, anchors.len())
+    let mut all: Vec<Matches> = if config.ignore_crossing {
+        let of_image = |(objects, &(height, width)): (&Vec<BBox>, &(f32, f32))| {
+            let is_inside = |b: &BBox| b.x0 >= 0.0 && b.y0 >= 0.0 && b.x1 < width && b.y1 < height;
+            let inside: Vec<usize> = (0..anchors.len()).filter(|&index| is_inside(&anchors[index])).collect();
+            let boxes: Vec<BBox> = inside.iter().map(|&index| anchors[index]).collect();
+            spread(match_anchors(&boxes, objects, positive, negative, force), &inside, anchors.len())
+        };
+        objects.iter().zip(sizes).map(of_image).collect()
     } else {
-        match_anchors(anchors, objects, positive, negative, force)
+        match_batch(anchors, objects, (positive, negative), force, device, whole)?
     };
-    for index in 0..anchors.len() {
-        if matches.forced[index] && matches.iou[index] < config.forced_minimum {
-            matches.target[index] = if matches.iou[index] < negative { -1 } else { -2 };
-            matches.forced[index] = false;
+    for matches in &mut all {
+        for index in 0..anchors.len() {
+            if matches.forced[index] && matches.iou[index] < config.forced_minimum {
+                matches.target[index] = if matches.iou[index] < negative { -1 } else { -2 };
+                matches.forced[index] = false;
+            }
         }
     }
-    matches
+    Ok(all)
 }
 
 /// Matches of the anchors `inside` among `count`, of which the others are ignored.
@@ -195,7 +217,6 @@ mod tests {
     use super::*;
     use crate::nn::Mode;
     use crate::trace::Rule;
-    use candle_core::Device;
 
     fn square(x: f32, side: f32) -> BBox {
         BBox::new(x, 0.0, x + side, side)
@@ -206,19 +227,23 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_best_anchor_counts_from_the_minimum_on_and_crossing_anchors_never() {
+    fn a_weak_best_anchor_counts_from_the_minimum_on_and_crossing_anchors_never() -> Result<()> {
         // object [0, 10]: IoU 1/3 with the first (its best), 0 with the second; the third leaves the picture
         let anchors = [BBox::new(0.0, 0.0, 10.0, 30.0), square(40.0, 10.0), BBox::new(-2.0, 0.0, 8.0, 10.0)];
-        let object = [square(0.0, 10.0)];
+        let assigned = |config: &RpnConfig| -> Result<Matches> {
+            let objects = [vec![square(0.0, 10.0)]];
+            Ok(assign(config, &anchors, &objects, &[(50.0, 60.0)], &Device::Cpu, true)?.remove(0))
+        };
         let crossing = RpnConfig { ignore_crossing: true, ..config() };
-        let found = assign(&crossing, &anchors, &object, (50.0, 60.0));
+        let found = assigned(&crossing)?;
         assert_eq!((found.target.as_slice(), found.forced[0]), (&[0, -1, -2][..], true));
         let strict = RpnConfig { forced_minimum: 0.4, ..crossing.clone() };
-        assert_eq!(assign(&strict, &anchors, &object, (50.0, 60.0)).target, [-2, -1, -2]);
+        assert_eq!(assigned(&strict)?.target, [-2, -1, -2]);
         let never = RpnConfig { forced_minimum: 2.0, ..crossing };
-        assert_eq!(assign(&never, &anchors, &object, (50.0, 60.0)).target, [-2, -1, -2]);
+        assert_eq!(assigned(&never)?.target, [-2, -1, -2]);
         // all anchors: the third is the best with 80 / 120, so the first is only ignored
-        assert_eq!(assign(&config(), &anchors, &object, (50.0, 60.0)).target, [-2, -1, 0]);
+        assert_eq!(assigned(&config())?.target, [-2, -1, 0]);
+        Ok(())
     }
 
     #[test]

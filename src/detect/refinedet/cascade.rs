@@ -7,6 +7,7 @@ use crate::geometry::iou::iou;
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::activation::softmax_last;
+use crate::ops::select::fetch;
 use crate::trace::ProposalStage;
 use candle_core::{Result, Tensor};
 
@@ -46,7 +47,7 @@ pub(super) fn refine(priors: &[BBox], outputs: &Outputs) -> Result<Vec<Refined>>
     let mut images = Vec::new();
     for image in 0..codes.dim(0)? {
         let boxes = decode(priors, &codes.get(image)?)?;
-        let pairs: Vec<f32> = probabilities.get(image)?.flatten_all()?.to_vec1()?;
+        let pairs = fetch(&probabilities.get(image)?)?;
         images.push(Refined { boxes, objectness: pairs.chunks_exact(2).map(|p| p[1]).collect() });
     }
     Ok(images)
@@ -72,7 +73,7 @@ pub(super) fn find(config: &RefinedetConfig, refined: &[Refined], outputs: &Outp
     let mut images = Vec::new();
     for (image, first) in refined.iter().enumerate() {
         let boxes = decode(&first.boxes, &codes.get(image)?)?;
-        let mut scores: Vec<f32> = probabilities.get(image)?.flatten_all()?.to_vec1()?;
+        let mut scores = fetch(&probabilities.get(image)?)?;
         for (anchor, row) in scores.chunks_exact_mut(classes).enumerate() {
             if first.is_background(anchor, config.objectness_threshold) {
                 row.fill(0.0);
@@ -85,7 +86,7 @@ pub(super) fn find(config: &RefinedetConfig, refined: &[Refined], outputs: &Outp
 
 /// Codes `[P, 4]` of one image on their anchors.
 fn decode(anchors: &[BBox], codes: &Tensor) -> Result<Vec<BBox>> {
-    let codes: Vec<f32> = codes.flatten_all()?.to_vec1()?;
+    let codes = fetch(codes)?;
     if codes.len() != 4 * anchors.len() {
         candle_core::bail!("{} box codes for {} anchors", codes.len() / 4, anchors.len());
     }

@@ -40,7 +40,9 @@ pub(super) fn losses(
         smooth_l1_beta: config.smooth_l1_beta,
         localization_weight: config.localization_weight,
     };
-    let arm = multibox_loss(arm_boxes, arm_logits, &first, &settings, pass)?;
+    let mut arm = multibox_loss(arm_boxes, arm_logits, &first, &settings, pass)?;
+    // its columns are background and object
+    arm.logits.first_class = None;
     let odm = multibox_loss(odm_boxes, odm_logits, &second, &settings, pass)?;
 
     if pass.is_probed() {

@@ -196,7 +196,8 @@ impl RetinanetConfig {
         let arch = match depth {
             Depth::R18 => Arch::RetinanetR18,
             Depth::R34 => Arch::RetinanetR34,
-            Depth::R50 => return first,
+            // MobileNetV2 has no name of its own
+            Depth::R50 | Depth::MobileV2 => return first,
             Depth::R101 => Arch::RetinanetR101,
             Depth::R152 => Arch::RetinanetR152,
         };

@@ -5,6 +5,7 @@ use crate::detect::Outputs;
 use crate::detect::suppress::{Candidates, Limits, likely, suppress};
 use crate::geometry::Detection;
 use crate::nn::Pass;
+use crate::ops::select::fetch_rows;
 use crate::trace::Anchors;
 use candle_core::Result;
 
@@ -34,22 +35,24 @@ pub(super) fn detect(
     for image in 0..images {
         let candidates = pass.stage("decode", || {
             let logits = logits.get(image)?;
-            let deltas: Vec<f32> = deltas.get(image)?.flatten_all()?.to_vec1()?;
-            let mut candidates = Candidates::default();
+            let (mut chosen, mut scored_classes) = (Vec::new(), Vec::new());
             for level in &anchors.levels {
                 // Anchors and classes compete in one list.
                 let likely = likely(&logits, level.start..level.start + level.len, floor, first)?;
                 let scored = likely.into_iter().map(|(place, logit)| (place, sigmoid(logit)));
                 for (place, score) in limits.best_of(scored) {
                     let (cell, column) = (place as usize / columns, place as usize % columns);
-                    let anchor = level.start + cell;
-                    let d = &deltas[anchor * 4..anchor * 4 + 4];
-                    let bbox = coder.decode(anchors.boxes[anchor], [d[0], d[1], d[2], d[3]]).clip(width, height);
-                    let class = (column - first) as u32;
-                    candidates.push(Detection { bbox, class, score, anchor: Some(anchor as u32), mask: None });
+                    chosen.push((level.start + cell) as u32);
+                    scored_classes.push(((column - first) as u32, score));
                 }
             }
-            Ok(candidates)
+            let deltas = fetch_rows(&deltas.get(image)?, &chosen)?;
+            let codes = deltas.chunks_exact(4);
+            let decoded = chosen.into_iter().zip(scored_classes).zip(codes).map(|((anchor, (class, score)), d)| {
+                let bbox = coder.decode(anchors.boxes[anchor as usize], [d[0], d[1], d[2], d[3]]).clip(width, height);
+                Detection { bbox, class, score, anchor: Some(anchor), mask: None }
+            });
+            Ok(decoded.collect::<Candidates>())
         })?;
         all.push(pass.stage("suppress", || Ok(suppress(candidates, &limits, image, pass)))?);
     }

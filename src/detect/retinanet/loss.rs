@@ -2,15 +2,18 @@
 
 use super::{ClassLayout, RegressionLoss, RetinanetConfig};
 use crate::detect::multibox::assignment;
+use crate::detect::terms::{at_rows, recorded, recorded_overlap, wanted_columns};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::coder::BoxCoder;
-use crate::geometry::matching::{Force, Matches, match_anchors};
+use crate::geometry::matching::{Force, Matches};
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::{select_rows, top_k};
-use crate::ops::losses::{IouLoss, box_iou_loss, sigmoid_focal, smooth_l1, weighted_sum};
-use crate::trace::{LossPart, Sample};
-use candle_core::{D, Result, Tensor};
+use crate::ops::losses::{IouLoss, box_iou_loss, sigmoid_focal, smooth_l1, sum_by, weighted_sum};
+use crate::ops::matching::match_batch;
+use crate::ops::select::fill_rows;
+use crate::trace::{Formula, LossPart, Sample, Terms};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 /// Background anchors that a trace lists: focal loss counts them all, these most.
 const TRACED_NEGATIVES: usize = 256;
@@ -34,14 +37,14 @@ pub(super) fn losses(
             logits.dims()
         );
     }
-    let targets = pass.stage("assign", || Ok(assign(config, anchors, objects)))?;
+    let targets = pass.stage("assign", || assign(config, anchors, objects, logits.device(), pass.is_probed()))?;
     let positives: Vec<usize> =
         targets.iter().map(|matches| matches.target.iter().filter(|&&t| t >= 0).count()).collect();
     let divisors = config.normalizer.divisors(&positives);
 
     let coder = config.coder();
-    let mut wanted = vec![0.0f32; images * count * columns];
-    let mut weights = vec![0.0f32; images * count * columns];
+    // Elements of the logits that should be 1, and their rows that do not count.
+    let (mut wanted, mut ignored): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
     let mut positive_rows: Vec<u32> = Vec::new();
     let (mut positive_anchors, mut boxes): (Vec<BBox>, Vec<BBox>) = (Vec::new(), Vec::new());
     let mut box_weights: Vec<f32> = Vec::new();
@@ -49,13 +52,13 @@ pub(super) fn losses(
         let share = 1.0 / divisors[image];
         for (anchor, &target) in matches.target.iter().enumerate() {
             let row = image * count + anchor;
-            if target >= -1 {
-                weights[row * columns..(row + 1) * columns].fill(share);
+            if target < -1 {
+                ignored.push(row as u32);
             }
             let Some(object) = usize::try_from(target).ok().and_then(|t| objects[image].get(t)) else {
                 continue;
             };
-            wanted[row * columns + logit_of(config.class_layout, object.class, columns)?] = 1.0;
+            wanted.push((row * columns + logit_of(config.class_layout, object.class, columns)?) as u32);
             positive_rows.push(row as u32);
             positive_anchors.push(anchors[anchor]);
             boxes.push(object.bbox);
@@ -64,18 +67,28 @@ pub(super) fn losses(
     }
 
     let rows = images * count;
-    let wanted = Tensor::from_vec(wanted, (rows, columns), logits.device())?;
-    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &wanted, config.focal_alpha, config.focal_gamma)?;
-    let classification = weighted_sum(&focal, weights)?;
+    let ones = ones_at(&wanted, (rows, columns), logits.device())?;
+    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
+    let mut weights = Vec::with_capacity(images);
+    for &divisor in &divisors {
+        weights.push(Tensor::full(1.0 / divisor, (count, columns), logits.device())?);
+    }
+    let weights = match weights.as_slice() {
+        [single] => single.clone(),
+        _ => Tensor::cat(&weights, 0)?,
+    };
+    fill_rows(&weights, &ignored, 0.0)?;
+    let classification = sum_by(&focal, &weights)?;
+    let codes = || -> Vec<f32> {
+        positive_anchors.iter().zip(&boxes).flat_map(|(&anchor, &b)| coder.encode(anchor, b)).collect()
+    };
     let (regression, distances) = if positive_rows.is_empty() {
         (nothing(deltas)?, Vec::new())
     } else {
         let predicted = select_rows(&deltas.reshape((rows, 4))?, &positive_rows)?;
         let distance = match config.regression_loss {
             RegressionLoss::SmoothL1 => {
-                let codes = positive_anchors.iter().zip(&boxes).flat_map(|(&anchor, &b)| coder.encode(anchor, b));
-                let codes: Vec<f32> = codes.collect();
-                let target = Tensor::from_vec(codes, (positive_rows.len(), 4), deltas.device())?;
+                let target = Tensor::from_vec(codes(), (positive_rows.len(), 4), deltas.device())?;
                 smooth_l1(&predicted, &target, config.smooth_l1_beta)?
             }
             RegressionLoss::Giou => {
@@ -94,19 +107,41 @@ pub(super) fn losses(
         let values = (classification.to_vec0::<f32>()?, regression.to_vec0::<f32>()?);
         let focal = row_sums(&focal)?;
         let distances = scattered(rows, &positive_rows, &distances);
+        let formula = Formula::Focal { alpha: config.focal_alpha, gamma: config.focal_gamma };
+        let wanted = recorded(formula, logits, wanted_columns(&wanted, rows, columns))?;
+        let wanted = Terms { first_class: Some(config.class_layout.first()), ..wanted };
+        let regressed = match config.regression_loss {
+            RegressionLoss::SmoothL1 => {
+                let formula = Formula::SmoothL1 { beta: config.smooth_l1_beta };
+                recorded(formula, deltas, at_rows(rows, 4, &positive_rows, &codes()))?
+            }
+            RegressionLoss::Giou => {
+                let corners = if positive_rows.is_empty() {
+                    None
+                } else {
+                    let predicted = select_rows(&deltas.reshape((rows, 4))?, &positive_rows)?;
+                    Some(decoded(&predicted, &positive_anchors, &coder)?)
+                };
+                recorded_overlap((IouLoss::Giou, 0.0), deltas, &positive_rows, corners.as_ref(), &boxes)?
+            }
+        };
         for (image, matches) in targets.iter().enumerate() {
             let own = image * count..(image + 1) * count;
-            let (focal, distances) = (focal[own.clone()].to_vec(), distances[own].to_vec());
+            let (focal, distances) = (focal[own.clone()].to_vec(), distances[own.clone()].to_vec());
             pass.trace(image, |t| {
                 t.sampling = samples(&matches.target, &focal);
                 t.assignment = Some(assignment(matches, &[]));
-                let part = |name: &str, value: f32, per_anchor: Vec<f32>| LossPart {
+                let part = |name: &str, value: f32, per_anchor: Vec<f32>, terms: &Terms| LossPart {
                     name: name.into(),
                     value,
                     normalizer: divisors[image],
                     per_anchor,
+                    terms: terms.rows(own.clone()),
                 };
-                t.losses = vec![part("classification", values.0, focal), part("bbox_regression", values.1, distances)];
+                t.losses = vec![
+                    part("classification", values.0, focal, &wanted),
+                    part("bbox_regression", values.1, distances, &regressed),
+                ];
             });
         }
     }
@@ -133,13 +168,16 @@ fn decoded(codes: &Tensor, anchors: &[BBox], coder: &BoxCoder) -> Result<Tensor>
 }
 
 /// Positive from one IoU on, background below the other, ignored between; then the low-quality matches.
-fn assign(config: &RetinanetConfig, anchors: &[BBox], objects: &[Vec<Object>]) -> Vec<Matches> {
+fn assign(
+    config: &RetinanetConfig,
+    anchors: &[BBox],
+    objects: &[Vec<Object>],
+    device: &Device,
+    whole: bool,
+) -> Result<Vec<Matches>> {
     let force = if config.low_quality_matches { Force::AllTies } else { Force::None };
-    let per_image = objects.iter().map(|objects| {
-        let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
-        match_anchors(anchors, &boxes, config.positive_threshold, config.negative_threshold, force)
-    });
-    per_image.collect()
+    let boxes: Vec<Vec<BBox>> = objects.iter().map(|objects| objects.iter().map(|o| o.bbox).collect()).collect();
+    match_batch(anchors, &boxes, (config.positive_threshold, config.negative_threshold), force, device, whole)
 }
 
 /// The logit of an object's class.
@@ -154,9 +192,16 @@ pub(in crate::detect) fn logit_of(layout: ClassLayout, class: u32, columns: usiz
     Ok(logit)
 }
 
+/// A table `[rows, columns]` of zeros with ones at these places, counted row by row.
+pub(in crate::detect) fn ones_at(places: &[u32], (rows, columns): (usize, usize), device: &Device) -> Result<Tensor> {
+    let table = Tensor::zeros(rows * columns, DType::F32, device)?;
+    fill_rows(&table, places, 1.0)?;
+    table.reshape((rows, columns))
+}
+
 /// A loss of 0 that still depends on `prediction`.
 pub(in crate::detect) fn nothing(prediction: &Tensor) -> Result<Tensor> {
-    weighted_sum(prediction, vec![0.0; prediction.elem_count()])
+    sum_by(prediction, &prediction.zeros_like()?)
 }
 
 /// Sum of each row of `[M, C]`.
@@ -193,7 +238,8 @@ mod tests {
     use crate::detect::retinanet::{Normalizer, nine_anchors};
     use crate::nn::Mode;
     use crate::trace::Rule;
-    use candle_core::{Device, Var};
+    use crate::trace::terms::tests::check;
+    use candle_core::Var;
 
     fn anchors() -> Vec<BBox> {
         vec![
@@ -264,7 +310,10 @@ mod tests {
         deltas[0] = 0.5;
         let (outputs, _, deltas) = outputs(1, &deltas)?;
         let config = RetinanetConfig { regression_loss: RegressionLoss::Giou, ..config() };
-        let losses = losses(&config, &anchors(), &outputs, &[vec![object(1)]], &Pass::new(Mode::Train))?;
+        let pass = Pass::probed(Mode::Train, 1);
+        let losses = losses(&config, &anchors(), &outputs, &[vec![object(1)]], &pass)?;
+        // four anchors have a classification, two of them a box
+        assert_eq!(check(&pass.into_traces()[0]), 6);
         // 10×10 boxes 5 apart: IoU 50 / 150, and the box around both has 150; 10×9 in 10×10: 0.9
         let expected = ((1.0 - 1.0 / 3.0) + (1.0 - 0.9)) / 2.0;
         assert!((values(&losses)?[1] - expected).abs() < 1e-5, "{:?}", values(&losses)?);

@@ -15,7 +15,7 @@ pub(super) use config::{backbone_maps, grid, imagenet, published_level};
 
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
-use crate::nn::backbone::resnet::ResNet;
+use crate::nn::backbone::Body;
 use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Conv, Init, Mode, Params, Pass, Role, Scope};
 use crate::ops::activation::relu;
@@ -33,7 +33,7 @@ pub struct Retinanet {
     config: Config,
     retinanet: RetinanetConfig,
     params: Params,
-    backbone: ResNet,
+    backbone: Body,
     neck: Fpn,
     classification: Tower,
     logits: Conv,
@@ -60,7 +60,7 @@ impl Retinanet {
         let params = Params::new(device, seed);
         let (backbone, neck) = {
             let scope = params.root().enter("backbone");
-            let backbone = ResNet::new(&scope.enter("body"), &config.backbone)?;
+            let backbone = Body::new(&scope.enter("body"), &config.backbone)?;
             let channels = finest_maps(&config.backbone.channels(), config.finest_level)?.to_vec();
             (backbone, Fpn::new(&scope.enter("fpn"), &channels, &config.neck)?)
         };
@@ -188,7 +188,7 @@ pub(super) fn finest_maps<T>(stages: &[T], finest: usize) -> Result<&[T]> {
 }
 
 /// Features of a backbone's last maps and the neck above them, tapped as `fpn.<name>`.
-pub(super) fn pyramid(backbone: &ResNet, neck: &Fpn, images: &Tensor, pass: &Pass) -> Result<Vec<(String, Tensor)>> {
+pub(super) fn pyramid(backbone: &Body, neck: &Fpn, images: &Tensor, pass: &Pass) -> Result<Vec<(String, Tensor)>> {
     let stages = pass.stage("backbone", || backbone.forward(images, pass))?;
     let used = stages.len().saturating_sub(neck.inputs());
     let levels = pass.stage("neck", || neck.forward(&stages[used..], pass))?;
@@ -259,7 +259,7 @@ impl Detector for Retinanet {
 mod tests {
     use super::*;
     use crate::geometry::BBox;
-    use crate::nn::backbone::resnet::{Norm, ResNetConfig};
+    use crate::nn::backbone::resnet::{Depth, Norm, ResNetConfig};
     use crate::nn::neck::fpn::{ExtraLevels, FpnConfig};
     use crate::random::Random;
     use crate::trace::Rule;
@@ -316,6 +316,24 @@ mod tests {
         assert_eq!(outputs.get("head.cls_logits")?.dims(), [1, 6 * (384 + 96 + 24 + 6 + 2), 2]);
         assert!(network.params().get("backbone.fpn.inner_blocks.3.0.weight").is_some());
         assert!(outputs.get("fpn.pool").is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn the_pyramid_can_stand_on_mobilenet() -> Result<()> {
+        let config = RetinanetConfig::nano(&["a".to_string(), "b".to_string()]);
+        let tagged = crate::detect::config::set(&Config::Retinanet(config), "backbone.depth", "mobile-v2").unwrap();
+        let Config::Retinanet(config) = tagged else { panic!("another family") };
+        assert_eq!(config.backbone.depth, Depth::MobileV2);
+        let network = Retinanet::new(&config, &Device::Cpu, 1)?;
+        assert!(network.params().get("backbone.body.features.17.conv.2.weight").is_some());
+        let pass = Pass::new(Mode::Train);
+        let outputs = network.forward(&images(1)?, &pass)?;
+        assert_eq!(outputs.maps[0], (16, 24));
+        let gradients = network.losses(&outputs, &[vec![object()]], &pass)?.total()?.backward()?;
+        for param in network.params().trainable() {
+            assert!(gradients.get(param.var.as_tensor()).is_some(), "{}", param.name);
+        }
         Ok(())
     }
 

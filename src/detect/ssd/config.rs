@@ -1,7 +1,7 @@
 //! SSD's settings: the published 300 and 512 networks and a narrow one for two CPU cores.
 
 use crate::detect::Arch;
-use crate::geometry::priors::{PriorClip, PriorSpec};
+use crate::geometry::priors::{PriorClip, PriorSpec, scales};
 use crate::imaging::preprocess::{ChannelOrder, Fit, Preprocess};
 use crate::nn::backbone::vgg::Widths;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,10 @@ pub struct SsdConfig {
     /// IoU above which the lower-scored box of a class is suppressed.
     pub nms_threshold: f32,
     pub max_detections: usize,
+    /// s_min and s_max of the paper's linear rule (§2.2), shares of the input's side, in place of the sizes that `priors`
+    /// lists; 0 and 0 for those.
+    #[serde(default)]
+    pub linear_scales: [f32; 2],
     /// Class names, background excluded.
     pub classes: Vec<String>,
     pub widths: Widths,
@@ -67,6 +71,7 @@ impl SsdConfig {
             top_k: 400,
             nms_threshold: 0.45,
             max_detections: 200,
+            linear_scales: [0.0, 0.0],
             classes: classes.to_vec(),
             widths: Widths::VGG16,
             extras: vec![
@@ -130,13 +135,46 @@ impl SsdConfig {
         Preprocess { fit: Fit::Stretch { width: side, height: side }, order: ChannelOrder::Rgb, mean, std: [1.0; 3] }
     }
 
+    /// The priors in force: the listed ones, or those of the linear rule. Its second square has the mean of a level's
+    /// scale and the next one's, which the last level continues.
+    pub fn prior_spec(&self) -> PriorSpec {
+        let [low, high] = self.linear_scales;
+        if high <= 0.0 {
+            return self.priors.clone();
+        }
+        let levels = self.priors.levels();
+        let gap = (high - low) / levels.saturating_sub(1).max(1) as f32;
+        let sizes = scales(low, high + gap, levels + 1, self.input.1 as f32);
+        let (min_sizes, max_sizes) = (sizes[..levels].to_vec(), sizes[1..].to_vec());
+        PriorSpec { min_sizes, max_sizes, ..self.priors.clone() }
+    }
+
     /// Priors of one cell of source `level`.
     pub fn priors_per_cell(&self, level: usize) -> usize {
-        self.priors.per_cell(level)
+        self.prior_spec().per_cell(level)
     }
 
     /// Head classes: background first.
     pub fn logits(&self) -> usize {
         self.classes.len() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_are_listed_or_follow_the_papers_rule() {
+        let config = SsdConfig::ssd300(&["a".to_string()]);
+        assert_eq!(config.prior_spec(), config.priors);
+        let linear = SsdConfig { linear_scales: [0.2, 0.9], ..config };
+        let spec = linear.prior_spec();
+        // .2, .34, … .9 of 300, and .14 further after the last
+        let expected = [60.0, 102.0, 144.0, 186.0, 228.0, 270.0, 312.0];
+        let close = |found: &[f32], expected: &[f32]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-2);
+        assert!(spec.min_sizes.len() == 6 && close(&spec.min_sizes, &expected[..6]), "{:?}", spec.min_sizes);
+        assert!(spec.max_sizes.len() == 6 && close(&spec.max_sizes, &expected[1..]), "{:?}", spec.max_sizes);
+        assert_eq!(linear.priors_per_cell(1), 6);
     }
 }

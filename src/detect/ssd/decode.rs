@@ -7,6 +7,7 @@ use crate::geometry::coder::BoxCoder;
 use crate::geometry::{BBox, Detection};
 use crate::nn::Pass;
 use crate::ops::activation::softmax_last;
+use crate::ops::select::fetch_rows;
 use candle_core::Result;
 
 /// Detections of each image in input pixels, best first.
@@ -27,24 +28,18 @@ pub(super) fn detect(
         nms_threshold: config.nms_threshold,
         max_detections: config.max_detections,
     };
-    let (images, _, logits) = scores.dims3()?;
+    let images = scores.dim(0)?;
     let mut all = Vec::with_capacity(images);
     for image in 0..images {
-        let scores: Vec<f32> = scores.get(image)?.flatten_all()?.to_vec1()?;
-        let deltas: Vec<f32> = deltas.get(image)?.flatten_all()?.to_vec1()?;
         let candidates = pass.stage("decode", || {
-            let mut candidates = Candidates::default();
-            for class in 1..logits {
-                let column = (0..priors.len()).map(|anchor| scores[anchor * logits + class]);
-                let kept = limits.best_of_class(column);
-                candidates.extend(kept.into_iter().map(|(anchor, score)| {
-                    let d = &deltas[anchor as usize * 4..anchor as usize * 4 + 4];
-                    let bbox = BoxCoder::SSD.decode(priors[anchor as usize], [d[0], d[1], d[2], d[3]]);
-                    let class = class as u32 - 1;
-                    Detection { bbox: bbox.clip(width, height), class, score, anchor: Some(anchor), mask: None }
-                }));
-            }
-            Ok(candidates)
+            let best = limits.best_of_classes(&scores.get(image)?)?;
+            let chosen: Vec<u32> = best.iter().map(|&(_, anchor, _)| anchor).collect();
+            let deltas = fetch_rows(&deltas.get(image)?, &chosen)?;
+            let decoded = best.into_iter().zip(deltas.chunks_exact(4)).map(|((class, anchor, score), d)| {
+                let bbox = BoxCoder::SSD.decode(priors[anchor as usize], [d[0], d[1], d[2], d[3]]);
+                Detection { bbox: bbox.clip(width, height), class, score, anchor: Some(anchor), mask: None }
+            });
+            Ok(decoded.collect::<Candidates>())
         })?;
         all.push(pass.stage("suppress", || Ok(suppress(candidates, &limits, image, pass)))?);
     }

@@ -2,16 +2,17 @@
 
 use super::SsdConfig;
 use crate::detect::multibox::assignment;
+use crate::detect::terms::{at_rows, recorded};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::matching::{Force, Matches, match_anchors};
-use crate::geometry::mining::hard_negatives;
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
-use crate::trace::{LossPart, Sample};
-use candle_core::{Result, Tensor};
+use crate::ops::losses::{cross_entropy, smooth_l1, sum_by, weighted_sum};
+use crate::ops::select::{fill_rows, hard_negatives};
+use crate::trace::{Formula, LossPart, Sample, Terms};
+use candle_core::{DType, Result, Tensor};
 
 /// Localisation (smooth-L1 over positives) and classification (cross-entropy over positives and mined negatives),
 /// both divided by the number of positives of the batch, at least 1 (torchvision's `SSD.compute_loss`).
@@ -50,33 +51,36 @@ pub(super) fn losses(
     let normalizer = positive_rows.len().max(1) as f32;
 
     let entropy = cross_entropy(&logits.reshape((images * anchors, classes))?, &labels, -100)?;
-    let entropy_values: Vec<f32> = entropy.detach().to_vec1()?;
-    let negatives = pass.stage("sample", || Ok(mine(config, &targets, &entropy_values)))?;
-    let mut weights = vec![0.0; images * anchors];
-    for &row in &positive_rows {
-        weights[row as usize] = 1.0 / normalizer;
-    }
+    let positive: Vec<bool> = targets.iter().flat_map(|matches| matches.target.iter().map(|&t| t >= 0)).collect();
+    let negatives =
+        pass.stage("sample", || hard_negatives(&entropy, images, &positive, |_| true, config.negative_ratio, None))?;
+    let mut learnt = positive_rows.clone();
     for (image, mined) in negatives.iter().enumerate() {
-        for &anchor in mined {
-            weights[image * anchors + anchor as usize] = 1.0 / normalizer;
-        }
+        learnt.extend(mined.iter().map(|anchor| (image * anchors) as u32 + anchor));
     }
+    let weights = Tensor::zeros(images * anchors, DType::F32, logits.device())?;
+    fill_rows(&weights, &learnt, 1.0 / normalizer)?;
 
     let (localization, distances) = if positive_rows.is_empty() {
         (boxes.sum_all()?.affine(0.0, 0.0)?, Vec::new())
     } else {
         let count = positive_rows.len();
-        let target = Tensor::from_vec(deltas, (count, 4), boxes.device())?;
+        let target = Tensor::from_slice(&deltas, (count, 4), boxes.device())?;
         let predicted = select_rows(&boxes.reshape((images * anchors, 4))?, &positive_rows)?;
         let distance = smooth_l1(&predicted, &target, config.smooth_l1_beta)?;
         let weight = config.localization_weight / normalizer;
         let values: Vec<f32> = if pass.is_probed() { distance.detach().flatten_all()?.to_vec1()? } else { Vec::new() };
         (weighted_sum(&distance, vec![weight; count * 4])?, values)
     };
-    let classification = weighted_sum(&entropy, weights)?;
+    let classification = sum_by(&entropy, &weights)?;
 
     if pass.is_probed() {
+        let entropy_values: Vec<f32> = entropy.detach().to_vec1()?;
         let values = (localization.to_vec0::<f32>()?, classification.to_vec0::<f32>()?);
+        let codes = at_rows(images * anchors, 4, &positive_rows, &deltas);
+        let codes = recorded(Formula::SmoothL1 { beta: config.smooth_l1_beta }, boxes, codes)?;
+        let columns = labels.iter().map(|&label| label as f32).collect();
+        let columns = Terms { first_class: Some(1), ..recorded(Formula::Softmax, logits, columns)? };
         for image in 0..images {
             let start = image * anchors;
             let mut distance_of = vec![0.0; anchors];
@@ -89,10 +93,17 @@ pub(super) fn losses(
             pass.trace(image, |t| {
                 t.sampling = samples(&targets[image], &negatives[image], &entropy_of);
                 t.assignment = Some(assignment(&targets[image], &[]));
-                let part =
-                    |name: &str, value, per_anchor| LossPart { name: name.into(), value, normalizer, per_anchor };
-                t.losses =
-                    vec![part("bbox_regression", values.0, distance_of), part("classification", values.1, entropy_of)];
+                let part = |name: &str, value, per_anchor, terms: &Terms| LossPart {
+                    name: name.into(),
+                    value,
+                    normalizer,
+                    per_anchor,
+                    terms: terms.rows(start..start + anchors),
+                };
+                t.losses = vec![
+                    part("bbox_regression", values.0, distance_of, &codes),
+                    part("classification", values.1, entropy_of, &columns),
+                ];
             });
         }
     }
@@ -105,18 +116,6 @@ fn assign(config: &SsdConfig, priors: &[BBox], objects: &[Vec<Object>]) -> Vec<M
     let per_image = objects.iter().map(|objects| {
         let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
         match_anchors(priors, &boxes, threshold, threshold, Force::BestAnchor)
-    });
-    per_image.collect()
-}
-
-/// Per image: the negatives of highest cross-entropy, `negative_ratio` for each positive, hardest first.
-fn mine(config: &SsdConfig, targets: &[Matches], entropy: &[f32]) -> Vec<Vec<u32>> {
-    let mut start = 0;
-    let per_image = targets.iter().map(|matches| {
-        let positive: Vec<bool> = matches.target.iter().map(|&t| t >= 0).collect();
-        let losses = &entropy[start..start + positive.len()];
-        start += positive.len();
-        hard_negatives(losses, &positive, config.negative_ratio, None)
     });
     per_image.collect()
 }

@@ -37,6 +37,8 @@ impl Ssd {
     /// # Errors
     /// Settings whose lists disagree in length, or a device that cannot hold the network.
     pub fn new(config: &SsdConfig, device: &Device, seed: u64) -> Result<Self> {
+        let tagged = Config::Ssd(config.clone());
+        let config = &SsdConfig { priors: config.prior_spec(), ..config.clone() };
         let sources = config.extras.len() + 2;
         let lists = [config.priors.steps.len(), config.priors.min_sizes.len(), config.priors.aspect_ratios.len()];
         if lists.iter().any(|&n| n != sources) {
@@ -75,9 +77,8 @@ impl Ssd {
         };
         let classification = head("classification_head", config.logits())?;
         let regression = head("regression_head", 4)?;
-        let config = config.clone();
-        let tagged = Config::Ssd(config.clone());
-        Ok(Self { config: tagged, ssd: config, params, backbone, scale, extras, classification, regression })
+        let ssd = config.clone();
+        Ok(Self { config: tagged, ssd, params, backbone, scale, extras, classification, regression })
     }
 
     /// The feature maps that the heads read, finest first.

@@ -86,6 +86,19 @@ impl Yolov3Config {
         Self { preprocess: framed(height, width, letterbox), ..self }
     }
 
+    /// The same network with other priors, width and height in input pixels, by rising area: the largest go to the
+    /// coarsest level. Each level keeps its number of them; nothing where there are not as many as before.
+    pub fn with_priors(&self, priors: &[[f32; 2]]) -> Option<Self> {
+        let mut rest = priors;
+        let mut anchors = Vec::with_capacity(self.anchors.len());
+        for level in &self.anchors {
+            let (smaller, own) = rest.split_at_checked(rest.len().checked_sub(level.len())?)?;
+            anchors.push(own.to_vec());
+            rest = smaller;
+        }
+        rest.is_empty().then(|| Self { anchors, ..self.clone() })
+    }
+
     /// Height and width of the input, pixels.
     pub fn input(&self) -> (usize, usize) {
         input_of(&self.preprocess)
@@ -95,6 +108,17 @@ impl Yolov3Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_of_other_priors_go_to_the_coarsest_level() {
+        let nano = Yolov3Config::nano(&["a".to_owned()]);
+        let priors: Vec<[f32; 2]> = (1..=9).map(|k| [k as f32, k as f32 + 0.5]).collect();
+        let own = nano.with_priors(&priors).unwrap();
+        assert_eq!(own.anchors, [&priors[6..], &priors[3..6], &priors[..3]]);
+        assert!(nano.with_priors(&priors[1..]).is_none());
+        let more = [&priors[..], &priors[..1]].concat();
+        assert!(nano.with_priors(&more).is_none());
+    }
 
     #[test]
     fn settings_survive_toml() {

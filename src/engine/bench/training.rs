@@ -7,8 +7,10 @@ use crate::detect::Detector;
 use crate::geometry::{BBox, Mask, MaskError, Object};
 use crate::nn::{Mode, Pass};
 use crate::ops::gradients::backward;
+use crate::ops::precision;
 use crate::random::Random;
 use crate::train::optimizer::Optimizer;
+use crate::train::scaling::LossScale;
 use crate::train::step::{StepInProgress, StepSettings};
 use crate::train::{TrainConfig, TrainError};
 use candle_core::Tensor;
@@ -25,6 +27,7 @@ struct Trainer {
     optimizer: Optimizer,
     /// None only while a step has it.
     batch: Option<Batch>,
+    loss_scale: Option<LossScale>,
     iteration: u64,
 }
 
@@ -35,12 +38,20 @@ impl Trainer {
         let settings = TrainConfig { ema: 0.0, frozen_prefixes: Vec::new(), ..TrainConfig::new(subject.config.arch()) };
         let optimizer = Optimizer::new(detector.params(), &settings);
         let batch = random_batch(subject, batch).map_err(|e| TrainError::Settings(e.to_string()))?;
-        Ok(Self { detector, optimizer, batch: Some(batch), iteration: 0 })
+        let loss_scale = LossScale::new(precision::current());
+        Ok(Self { detector, optimizer, batch: Some(batch), loss_scale, iteration: 0 })
     }
 
     /// One step; the milliseconds of each phase in order.
     fn step(&mut self, probe: bool) -> Result<Vec<(&'static str, f64)>, TrainError> {
-        let settings = StepSettings { mode: Mode::Train, probe, rate: RATE, iteration: self.iteration };
+        let settings = StepSettings {
+            mode: Mode::Train,
+            probe,
+            rate: RATE,
+            iteration: self.iteration,
+            precision: precision::current(),
+            loss_scale: self.loss_scale.map(LossScale::factor),
+        };
         let mut step = StepInProgress::new(self.batch.take().into_iter().collect(), settings);
         let mut phases = Vec::new();
         while step.next_phase().is_some() {
@@ -49,7 +60,10 @@ impl Trainer {
             phases.push((phase.name(), start.elapsed().as_secs_f64() * 1e3));
         }
         self.detector.params().device().synchronize()?;
-        let (_, mut batches) = step.finish();
+        let (report, mut batches) = step.finish();
+        if let Some(scale) = &mut self.loss_scale {
+            scale.follow(report.skipped);
+        }
         self.batch = batches.pop();
         self.iteration += 1;
         Ok(phases)

@@ -90,12 +90,17 @@ impl Case {
                 Self::new(Config::Rcnn(config))
             }
             // mmdet keeps the statistics of its ResNet's norms while training.
-            "mmdet_cascade_rcnn_r50_fpn" => Self {
-                preprocessed: true,
-                label_offset: 0,
-                own_name: |_, name| to_native(Layout::MmdetRcnn, name).or_else(|| native_name(name)),
-                ..Self::new(Config::Rcnn(sampling_all(RcnnConfig::cascade(&names_for(80)))))
-            },
+            "mmdet_cascade_rcnn_r50_fpn" => {
+                let mut config = sampling_all(RcnnConfig::cascade(&names_for(80)));
+                // Recorded down to the stem's gradient.
+                config.backbone.frozen_stages = 0;
+                Self {
+                    preprocessed: true,
+                    label_offset: 0,
+                    own_name: |_, name| to_native(Layout::MmdetRcnn, name).or_else(|| native_name(name)),
+                    ..Self::new(Config::Rcnn(config))
+                }
+            }
             "refinedet320_vgg16" => Self {
                 preprocessed: true,
                 ..Self::new(Config::Refinedet(RefinedetConfig::refinedet320(&names_for(20)).with_luuuyi_rules()))

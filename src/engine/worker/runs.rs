@@ -26,9 +26,10 @@ impl Worker {
         if !self.end_run(true) {
             return;
         }
+        let devices = self.devices();
         let mut ticker = Ticker::new(&mut self.out, FORK);
         let progress = |done: u64, total: u64| ticker.tell(done as usize, total as usize);
-        match Run::fork(source, iteration, config, &self.device, folder, progress) {
+        match Run::fork(source, iteration, config, &devices, folder, progress) {
             Ok(run) => {
                 self.finish(FORK, Ok(()));
                 self.take_run(run);
@@ -85,7 +86,7 @@ impl Worker {
 
     pub(super) fn list_devices(&mut self) {
         let current = device_name(&self.device);
-        self.out.put(Event::Devices { list: Arc::new(devices()), current });
+        self.out.put(Event::Devices { found: Arc::new(devices()), current });
     }
 
     /// Moves the loaded model, and all that comes after it, to another device.
@@ -105,6 +106,7 @@ impl Worker {
             }
         }
         self.device = device;
+        self.further.clear();
         self.list_devices();
         if let Some(model) = &self.model {
             let summary = model.summary();

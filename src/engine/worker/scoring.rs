@@ -8,7 +8,7 @@ use crate::engine::compare::{
     CompareSummary, ComparedImage, SLOT_NAMES, SLOTS, SideScore, Slot, SlotContent, SlotInterval, SlotSource,
     SlotSummary,
 };
-use crate::engine::details::{EvalDetails, tallies};
+use crate::engine::details::{EvalDetails, MaskScores, tallies};
 use crate::engine::evaluate::{Detected, detect_all, score_results, truth_of};
 use crate::engine::event::{EvalSummary, Event, Severity};
 use crate::engine::model::{self, Model};
@@ -119,6 +119,8 @@ impl Worker {
         let truth = truth_of(dataset);
         let result = score_results(&truth, &results, classes);
         interrupt::check().map_err(|e| e.to_string())?;
+        let masks = MaskScores::new(&truth, &results, classes).map(Arc::new);
+        interrupt::check().map_err(|e| e.to_string())?;
         let details = Arc::new(EvalDetails::new(truth, results, classes));
         interrupt::check().map_err(|e| e.to_string())?;
         let confusion = Arc::new(details.confusion(classes, details.best_score()));
@@ -133,6 +135,7 @@ impl Worker {
             details,
             confusion,
             misses: misses.map(Arc::new),
+            masks,
         })));
         Ok(())
     }

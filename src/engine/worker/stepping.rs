@@ -2,7 +2,7 @@
 
 use super::Worker;
 use super::scoring::Ticker;
-use crate::engine::event::Event;
+use crate::engine::event::{Event, Severity};
 use crate::engine::latest::Stepped;
 use crate::engine::outbox::Outbox;
 use crate::imaging::preprocess::ChannelOrder;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 const TRAINING: &str = "training";
 const RANGE_TEST: &str = "range test";
+const BLACK_BOX: &str = "black box";
 pub(super) const NO_RUN: &str = "there is no run; start one in the Step panel";
 /// While training runs, the black box is told this often at most.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +25,13 @@ impl Worker {
         if !report.traces.is_empty() {
             let traces = std::mem::take(&mut report.traces);
             self.show_step(StepReport { traces, ..report.clone() }, None);
+        }
+        if let (true, Some(scale)) = (report.skipped, report.loss_scale) {
+            let message = format!(
+                "iteration {}: gradients overflowed at loss scale {scale}; nothing was updated, the scale is halved",
+                report.iteration
+            );
+            self.log(Severity::Warning, TRAINING, message);
         }
         let finished = self.run.as_ref().is_some_and(Run::is_finished);
         self.out.put(Event::Stepped(Arc::new(report)));
@@ -53,10 +61,13 @@ impl Worker {
     /// Takes in an iteration that did not come to its end: interrupted, failed, or paused by what was found in it.
     pub(super) fn not_stepped(&mut self, error: TrainError) {
         self.to_run = 0;
-        let Some(run) = &self.run else { return };
-        let iteration = run.iteration;
+        let Some(run) = &mut self.run else { return };
+        let (iteration, unrecorded) = (run.iteration, run.take_unrecorded());
         if let TrainError::Incident(incident) = &error {
             self.out.put(Event::Incident(Arc::new((**incident).clone())));
+        }
+        if let Some(problem) = unrecorded {
+            self.log(Severity::Warning, BLACK_BOX, format!("this pause is not recorded: {problem}"));
         }
         if !error.is_interruption() {
             self.error(TRAINING, error);
@@ -174,9 +185,9 @@ impl Worker {
 
     /// Repeats the step that paused the run in `folder`.
     pub(super) fn replay_incident(&mut self, folder: &Path) {
-        match Run::replay(folder, &self.device) {
+        match Run::replay(folder, &self.devices()) {
             Ok(replay) => self.out.put(Event::Replayed(Arc::new(replay))),
-            Err(error) => self.error("black box", error),
+            Err(error) => self.error(BLACK_BOX, error),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Batch norm of a map where no convolution stands right before it to fold it into.
 
 use crate::nn::{Init, Mode, Pass, Role, Scope};
-use crate::ops::norm::{batch_norm, batch_norm_train};
+use crate::ops::norm::{batch_norm, batch_norm_train, moved};
 use candle_core::{Result, Tensor, Var};
 
 /// Batch norm alone. Keys: `weight`, `bias`, `running_mean`, `running_var`.
@@ -37,8 +37,8 @@ impl MapNorm {
         match pass.mode {
             Mode::Train if values_per_channel > 1 => {
                 let (y, mean, var) = batch_norm_train(x, self.gamma.as_tensor(), self.beta.as_tensor(), EPSILON)?;
-                pass.defer(&self.running_mean, moved(&self.running_mean, &mean)?);
-                pass.defer(&self.running_var, moved(&self.running_var, &var)?);
+                pass.defer(&self.running_mean, moved(&self.running_mean, &mean, MOMENTUM)?);
+                pass.defer(&self.running_var, moved(&self.running_var, &var, MOMENTUM)?);
                 Ok(y)
             }
             Mode::Train | Mode::Frozen => self.by_running(x, self.gamma.as_tensor(), self.beta.as_tensor()),
@@ -49,15 +49,6 @@ impl MapNorm {
     fn by_running(&self, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<Tensor> {
         batch_norm(x, gamma, beta, &self.running_mean.detach(), &self.running_var.detach(), EPSILON)
     }
-}
-
-/// The running statistic after seeing `batch`.
-fn moved(running: &Var, batch: &[f32]) -> Result<Tensor> {
-    let mut values: Vec<f32> = running.to_vec1()?;
-    for (value, &seen) in values.iter_mut().zip(batch) {
-        *value += MOMENTUM * (seen - *value);
-    }
-    Tensor::from_vec(values, running.shape(), running.device())
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use super::forward::Method;
 use super::scratch::{Aligned, Scratch, scratch};
+use crate::ops::precision::Precision;
+use candle_core::{DType, Result, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The forms a layer's weights have been brought into, for one version of the weights: whoever writes new weights gives
@@ -15,6 +17,8 @@ pub struct WeightCache {
 struct Kept {
     version: u64,
     forms: Vec<(Form, Arc<Aligned>)>,
+    /// What a GPU multiplies in a type of 16 bits.
+    half: Option<Tensor>,
 }
 
 /// Which form of which weights.
@@ -24,6 +28,8 @@ pub(super) struct Form {
     /// `[O, C/groups, kh, kw]`.
     pub shape: [usize; 4],
     pub groups: usize,
+    /// What the weights were rounded to.
+    pub precision: Precision,
 }
 
 /// Packed weights: from a cache, or made for this call alone.
@@ -58,6 +64,15 @@ pub(super) fn prepared(
     }
 }
 
+impl Kept {
+    /// Drops what was made of other weights.
+    fn start(&mut self, version: u64) {
+        self.forms.clear();
+        self.half = None;
+        self.version = version;
+    }
+}
+
 impl WeightCache {
     /// An empty cache.
     pub fn new() -> Self {
@@ -80,8 +95,7 @@ impl WeightCache {
             } else {
                 let found = kept.forms.iter().position(|(known, _)| *known == form);
                 stale = found.map(|index| kept.forms.swap_remove(index).1);
-                kept.forms.clear();
-                kept.version = version;
+                kept.start(version);
             }
         }
         // Made without the lock: it uses the thread pool, which may run another convolution on this thread meanwhile.
@@ -98,14 +112,29 @@ impl WeightCache {
         }
         values
     }
+
+    /// The weights in a type of 16 bits, without a graph: cast where the cache does not hold this version of them.
+    pub(super) fn half(&self, version: u64, weight: &Tensor, half: DType) -> Result<Tensor> {
+        let mut kept = self.lock();
+        if kept.version != version {
+            kept.start(version);
+        }
+        if let Some(known) = kept.half.as_ref().filter(|known| known.dtype() == half) {
+            return Ok(known.clone());
+        }
+        let cast = weight.detach().to_dtype(half)?;
+        kept.half = Some(cast.clone());
+        Ok(cast)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     fn form(method: Method) -> Form {
-        Form { method, shape: [8, 1, 1, 1], groups: 1 }
+        Form { method, shape: [8, 1, 1, 1], groups: 1, precision: Precision::F32 }
     }
 
     fn first(cache: &WeightCache, version: u64, method: Method, value: f32) -> f32 {
@@ -132,6 +161,21 @@ mod tests {
         let old = prepared(Some((&cache, 0)), form(Method::Direct), 8, |values| values.fill(1.0));
         assert_eq!(first(&cache, 1, Method::Direct, 2.0), 2.0);
         assert_eq!(old.as_slice(), [1.0; 8]);
+    }
+
+    #[test]
+    fn halves_are_cast_once_a_version() -> Result<()> {
+        let cache = WeightCache::new();
+        let weight = Tensor::from_slice(&[1.0f32 + f32::EPSILON, -2.0], (2, 1, 1, 1), &Device::Cpu)?;
+        let first = cache.half(1, &weight, DType::F16)?;
+        assert_eq!(first.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?, [1.0, -2.0]);
+        let same = |version: u64, half: DType| cache.half(version, &weight, half).map(|cast| cast.id() == first.id());
+        assert!(same(1, DType::F16)? && !same(1, DType::BF16)?);
+        assert!(!same(1, DType::F16)?, "of two types the last one is kept");
+        let first = cache.half(2, &weight, DType::F16)?;
+        prepared(Some((&cache, 3)), form(Method::Direct), 8, |values| values.fill(1.0));
+        assert_ne!(cache.half(3, &weight, DType::F16)?.id(), first.id());
+        Ok(())
     }
 
     #[test]

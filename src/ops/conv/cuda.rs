@@ -1,13 +1,21 @@
 //! Convolution on a CUDA device: cuDNN's where it is built in, else plain kernels; bias and activation are one pass.
+//!
+//! In another precision than f32 the plain kernels work on rounded copies: slower, with the numbers that cuDNN has.
 
+use super::cache::WeightCache;
 use super::spec::{Activation, Geometry};
-use crate::ops::cuda::{Arg, Operand, add_up, apply2, apply3, channel_sums, floats, launch, make};
+use crate::ops::cuda::{Arg, Operand, add_up, apply2, apply3, channel_sums, floats, launch, make, with_operands};
 use crate::ops::gradients::hand_over;
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Result, Shape, Tensor};
+use std::sync::Arc;
 
 #[cfg(feature = "cudnn")]
 use super::cudnn::{forward, input_gradient, weight_gradient};
+#[cfg(not(feature = "cudnn"))]
+use crate::ops::precision::Precision;
+#[cfg(not(feature = "cudnn"))]
+use candle_core::{DType, Layout};
 
 /// The settings as the kernels take them.
 #[cfg(not(feature = "cudnn"))]
@@ -33,28 +41,63 @@ fn sizes(geometry: &Geometry) -> [usize; 15] {
     ]
 }
 
+/// A copy rounded to 16 bits, or else to TF32. What has 16 bits is rounded already.
+#[cfg(not(feature = "cudnn"))]
+fn round(half: Option<DType>, (storage, layout): Operand<'_>) -> Result<(CudaStorage, Layout)> {
+    let count = layout.shape().elem_count();
+    let whole = Layout::contiguous(count);
+    if storage.dtype() != DType::F32 {
+        return Ok((storage.to_dtype(layout, DType::F32)?, whole));
+    }
+    if let Some(half) = half {
+        return Ok((storage.to_dtype(layout, half)?.to_dtype(&whole, DType::F32)?, whole));
+    }
+    let mut y = floats(storage.device(), count)?;
+    launch(storage.device(), "round_tf32", count, &mut [Arg::In((storage, layout)), Arg::Out(&mut y)])?;
+    Ok((y, whole))
+}
+
+/// Runs `kernel` on the factors of a product of `count` results, in a precision.
+#[cfg(not(feature = "cudnn"))]
+fn rounded(
+    precision: Precision,
+    [a, b]: [Operand<'_>; 2],
+    (y, count): (&mut CudaStorage, usize),
+    kernel: impl FnOnce([Operand<'_>; 2], &mut CudaStorage) -> Result<()>,
+) -> Result<()> {
+    if precision == Precision::F32 {
+        return kernel([a, b], y);
+    }
+    let half = precision.half();
+    let ((a, of_a), (b, of_b)) = (round(half, a)?, round(half, b)?);
+    kernel([(&a, &of_a), (&b, &of_b)], y)?;
+    if half.is_some() {
+        *y = round(half, (&*y, &Layout::contiguous(count)))?.0;
+    }
+    Ok(())
+}
+
 /// The convolution of x with weight into y.
 #[cfg(not(feature = "cudnn"))]
 fn forward(geometry: &Geometry, x: Operand<'_>, weight: Operand<'_>, y: &mut CudaStorage) -> Result<()> {
-    let sizes = sizes(geometry);
-    launch(
-        x.0.device(),
-        "conv",
-        geometry.output_len(),
-        &mut [Arg::In(x), Arg::In(weight), Arg::Ints(&sizes), Arg::Out(y)],
-    )
+    let (sizes, count) = (sizes(geometry), geometry.output_len());
+    rounded(geometry.precision, [x, weight], (y, count), |[x, weight], y| {
+        launch(x.0.device(), "conv", count, &mut [Arg::In(x), Arg::In(weight), Arg::Ints(&sizes), Arg::Out(y)])
+    })
 }
 
 /// The gradient of x from that of the output before its activation.
 #[cfg(not(feature = "cudnn"))]
 fn input_gradient(geometry: &Geometry, g: Operand<'_>, weight: Operand<'_>, gx: &mut CudaStorage) -> Result<()> {
-    let sizes = sizes(geometry);
-    launch(
-        g.0.device(),
-        "conv_input_gradient",
-        geometry.input_len(),
-        &mut [Arg::In(g), Arg::In(weight), Arg::Ints(&sizes), Arg::Out(gx)],
-    )
+    let (sizes, count) = (sizes(geometry), geometry.input_len());
+    rounded(geometry.precision, [g, weight], (gx, count), |[g, weight], gx| {
+        launch(
+            g.0.device(),
+            "conv_input_gradient",
+            count,
+            &mut [Arg::In(g), Arg::In(weight), Arg::Ints(&sizes), Arg::Out(gx)],
+        )
+    })
 }
 
 /// The gradient of the weight from that of the output before its activation.
@@ -64,13 +107,15 @@ fn weight_gradient(geometry: &Geometry, x: Operand<'_>, g: Operand<'_>, gw: &mut
     let lanes = crate::ops::cuda::lanes(weights, geometry.batch * geometry.output_plane());
     let mut parts = crate::ops::cuda::doubles(device, weights * lanes)?;
     let sizes = sizes(geometry);
-    launch(
-        device,
-        "conv_weight_gradient",
-        weights * lanes,
-        &mut [Arg::In(x), Arg::In(g), Arg::Ints(&sizes), Arg::Ints(&[geometry.batch, lanes]), Arg::Out(&mut parts)],
-    )?;
-    launch(device, "sum_lanes", weights, &mut [Arg::All(&parts), Arg::Ints(&[lanes]), Arg::Out(gw)])
+    rounded(geometry.precision, [x, g], (gw, weights), |[x, g], gw| {
+        launch(
+            device,
+            "conv_weight_gradient",
+            weights * lanes,
+            &mut [Arg::In(x), Arg::In(g), Arg::Ints(&sizes), Arg::Ints(&[geometry.batch, lanes]), Arg::Out(&mut parts)],
+        )?;
+        launch(device, "sum_lanes", weights, &mut [Arg::All(&parts), Arg::Ints(&[lanes]), Arg::Out(gw)])
+    })
 }
 
 /// Derivative of the activation below zero.
@@ -79,6 +124,18 @@ fn slope(activation: Activation) -> f32 {
         Activation::None => 1.0,
         Activation::Relu => 0.0,
         Activation::Leaky(slope) => slope,
+    }
+}
+
+/// Calls `work` with the weight in 16 bits where it is kept so, and else as it is.
+fn with_weight<R>(
+    half: Option<&Tensor>,
+    weight: Operand<'_>,
+    work: impl FnOnce(Operand<'_>) -> Result<R>,
+) -> Result<R> {
+    match half {
+        Some(half) => with_operands([half], |_, [half]| work(half)),
+        None => work(weight),
     }
 }
 
@@ -115,6 +172,7 @@ fn gradients(
     geometry: &Geometry,
     slope: f32,
     [x, weight, y, g]: [&Tensor; 4],
+    half: Option<&Tensor>,
 ) -> Result<(Option<Tensor>, Option<Tensor>, Tensor)> {
     let before = if slope == 1.0 {
         g.contiguous()?
@@ -129,7 +187,7 @@ fn gradients(
         })?
     };
     let of_x = if x.track_op() {
-        Some(make([&before, weight], x.shape(), |_, [g, weight], gx| {
+        Some(make([&before, half.unwrap_or(weight)], x.shape(), |_, [g, weight], gx| {
             if geometry.input_len() > 0 { input_gradient(geometry, g, weight, gx) } else { Ok(()) }
         })?)
     } else {
@@ -153,24 +211,32 @@ pub(super) fn conv2d(
     bias: Option<&Tensor>,
     geometry: Geometry,
     activation: Activation,
+    cache: Option<(&Arc<WeightCache>, u64)>,
 ) -> Result<Tensor> {
     let slope = slope(activation);
+    let half = match (geometry.precision.half(), cache) {
+        (Some(half), Some((cache, version))) => Some(cache.half(version, weight, half)?),
+        _ => None,
+    };
+    let kept = half.clone();
     match bias {
         None => apply2(
             [x, weight],
             "conv2d",
-            move |[x, weight]| run(&geometry, slope, x, weight, None),
+            move |[x, weight]| with_weight(half.as_ref(), weight, |weight| run(&geometry, slope, x, weight, None)),
             move |[x, weight], y, g| {
-                let (of_x, of_weight, _) = gradients(&geometry, slope, [x, weight, y, g])?;
+                let (of_x, of_weight, _) = gradients(&geometry, slope, [x, weight, y, g], kept.as_ref())?;
                 Ok([of_x, of_weight])
             },
         ),
         Some(bias) => apply3(
             [x, weight, bias],
             "conv2d with bias",
-            move |[x, weight, bias]| run(&geometry, slope, x, weight, Some(bias)),
+            move |[x, weight, bias]| {
+                with_weight(half.as_ref(), weight, |weight| run(&geometry, slope, x, weight, Some(bias)))
+            },
             move |[x, weight, bias], y, g| {
-                let (of_x, of_weight, before) = gradients(&geometry, slope, [x, weight, y, g])?;
+                let (of_x, of_weight, before) = gradients(&geometry, slope, [x, weight, y, g], kept.as_ref())?;
                 let of_bias = if bias.track_op() { hand_over(bias, channel_sums(&before)?)? } else { None };
                 Ok([of_x, of_weight, of_bias])
             },

@@ -1,25 +1,28 @@
-//! cuDNN's convolutions: forward and both gradients, with the algorithm for a shape chosen once.
+//! cuDNN's convolutions: forward and both gradients, with the algorithm for a shape and precision chosen once.
 //!
-//! `BOXWRIGHT_TF32=1` in the environment lets matrix units round f32 factors to 10 bits, as PyTorch does by default.
+//! In 16 bits operands that are not yet so are cast before and results after: cuDNN sums in f32 and writes in the type of
+//! the operands. TF32 lets matrix units round f32 factors; f32 itself keeps away from them.
 
 use super::spec::Geometry;
 use crate::ops::cuda::Operand;
+use crate::ops::precision::Precision;
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnConvolutionBwdDataAlgo_t as DataAlgorithm, cudnnConvolutionBwdFilterAlgo_t as FilterAlgorithm,
     cudnnConvolutionFwdAlgo_t as ForwardAlgorithm, cudnnConvolutionMode_t, cudnnMathType_t, cudnnTensorFormat_t,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{
-    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnError, FilterDescriptor,
-    TensorDescriptor,
+    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError,
+    FilterDescriptor, TensorDescriptor,
 };
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::{CudaDevice, CudaStorage, Result, bail};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
+use candle_core::cuda_backend::{CudaDType, DeviceId};
+use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, WithDType, bail};
+use half::{bf16, f16};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The most memory an algorithm may work in, in bytes.
 const WORKSPACE: usize = 1 << 30;
@@ -51,24 +54,33 @@ fn with_library<R>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Resul
     })
 }
 
-fn math() -> cudnnMathType_t {
-    static TF32: OnceLock<bool> = OnceLock::new();
-    if *TF32.get_or_init(|| std::env::var("BOXWRIGHT_TF32").is_ok_and(|value| value == "1")) {
-        cudnnMathType_t::CUDNN_DEFAULT_MATH
-    } else {
-        cudnnMathType_t::CUDNN_FMA_MATH
-    }
+/// What cuDNN's tensors are made of.
+trait Element: CudaDType + CudnnDataType + DeviceRepr + WithDType {}
+
+impl Element for f32 {}
+impl Element for f16 {}
+impl Element for bf16 {}
+
+/// Calls a function with the element type of a geometry's precision.
+macro_rules! by_precision {
+    ($work:ident($geometry:expr, $operands:expr, $result:expr)) => {
+        match $geometry.precision {
+            Precision::F32 | Precision::Tf32 => $work::<f32>($geometry, $operands, $result),
+            Precision::F16 => $work::<f16>($geometry, $operands, $result),
+            Precision::Bf16 => $work::<bf16>($geometry, $operands, $result),
+        }
+    };
 }
 
-/// The sizes of a convolution as cuDNN takes them.
-struct Descriptors {
+/// The sizes of a convolution as cuDNN takes them; products are summed in f32.
+struct Descriptors<T> {
     conv: ConvDescriptor<f32>,
-    x: TensorDescriptor<f32>,
-    weight: FilterDescriptor<f32>,
-    y: TensorDescriptor<f32>,
+    x: TensorDescriptor<T>,
+    weight: FilterDescriptor<T>,
+    y: TensorDescriptor<T>,
 }
 
-impl Descriptors {
+impl<T: Element> Descriptors<T> {
     fn new(handle: &Arc<Cudnn>, geometry: &Geometry) -> Result<Self> {
         // Tensors in memory have sides that fit.
         let int = |size: usize| size as i32;
@@ -77,34 +89,78 @@ impl Descriptors {
         let (padding, stride, dilation) = (pair(geometry.padding), pair(geometry.stride), pair(geometry.dilation));
         let mut conv = handle.create_conv2d::<f32>(padding, stride, dilation, mode)?;
         conv.set_group_count(int(geometry.groups))?;
-        conv.set_math_type(math())?;
+        conv.set_math_type(match geometry.precision {
+            Precision::F32 => cudnnMathType_t::CUDNN_FMA_MATH,
+            Precision::Tf32 | Precision::F16 | Precision::Bf16 => cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        })?;
         let format = cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
         let [height, width] = pair(geometry.input);
         let channels = int(geometry.groups * geometry.in_channels);
-        let x = handle.create_4d_tensor::<f32>(format, [int(geometry.batch), channels, height, width])?;
-        let weight = handle.create_4d_filter::<f32>(format, geometry.weight_shape().map(int))?;
+        let x = handle.create_4d_tensor::<T>(format, [int(geometry.batch), channels, height, width])?;
+        let weight = handle.create_4d_filter::<T>(format, geometry.weight_shape().map(int))?;
         let (n, outs, height, width) = geometry.output_shape();
-        let y = handle.create_4d_tensor::<f32>(format, [n, outs, height, width].map(int))?;
+        let y = handle.create_4d_tensor::<T>(format, [n, outs, height, width].map(int))?;
         Ok(Self { conv, x, weight, y })
     }
 }
 
-/// The first of `algorithms` that works in little enough memory.
-fn choose<A: Copy>(algorithms: &[A], workspace: impl Fn(A) -> std::result::Result<usize, CudnnError>) -> Result<A> {
-    let fits = |algorithm: &A| workspace(*algorithm).is_ok_and(|bytes| bytes <= WORKSPACE);
-    match algorithms.iter().copied().find(fits) {
-        Some(algorithm) => Ok(algorithm),
-        None => bail!("conv2d: no algorithm of cuDNN works in {} MiB for this shape", WORKSPACE >> 20),
+/// The algorithm kept for a geometry; else, and from then on, the first of `candidates` that works in little enough
+/// memory.
+fn algorithm<A: Copy, const N: usize>(
+    kept: &mut HashMap<Geometry, A>,
+    geometry: &Geometry,
+    candidates: impl FnOnce() -> std::result::Result<[A; N], CudnnError>,
+    workspace: impl Fn(A) -> std::result::Result<usize, CudnnError>,
+) -> Result<A> {
+    if let Some(&known) = kept.get(geometry) {
+        return Ok(known);
     }
+    let fits = |algorithm: &A| workspace(*algorithm).is_ok_and(|bytes| bytes <= WORKSPACE);
+    let Some(found) = candidates()?.into_iter().find(fits) else {
+        bail!("conv2d: no algorithm of cuDNN works in {} MiB for {geometry:?}", WORKSPACE >> 20)
+    };
+    kept.insert(*geometry, found);
+    Ok(found)
 }
 
-fn view<'a>(operand: Operand<'a>) -> Result<CudaView<'a, f32>> {
-    let (storage, layout) = operand;
+fn view<'a, T: Element>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, T>> {
     let start = layout.start_offset();
-    match storage.as_cuda_slice::<f32>()?.try_slice(start..start + layout.shape().elem_count()) {
+    match storage.as_cuda_slice::<T>()?.try_slice(start..start + layout.shape().elem_count()) {
         Some(view) => Ok(view),
         None => bail!("conv2d: {layout:?} reaches beyond its memory"),
     }
+}
+
+/// The elements of an operand as `T`; where it is of another type, those of the copy that `room` keeps.
+fn elements<'a, T: Element>(
+    (storage, layout): Operand<'a>,
+    room: &'a mut Option<CudaStorage>,
+) -> Result<CudaView<'a, T>> {
+    if storage.dtype() == T::DTYPE {
+        return view(storage, layout);
+    }
+    let cast: &CudaStorage = room.insert(storage.to_dtype(layout, T::DTYPE)?);
+    Ok(cast.as_cuda_slice::<T>()?.as_view())
+}
+
+/// Lets `work` read two operands and write `count` results as `T`.
+fn with_elements<T: Element>(
+    [a, b]: [Operand<'_>; 2],
+    (result, count): (&mut CudaStorage, usize),
+    work: impl FnOnce(&CudaView<'_, T>, &CudaView<'_, T>, &mut CudaSlice<T>) -> Result<()>,
+) -> Result<()> {
+    let device = a.0.device();
+    let (mut of_a, mut of_b) = (None, None);
+    let (a, b) = (elements::<T>(a, &mut of_a)?, elements::<T>(b, &mut of_b)?);
+    if T::DTYPE == DType::F32 {
+        return work(&a, &b, result.as_cuda_slice_mut::<T>()?);
+    }
+    // SAFETY: cuDNN writes all of it before anything reads it.
+    let mut written = unsafe { device.alloc::<T>(count) }?;
+    work(&a, &b, &mut written)?;
+    let written = CudaStorage::wrap_cuda_slice(written, device.clone());
+    *result = written.to_dtype(&Layout::contiguous(count), DType::F32)?;
+    Ok(())
 }
 
 /// Memory to work in; its content does not matter.
@@ -115,25 +171,23 @@ fn workspace(device: &CudaDevice, bytes: usize) -> Result<CudaSlice<u8>> {
 
 /// The convolution of x with weight into y.
 pub(super) fn forward(geometry: &Geometry, x: Operand<'_>, weight: Operand<'_>, y: &mut CudaStorage) -> Result<()> {
-    let device = x.0.device().clone();
+    by_precision!(forward_of(geometry, [x, weight], y))
+}
+
+fn forward_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], y: &mut CudaStorage) -> Result<()> {
+    let device = operands[0].0.device().clone();
     with_library(&device, |library| {
-        let Descriptors { conv, x: x_shape, weight: w_shape, y: y_shape } =
-            Descriptors::new(&library.handle, geometry)?;
-        let op = ConvForward { conv: &conv, x: &x_shape, w: &w_shape, y: &y_shape };
-        let algorithm = match library.forward.get(geometry) {
-            Some(&known) => known,
-            None => {
-                let implicit = ForwardAlgorithm::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM;
-                let found = choose(&[op.pick_algorithm()?, implicit], |algorithm| op.get_workspace_size(algorithm))?;
-                library.forward.insert(*geometry, found);
-                found
-            }
-        };
-        let mut room = workspace(&device, op.get_workspace_size(algorithm)?)?;
-        let (x, weight, y) = (view(x)?, view(weight)?, y.as_cuda_slice_mut::<f32>()?);
-        // SAFETY: the descriptors are made of the sizes that the tensors have.
-        unsafe { op.launch(algorithm, Some(&mut room), (1.0, 0.0), &x, &weight, y) }?;
-        Ok(())
+        let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
+        let op = ConvForward { conv: &shapes.conv, x: &shapes.x, w: &shapes.weight, y: &shapes.y };
+        let implicit = ForwardAlgorithm::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM;
+        let room_for = |algorithm| op.get_workspace_size(algorithm);
+        let algorithm = algorithm(&mut library.forward, geometry, || Ok([op.pick_algorithm()?, implicit]), room_for)?;
+        let mut room = workspace(&device, room_for(algorithm)?)?;
+        with_elements::<T>(operands, (y, geometry.output_len()), |x, weight, y| {
+            // SAFETY: the descriptors are made of the sizes and types that the tensors have.
+            unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), x, weight, y) }?;
+            Ok(())
+        })
     })
 }
 
@@ -144,56 +198,49 @@ pub(super) fn input_gradient(
     weight: Operand<'_>,
     gx: &mut CudaStorage,
 ) -> Result<()> {
-    let device = g.0.device().clone();
+    by_precision!(input_gradient_of(geometry, [g, weight], gx))
+}
+
+fn input_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], gx: &mut CudaStorage) -> Result<()> {
+    let device = operands[0].0.device().clone();
     with_library(&device, |library| {
-        let Descriptors { conv, x: x_shape, weight: w_shape, y: y_shape } =
-            Descriptors::new(&library.handle, geometry)?;
-        let op = ConvBackwardData { conv: &conv, dx: &x_shape, w: &w_shape, dy: &y_shape };
-        let algorithm = match library.data.get(geometry) {
-            Some(&known) => known,
-            None => {
-                let [first, second] = [
-                    DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
-                    DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,
-                ];
-                let candidates = [op.pick_algorithm()?, first, second];
-                let found = choose(&candidates, |algorithm| op.get_workspace_size(algorithm))?;
-                library.data.insert(*geometry, found);
-                found
-            }
-        };
-        let mut room = workspace(&device, op.get_workspace_size(algorithm)?)?;
-        let (g, weight, gx) = (view(g)?, view(weight)?, gx.as_cuda_slice_mut::<f32>()?);
-        // SAFETY: the descriptors are made of the sizes that the tensors have.
-        unsafe { op.launch(algorithm, Some(&mut room), (1.0, 0.0), gx, &weight, &g) }?;
-        Ok(())
+        let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
+        let op = ConvBackwardData { conv: &shapes.conv, dx: &shapes.x, w: &shapes.weight, dy: &shapes.y };
+        let [first, second] =
+            [DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_0];
+        let room_for = |algorithm| op.get_workspace_size(algorithm);
+        let algorithm = algorithm(&mut library.data, geometry, || Ok([op.pick_algorithm()?, first, second]), room_for)?;
+        let mut room = workspace(&device, room_for(algorithm)?)?;
+        with_elements::<T>(operands, (gx, geometry.input_len()), |g, weight, gx| {
+            // SAFETY: the descriptors are made of the sizes and types that the tensors have.
+            unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), gx, weight, g) }?;
+            Ok(())
+        })
     })
 }
 
 /// The gradient of the weight from that of the output before its activation.
 pub(super) fn weight_gradient(geometry: &Geometry, x: Operand<'_>, g: Operand<'_>, gw: &mut CudaStorage) -> Result<()> {
-    let device = x.0.device().clone();
+    by_precision!(weight_gradient_of(geometry, [x, g], gw))
+}
+
+fn weight_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], gw: &mut CudaStorage) -> Result<()> {
+    let device = operands[0].0.device().clone();
     with_library(&device, |library| {
-        let Descriptors { conv, x: x_shape, weight: w_shape, y: y_shape } =
-            Descriptors::new(&library.handle, geometry)?;
-        let op = ConvBackwardFilter { conv: &conv, x: &x_shape, dw: &w_shape, dy: &y_shape };
-        let algorithm = match library.filter.get(geometry) {
-            Some(&known) => known,
-            None => {
-                let [first, second] = [
-                    FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
-                    FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
-                ];
-                let candidates = [op.pick_algorithm()?, first, second];
-                let found = choose(&candidates, |algorithm| op.get_workspace_size(algorithm))?;
-                library.filter.insert(*geometry, found);
-                found
-            }
-        };
-        let mut room = workspace(&device, op.get_workspace_size(algorithm)?)?;
-        let (x, g, gw) = (view(x)?, view(g)?, gw.as_cuda_slice_mut::<f32>()?);
-        // SAFETY: the descriptors are made of the sizes that the tensors have.
-        unsafe { op.launch(algorithm, Some(&mut room), (1.0, 0.0), &x, gw, &g) }?;
-        Ok(())
+        let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
+        let op = ConvBackwardFilter { conv: &shapes.conv, x: &shapes.x, dw: &shapes.weight, dy: &shapes.y };
+        let [first, second] = [
+            FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+            FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
+        ];
+        let room_for = |algorithm| op.get_workspace_size(algorithm);
+        let algorithm =
+            algorithm(&mut library.filter, geometry, || Ok([op.pick_algorithm()?, first, second]), room_for)?;
+        let mut room = workspace(&device, room_for(algorithm)?)?;
+        with_elements::<T>(operands, (gw, geometry.weight_len()), |x, g, gw| {
+            // SAFETY: the descriptors are made of the sizes and types that the tensors have.
+            unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), x, gw, g) }?;
+            Ok(())
+        })
     })
 }

@@ -70,7 +70,8 @@ pub(super) fn forward(
     cache: Option<(&WeightCache, u64)>,
 ) -> Result<Vec<f32>> {
     let kernels = Kernels::forward(geometry, inputs.weight);
-    let form = Form { method, shape: geometry.weight_shape(), groups: geometry.groups };
+    let (groups, precision) = (geometry.groups, geometry.precision);
+    let form = Form { method, shape: geometry.weight_shape(), groups, precision };
     let tile = match method {
         Method::Depthwise => return depthwise::forward(simd, geometry, inputs, activation),
         Method::Direct => {

@@ -4,7 +4,7 @@
 //! the direct implicit GEMM (`direct`), Winograd's minimal filtering (`winograd`) or the depthwise loops
 //! (`depthwise`). All multiplication-heavy work ends in the tiles of `gemm`. Gradients live in `input_gradient`
 //! and `weight_gradient`. Every output is summed in an order that follows from the shapes alone, so results have
-//! the same bits for any number of threads.
+//! the same bits for any number of threads. `crate::ops::precision` says what factors are rounded to first.
 //!
 //! `BOXWRIGHT_SIMD=avx512|avx2|portable` in the environment forces an instruction set that the CPU has.
 

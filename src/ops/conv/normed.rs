@@ -26,7 +26,7 @@ pub fn conv2d_norm_train(
     eps: f32,
     spec: ConvSpec,
     cache: Option<(&Arc<WeightCache>, u64)>,
-) -> Result<(Tensor, Vec<f32>, Vec<f32>)> {
+) -> Result<(Tensor, Tensor, Tensor)> {
     let plain = spec.activation(Activation::None);
     if !x.device().is_cpu() {
         let y = conv2d(x, weight, None, plain, cache)?;
@@ -53,9 +53,9 @@ pub fn conv2d_norm_train(
     let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &affine, op)?;
     let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     let unbias = count as f64 / (count - 1) as f64;
-    let mean = kept.channels.iter().map(|c| c.mean).collect();
-    let variance = kept.channels.iter().map(|c| (c.variance * unbias) as f32).collect();
-    Ok((y, mean, variance))
+    let mean: Vec<f32> = kept.channels.iter().map(|c| c.mean).collect();
+    let variance: Vec<f32> = kept.channels.iter().map(|c| (c.variance * unbias) as f32).collect();
+    Ok((y, Tensor::from_vec(mean, channels, &Device::Cpu)?, Tensor::from_vec(variance, channels, &Device::Cpu)?))
 }
 
 /// Derivative of the activation below zero.
@@ -347,6 +347,7 @@ impl CustomOp3 for Normed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::precision::Precision;
     use crate::random::Random;
     use candle_core::Var;
 
@@ -389,8 +390,10 @@ mod tests {
                 let (expected, mean_apart, variance_apart) = norm::batch_norm_train(&z, &gamma, &beta, 1e-5)?;
                 let expected = activation::apply(&expected, activation)?;
                 close("output", &y, &expected)?;
-                for (a, b) in mean.iter().zip(&mean_apart).chain(variance.iter().zip(&variance_apart)) {
-                    assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} {b}");
+                for (found, apart) in [(mean, mean_apart), (variance, variance_apart)] {
+                    for (a, b) in found.to_vec1::<f32>()?.iter().zip(apart.to_vec1::<f32>()?) {
+                        assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a} {b}");
+                    }
                 }
                 let towards = numbers(&mut random, y.dims())?.as_detached_tensor();
                 let found = (&y * &towards)?.sum_all()?.backward()?;
@@ -400,6 +403,35 @@ mod tests {
                         (Some(found), Some(known)) => close(name, found, known)?,
                         _ => panic!("no gradient of {name}"),
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The norm is f32's, forward and backward; the convolution's gradients come in the type.
+    #[test]
+    fn in_sixteen_bits_the_norm_stays_f32() -> Result<()> {
+        for precision in [Precision::F16, Precision::Bf16] {
+            let mut random = Random::new(4);
+            let (x, weight) = (numbers(&mut random, &[2, 3, 7, 9])?, numbers(&mut random, &[5, 3, 3, 3])?);
+            let (gamma, beta) = (numbers(&mut random, &[5])?, numbers(&mut random, &[5])?);
+            let affine = (gamma.as_tensor(), beta.as_tensor());
+            let spec = ConvSpec::new().padding(1);
+            let (y, ..) = precision.within(|| conv2d_norm_train(&x, &weight, affine, 1e-5, spec, None))?;
+            let z = precision.within(|| conv2d(&x, &weight, None, spec, None))?;
+            let (expected, ..) = norm::batch_norm_train(&z, &gamma, &beta, 1e-5)?;
+            close("output", &y, &expected)?;
+            let towards = numbers(&mut random, y.dims())?.as_detached_tensor();
+            let found = (&y * &towards)?.sum_all()?.backward()?;
+            let known = (&expected * &towards)?.sum_all()?.backward()?;
+            for (name, var) in [("x", &x), ("weight", &weight), ("gamma", &gamma), ("beta", &beta)] {
+                let (Some(found), Some(known)) = (found.get(var), known.get(var)) else { panic!("no {name}") };
+                if name == "gamma" || name == "beta" {
+                    close(name, found, known)?;
+                } else {
+                    let values = found.flatten_all()?.to_vec1::<f32>()?;
+                    assert!(values.iter().all(|&value| precision.round(value) == value), "{name} in {precision}");
                 }
             }
         }

@@ -10,6 +10,7 @@ use super::tasks::{Destination, filled};
 use super::weight_gradient::weight_gradient;
 use crate::ops::gradients::hand_over;
 use crate::ops::interrupt;
+use crate::ops::precision::{self, Precision};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
@@ -17,10 +18,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Convolution of x `[N, C, H, W]` with weight `[O, C/groups, kh, kw]`, plus bias `[O]`, then the activation:
-/// `[N, O, H', W']`, differentiable in x, weight and bias.
+/// `[N, O, H', W']`, differentiable in x, weight and bias. Products are those of [`precision::current`], in the gradients
+/// too.
 ///
-/// On the CPU these are our kernels, and `cache`, with the version of the weights it is to hold, keeps
-/// packed weights from call to call. On a CUDA device they are cuDNN's, or plain kernels in a build without it.
+/// `cache`, with the version of the weights it is to hold, keeps from call to call what is made of them: packed weights
+/// for our kernels on the CPU, 16-bit ones for a CUDA device. There cuDNN computes, or plain kernels in a build without.
 ///
 /// # Errors
 /// Shapes that do not fit, and other types than f32; messages name the shapes.
@@ -44,7 +46,7 @@ pub fn conv2d(
         }
     }
     if !x.device().is_cpu() {
-        return cuda::conv2d(x, weight, bias, geometry, spec.activation);
+        return cuda::conv2d(x, weight, bias, geometry.at(precision::current()), spec.activation, cache);
     }
     let op = Convolution::new(spec, cache);
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
@@ -57,6 +59,7 @@ pub fn conv2d(
 /// The operation of one call.
 pub(super) struct Convolution {
     spec: ConvSpec,
+    precision: Precision,
     cache: Option<(Arc<WeightCache>, u64)>,
 }
 
@@ -81,11 +84,12 @@ fn cpu_floats<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
 
 impl Convolution {
     pub(super) fn new(spec: ConvSpec, cache: Option<(&Arc<WeightCache>, u64)>) -> Self {
-        Self { spec, cache: cache.map(|(cache, version)| (Arc::clone(cache), version)) }
+        let cache = cache.map(|(cache, version)| (Arc::clone(cache), version));
+        Self { spec, precision: precision::current(), cache }
     }
 
     pub(super) fn geometry(&self, x: &[usize], weight: &[usize]) -> Result<Geometry> {
-        Geometry::new(x, weight, &self.spec)
+        Ok(Geometry::new(x, weight, &self.spec)?.at(self.precision))
     }
 
     /// The output's floats.
@@ -97,14 +101,25 @@ impl Convolution {
     ) -> Result<Vec<f32>> {
         interrupt::check()?;
         let geometry = self.geometry(x.1.dims(), weight.1.dims())?;
-        let inputs = Inputs {
-            x: contiguous_floats(x.0, x.1)?,
-            weight: contiguous_floats(weight.0, weight.1)?,
-            bias: bias.map(|(storage, layout)| contiguous_floats(storage, layout)).transpose()?,
-        };
+        let (precision, activation) = (self.precision, self.spec.activation);
+        let x = precision.factors(contiguous_floats(x.0, x.1)?);
+        let weight = precision.factors(contiguous_floats(weight.0, weight.1)?);
+        let bias = bias.map(|(storage, layout)| contiguous_floats(storage, layout)).transpose()?;
         let cache = self.cache.as_ref().map(|(cache, version)| (cache.as_ref(), *version));
         let (simd, method) = (Simd::current(), method(&geometry));
-        forward(simd, method, &geometry, inputs, self.spec.activation, cache)
+        let inputs = Inputs { x: &x, weight: &weight, bias };
+        if precision.half().is_none() {
+            return forward(simd, method, &geometry, inputs, activation, cache);
+        }
+        // The sums are rounded before bias and activation, which are f32's.
+        let inputs = Inputs { bias: None, ..inputs };
+        let mut y = forward(simd, method, &geometry, inputs, Activation::None, cache)?;
+        let outs = geometry.weight_shape()[0];
+        y.par_chunks_mut(geometry.output_plane()).enumerate().for_each(|(plane, y)| {
+            let bias = bias.map_or(0.0, |bias| bias[plane % outs]);
+            y.iter_mut().for_each(|y| *y = activation.apply(precision.round(*y) + bias));
+        });
+        Ok(y)
     }
 
     fn run(
@@ -126,7 +141,7 @@ impl Convolution {
         y: &Tensor,
         gradient: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
-        let geometry = Geometry::new(x.dims(), weight.dims(), &self.spec)?;
+        let geometry = self.geometry(x.dims(), weight.dims())?;
         let gradient = gradient.contiguous()?;
         let (y_storage, y_layout) = y.storage_and_layout();
         let (gradient_storage, gradient_layout) = gradient.storage_and_layout();
@@ -162,17 +177,20 @@ impl Convolution {
         let (weight_storage, weight_layout) = weight.storage_and_layout();
         let x_values = cpu_floats(&x_storage, x_layout)?;
         let weight_values = cpu_floats(&weight_storage, weight_layout)?;
-        let simd = Simd::current();
+        let (simd, precision) = (Simd::current(), self.precision);
+        let before = precision.factors(before);
         interrupt::check()?;
         let of_x = if x.track_op() {
-            let values = input_gradient(simd, geometry, before, weight_values)?;
+            let values = input_gradient(simd, geometry, &before, &precision.factors(weight_values))?;
+            let values = precision.results(values);
             Some(Tensor::from_vec(values, x.shape(), &Device::Cpu)?)
         } else {
             None
         };
         interrupt::check()?;
         let of_weight = if weight.track_op() {
-            let values = weight_gradient(simd, geometry, x_values, before)?;
+            let values = weight_gradient(simd, geometry, &precision.factors(x_values), &before)?;
+            let values = precision.results(values);
             hand_over(weight, Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)?
         } else {
             None

@@ -1,6 +1,7 @@
 //! What a convolution is asked to do (stride, padding, dilation, groups, activation) and the sizes that follow.
 
 use super::pack::Tap;
+use crate::ops::precision::Precision;
 use candle_core::{Result, bail};
 
 /// What is applied to each output after the bias, inside the convolution.
@@ -122,10 +123,11 @@ pub(super) struct Geometry {
     pub stride: (usize, usize),
     pub padding: (usize, usize),
     pub dilation: (usize, usize),
+    pub precision: Precision,
 }
 
 impl Geometry {
-    /// From the shapes of input `[N, C, H, W]` and weight `[O, C/groups, kh, kw]`.
+    /// From the shapes of input `[N, C, H, W]` and weight `[O, C/groups, kh, kw]`; in f32.
     pub fn new(input: &[usize], weight: &[usize], spec: &ConvSpec) -> Result<Self> {
         let (&[batch, channels, height, width], &[outs, ins, kernel_height, kernel_width]) = (input, weight) else {
             bail!("conv2d: input {input:?} must be [N, C, H, W] and weight {weight:?} [O, C/groups, kh, kw]")
@@ -164,7 +166,13 @@ impl Geometry {
             stride: spec.stride,
             padding: spec.padding,
             dilation: spec.dilation,
+            precision: Precision::F32,
         })
+    }
+
+    /// The same in another precision.
+    pub fn at(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Pixels of one input plane.

@@ -66,6 +66,11 @@ KERNEL conv_weight_gradient(int count, const float* x, const float* g, CONV_SIZE
     }
 }
 
+// To the nearest number with 10 bits of mantissa, of two as near the one farther from zero; what is not finite stays.
+KERNEL round_tf32(int count, const int* x, float* y) {
+    FOR_EACH(i, count) y[i] = __int_as_float((x[i] & 0x7f800000) == 0x7f800000 ? x[i] : (x[i] + 0x1000) & ~0x1fff);
+}
+
 // slope is 1 for no activation, 0 for relu, else that of the leaky one.
 __device__ inline float bent(float v, float decides, float slope) {
     return decides <= 0.0f ? (slope == 0.0f ? 0.0f : slope * v) : v;

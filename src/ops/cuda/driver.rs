@@ -13,12 +13,15 @@ use std::sync::OnceLock;
 const SOURCE: &str = concat!(
     include_str!("prelude.cuh"),
     include_str!("activation.cu"),
+    include_str!("boxes.cu"),
     include_str!("conv.cu"),
     include_str!("losses.cu"),
     include_str!("norm.cu"),
+    include_str!("picture.cu"),
     include_str!("pool.cu"),
     include_str!("resize.cu"),
     include_str!("roi.cu"),
+    include_str!("select.cu"),
     include_str!("transposed.cu"),
     include_str!("update.cu"),
 );
@@ -83,7 +86,8 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::F32(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::F64(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::I32(slice) => read(slice, &stream, &mut pending),
-                _ => bail!("{kernel} reads f32, f64 and i32 alone"),
+                CudaStorageSlice::U8(slice) => read(slice, &stream, &mut pending),
+                _ => bail!("{kernel} reads f32, f64, i32 and u8 alone"),
             })),
             Arg::Out(storage) => values.push(Value::Pointer(match &mut storage.slice {
                 CudaStorageSlice::F32(slice) => write(slice, &stream, &mut pending),

@@ -1,8 +1,9 @@
 //! Losses per element, row and box.
 
-use super::{Arg, apply1, apply2, floats, launch, make, upload};
+use super::{Arg, apply1, apply2, floats, launch, make, upload, with_operands};
 use candle_core::backend::BackendStorage;
 use candle_core::{Result, Shape, Tensor};
+use std::sync::Arc;
 
 /// The loss that `losses.cu` numbers `code`, with its parameters, of every pair of elements.
 pub(in crate::ops) fn pair_loss(
@@ -52,13 +53,16 @@ pub(in crate::ops) fn pair_loss(
 /// Cross-entropy of every row of `[M, C]` with its column; one below 0 is ignored.
 pub(in crate::ops) fn cross_entropy(logits: &Tensor, columns: Vec<i32>) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
-    let (sizes, again) = ([classes], columns.clone());
+    let sizes = [classes];
+    // Both ways read one copy.
+    let columns = Arc::new(with_operands([logits], |device, _| upload(device, &columns))?);
+    let again = Arc::clone(&columns);
     apply1(
         logits,
         "cross_entropy",
         move |[x]| {
             let device = x.0.device();
-            let (mut y, columns) = (floats(device, rows)?, upload(device, &columns)?);
+            let mut y = floats(device, rows)?;
             launch(
                 device,
                 "cross_entropy",
@@ -69,12 +73,11 @@ pub(in crate::ops) fn cross_entropy(logits: &Tensor, columns: Vec<i32>) -> Resul
         },
         move |[x], _, g| {
             let gradient = make([x, g], x.shape(), |device, [x, g], gx| {
-                let columns = upload(device, &again)?;
                 launch(
                     device,
                     "cross_entropy_gradient",
                     rows,
-                    &mut [Arg::In(x), Arg::In(g), Arg::All(&columns), Arg::Ints(&sizes), Arg::Out(gx)],
+                    &mut [Arg::In(x), Arg::In(g), Arg::All(&again), Arg::Ints(&sizes), Arg::Out(gx)],
                 )
             })?;
             Ok([Some(gradient)])

@@ -8,10 +8,13 @@ pub(super) mod activation;
 #[cfg(feature = "cuda")]
 mod driver;
 pub(super) mod losses;
+pub(super) mod matching;
 pub(super) mod norm;
+pub(super) mod picture;
 pub(super) mod pool;
 pub(super) mod resize;
 pub(super) mod roi;
+pub(super) mod select;
 #[cfg(test)]
 mod signatures;
 pub(super) mod transposed;

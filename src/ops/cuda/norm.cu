@@ -47,6 +47,21 @@ KERNEL running_statistics(int count, const float* mean, const float* var, float 
     }
 }
 
+// A running statistic after a batch.
+KERNEL moved_statistic(int count, const float* running, const float* batch, float share, float* y) {
+    FOR_EACH(c, count) y[c] = running[c] + share * (batch[c] - running[c]);
+}
+
+// What batch norm multiplies each channel by and, after all of these, what it adds then.
+KERNEL factor_and_shift(int count, const float* gamma, const float* beta, const float* mean, const float* var,
+                        float eps, float* both) {
+    FOR_EACH(c, count) {
+        double factor = (double)gamma[c] * (1.0 / sqrt((double)var[c] + (double)eps));
+        both[c] = (float)factor;
+        both[count + c] = (float)((double)beta[c] - (double)mean[c] * factor);
+    }
+}
+
 KERNEL normalise(int count, const float* x, const float* statistics, const float* gamma, const float* beta,
                  int statistics_count, int channels, int inner, int block, float* y) {
     FOR_EACH(i, count) {

@@ -61,14 +61,38 @@ pub(in crate::ops) fn batch_norm_train(
     [gamma, beta]: [&Tensor; 2],
     (n, channels, inner): (usize, usize, usize),
     eps: f32,
-) -> Result<(Tensor, Vec<f32>, Vec<f32>)> {
+) -> Result<(Tensor, Tensor, Tensor)> {
     let statistics = statistics(x, n, channels, inner, eps)?;
-    // One copy for both: each waits for the GPU.
-    let mut mean: Vec<f32> = statistics.flatten_all()?.to_vec1()?;
-    let unbiased = mean.split_off(2 * channels);
-    mean.truncate(channels);
+    let (mean, unbiased) = (statistics.get(0)?, statistics.get(2)?);
     let y = normalise([x, gamma, beta], statistics, Plan { n, channels, inner, block: 0, of_input: true })?;
     Ok((y, mean, unbiased))
+}
+
+/// [`crate::ops::norm::moved`] for shapes that it has checked.
+pub(in crate::ops) fn moved(running: &Tensor, batch: &Tensor, share: f32) -> Result<Tensor> {
+    make([running, batch], running.shape(), |device, [running, batch], y| {
+        let count = running.1.shape().elem_count();
+        launch(
+            device,
+            "moved_statistic",
+            count,
+            &mut [Arg::In(running), Arg::In(batch), Arg::Float(share), Arg::Out(y)],
+        )
+    })
+}
+
+/// [`crate::ops::norm::factor_and_shift`] for shapes that it has checked.
+pub(in crate::ops) fn factor_and_shift(vectors: [&Tensor; 4], eps: f32) -> Result<(Tensor, Tensor)> {
+    let channels = vectors[0].elem_count();
+    let both = make(vectors, (2, channels), |device, [gamma, beta, mean, var], both| {
+        launch(
+            device,
+            "factor_and_shift",
+            channels,
+            &mut [Arg::In(gamma), Arg::In(beta), Arg::In(mean), Arg::In(var), Arg::Float(eps), Arg::Out(both)],
+        )
+    })?;
+    Ok((both.get(0)?, both.get(1)?))
 }
 
 /// [`crate::ops::norm::group_norm`] for shapes that it has checked.

@@ -21,6 +21,9 @@ impl Run {
         self.iteration += 1;
         self.position = batches.last().map_or(begun, |batch| batch.position);
         report.seconds = self.working;
+        if let Some(scale) = &mut self.loss_scale {
+            scale.follow(report.skipped);
+        }
         self.black_box.push(&report, &batches, begun, self.config.train.black_box);
         drop(batches);
         let validated = self.validate_if_due();

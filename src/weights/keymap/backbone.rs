@@ -1,8 +1,8 @@
-//! Classification networks whose backbone a detector takes: ResNet and VGG-16.
+//! Classification networks whose backbone a detector takes: ResNet, VGG-16, Darknet-53 and MobileNetV2.
 //!
-//! Sources: torchvision `resnet50` and `vgg16`, detectron2's `R-50.pkl` and its `c2_model_loading`,
-//! `vgg16_reducedfc.pth`. What RetinaNet, FCOS and the two-stage detectors call `backbone.body` is `base` in RefineDet
-//! and M2Det; VGG's list of layers is split in SSD, and `vgg` or `base` in the other two.
+//! Sources: torchvision `resnet50`, `vgg16` and `mobilenet_v2`, detectron2's `R-50.pkl` and its `c2_model_loading`,
+//! `vgg16_reducedfc.pth`, mmdet `Darknet`. What RetinaNet, FCOS and the two-stage detectors call `backbone.body` is
+//! `base` in RefineDet and M2Det; VGG's list of layers is split in SSD, and `vgg` or `base` in the other two.
 
 use super::ssd::VGG16;
 use super::{Group, Layout, Row, Table};
@@ -121,6 +121,25 @@ pub(super) const TABLES: &[Table] = &[
         ],
         shared: &[],
     },
+    Table {
+        layout: Layout::MmdetDarknet53,
+        signature: &[
+            "conv1.conv.weight",
+            "conv_res_block1.conv.conv.weight",
+            "conv_res_block5.res{b}.conv1.conv.weight",
+        ],
+        targets: &[&[Group {
+            prefix: "",
+            rows: &[("conv1.*", "backbone.conv1.*"), ("conv_res_block{n}.*", "backbone.conv_res_block{n}.*")],
+        }]],
+        shared: &[],
+    },
+    Table {
+        layout: Layout::TorchvisionMobilenetV2,
+        signature: &["features.0.0.weight", "features.1.conv.0.0.weight", "features.17.conv.3.weight"],
+        targets: &[&[Group { prefix: "features.", rows: &[("{i}.*", "backbone.body.features.{i}.*")] }]],
+        shared: &[],
+    },
 ];
 
 #[cfg(test)]
@@ -155,6 +174,33 @@ mod tests {
         // VGG-19 has no convolution at 17, VGG-16 with batch normalisation none at 26
         assert_eq!(detect_layout(&["features.0.weight", "features.16.weight", "features.26.weight"]), None);
         assert_eq!(detect_layout(&["features.0.weight", "features.17.weight", "features.27.weight"]), None);
+    }
+
+    #[test]
+    fn darknet_53_alone_becomes_a_backbone() {
+        let names = [
+            "conv1.conv.weight",
+            "conv_res_block1.conv.conv.weight",
+            "conv_res_block5.res3.conv1.conv.weight",
+            "conv_res_block5.res3.conv2.bn.running_var",
+        ];
+        assert_eq!(detect_layout(&names), Some(Layout::MmdetDarknet53));
+        for name in names {
+            assert_eq!(to_native(Layout::MmdetDarknet53, name), Some(format!("backbone.{name}")));
+        }
+        assert_eq!(to_native(Layout::MmdetDarknet53, "fc.weight"), None);
+    }
+
+    #[test]
+    fn mobilenet_v2_alone_becomes_a_body() {
+        let names =
+            ["features.0.0.weight", "features.1.conv.0.0.weight", "features.17.conv.3.weight", "classifier.1.bias"];
+        assert_eq!(detect_layout(&names), Some(Layout::TorchvisionMobilenetV2));
+        for name in &names[..3] {
+            let native = to_native(Layout::TorchvisionMobilenetV2, name);
+            assert_eq!(native, Some(format!("backbone.body.{name}")));
+        }
+        assert_eq!(to_native(Layout::TorchvisionMobilenetV2, names[3]), None);
     }
 
     #[test]

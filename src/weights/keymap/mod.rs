@@ -69,6 +69,10 @@ pub enum Layout {
     Vgg16Features,
     /// `vgg16_reducedfc.pth`: the convolutions and the two fully connected layers as dilated convolutions.
     Vgg16ReducedFc,
+    /// mmdetection's Darknet-53 without a detector (`open-mmlab://darknet53`).
+    MmdetDarknet53,
+    /// torchvision `mobilenet_v2`.
+    TorchvisionMobilenetV2,
 }
 
 impl Layout {
@@ -81,6 +85,8 @@ impl Layout {
                 | Layout::MsraResnet
                 | Layout::Vgg16Features
                 | Layout::Vgg16ReducedFc
+                | Layout::MmdetDarknet53
+                | Layout::TorchvisionMobilenetV2
         )
     }
 }
@@ -112,6 +118,8 @@ impl fmt::Display for Layout {
             Layout::MsraResnet => "MSRA ResNet by Caffe2's names",
             Layout::Vgg16Features => "torchvision VGG-16",
             Layout::Vgg16ReducedFc => "VGG-16 with reduced fully connected layers",
+            Layout::MmdetDarknet53 => "mmdetection Darknet-53",
+            Layout::TorchvisionMobilenetV2 => "torchvision MobileNetV2",
         })
     }
 }
@@ -211,7 +219,7 @@ mod tests {
             seen.push(table.layout);
             assert!(!table.signature.is_empty() && !table.targets.is_empty(), "{}", table.layout);
         }
-        assert_eq!(seen.len(), 23);
+        assert_eq!(seen.len(), 25);
     }
 
     #[test]

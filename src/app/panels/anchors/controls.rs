@@ -2,6 +2,7 @@
 
 use super::{AnchorsPanel, Stale, first_stage};
 use crate::app::action::Action;
+use crate::app::panels::name_picture;
 use crate::app::panels::why::class_name;
 use crate::app::scene::shown_object;
 use crate::app::theme;
@@ -206,12 +207,13 @@ impl AnchorsPanel {
             .allow_scroll(false)
             .allow_drag(false)
             .allow_zoom(false);
-        plot.show(ui, |plot| {
+        let answer = plot.show(ui, |plot| {
             plot.line(Line::new("best possible recall", PlotPoints::from(points)).color(theme::TRUTH));
             if let Some(rule) = rule {
                 plot.vline(VLine::new("positive threshold", f64::from(rule.positive)).color(theme::WARNING));
             }
         });
+        name_picture(&answer.response, "Best possible recall by IoU");
     }
 
     pub(super) fn objects(&self, ui: &mut Ui, shown: &Shown, selected: Option<usize>, actions: &mut Vec<Action>) {

@@ -2,7 +2,7 @@
 
 use super::{AnchorsPanel, Spec, Stale};
 use crate::app::export::table::Maybe;
-use crate::app::export::{Figure, Still, Table};
+use crate::app::export::{Draft, Figure, Still, Table};
 use crate::app::state::State;
 use crate::detect::Config;
 use crate::engine::Shown;
@@ -10,11 +10,12 @@ use crate::render::Scene;
 use crate::trace::Trace;
 
 impl AnchorsPanel {
-    /// What the panel shows; nothing without anchors.
-    pub fn figure(&self, state: &State, backdrop: Scene) -> Option<Figure> {
-        let shown = state.shown.as_deref()?;
-        let trace = shown.trace.as_deref().filter(|trace| !trace.anchors.boxes.is_empty())?;
-        Some(figure(shown, trace, self.scene(backdrop)))
+    /// What the panel shows, to be made a figure of; nothing without anchors.
+    pub fn draft(&self, state: &State, backdrop: Scene) -> Option<Draft> {
+        let shown = state.shown.clone()?;
+        let trace = shown.trace.clone().filter(|trace| !trace.anchors.boxes.is_empty())?;
+        let scene = self.scene(backdrop);
+        Some(Box::new(move || figure(&shown, &trace, scene)))
     }
 }
 

@@ -106,7 +106,7 @@ impl Spec {
             Self::Priors(PriorSpec { image, steps: strides.clone(), ..spec.clone() })
         };
         let spec = match config {
-            Config::Ssd(c) => priors(&c.priors),
+            Config::Ssd(c) => priors(&c.prior_spec()),
             Config::M2det(c) => priors(&c.priors),
             Config::Refinedet(c) => priors(&c.priors),
             Config::Retinanet(c) => grid(&c.anchors, c.integer_strides),

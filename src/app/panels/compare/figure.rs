@@ -1,8 +1,9 @@
 //! The Compare view as a figure: the sides of one image beside each other, or the scores of the whole data set.
 
 use super::{ComparePanel, Page, letter};
+use crate::app::action::Layer;
 use crate::app::export::table::{Maybe, score};
-use crate::app::export::{Figure, Still, Table};
+use crate::app::export::{Figure, Label, Still, Table};
 use crate::app::settings::Settings;
 use crate::app::state::State;
 use crate::engine::Shown;
@@ -28,7 +29,9 @@ impl ComparePanel {
             let name = names.get(slot).map_or("", String::as_str);
             let found = || side.detections.iter().filter(|d| d.score >= settings.score);
             if let Some(scene) = self.scene(slot, shown, settings) {
-                stills.push(Still::new(format!("{}: {name}, {} boxes", letter(slot), found().count()), scene));
+                let labels = self.captions(slot, compared, settings).into_iter().map(Label::from).collect();
+                let title = format!("{}: {name}, {} boxes", letter(slot), found().count());
+                stills.push(Still { labels, ..Still::new(title, scene) });
             }
             for d in found() {
                 let class = compared.classes.get(d.class as usize).map_or("?", String::as_str);
@@ -41,9 +44,11 @@ impl ComparePanel {
     }
 }
 
-/// Every side's detections of at least `score` in one image, marked by what the first side says of them.
-pub fn sides(shown: &Shown, compared: &ComparedImage, names: &[String], score: f32) -> Figure {
-    let settings = Settings { score, ..Settings::default() };
+/// Every side's detections of at least `score` in one image, marked by what the first side says of them; with class and
+/// score where `labelled`.
+pub fn sides(shown: &Shown, compared: &ComparedImage, names: &[String], score: f32, labelled: bool) -> Figure {
+    let mut settings = Settings { score, ..Settings::default() };
+    settings.layers.retain(|layer| labelled || *layer != Layer::Labels);
     let mut panel = ComparePanel { second: 1, ..ComparePanel::default() };
     panel.prepare(shown, compared, &State::default(), &settings);
     panel.figure_of(shown, compared, names, &settings)

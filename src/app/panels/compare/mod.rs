@@ -38,7 +38,8 @@ pub struct ComparePanel {
     canvas: Canvas,
     /// The picture's point under the pointer, shown in every view.
     cursor: Option<[f32; 2]>,
-    by_class: bool,
+    /// Colours tell what they do in the Image panel; else how the sides agree.
+    by_setting: bool,
     /// What the engine was last asked to run: image, numbers of the slots' and the data's change.
     question: Question<(usize, u64, u64)>,
     /// The picture of this number of change, for all views.
@@ -62,6 +63,11 @@ struct Order {
 }
 
 impl ComparePanel {
+    /// The place and zoom that view keys move, while pictures are on show.
+    pub fn picture(&mut self) -> Option<&mut Canvas> {
+        (self.page == Page::Image).then_some(&mut self.canvas)
+    }
+
     pub fn ui(&mut self, ui: &mut Ui, state: &State, settings: &Settings, actions: &mut Vec<Action>) {
         slots(ui, state, actions);
         let filled: Vec<usize> =

@@ -2,20 +2,22 @@
 
 use super::{ComparePanel, letter};
 use crate::app::action::{Action, Layer};
-use crate::app::outcome::color;
-use crate::app::panels::canvas::{Frame, Wish};
-use crate::app::scene::{MASK, Marks, TRUTH_MASK, class_style};
+use crate::app::outcome::{self, Coloring, FOUND, OUTCOMES, bytes, outcome_of, verdicts};
+use crate::app::panels::canvas::Wish;
+use crate::app::panels::{chip, coloring_choice, score_legend};
+use crate::app::scene::{Caption, MASK, Marks, TRUTH_MASK, class_style};
 use crate::app::settings::Settings;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Shown;
 use crate::engine::compare::{ComparedImage, ComparedSide, SLOTS};
+use crate::eval::Verdict;
 use crate::eval::difference::{Difference, DifferenceKind, differences};
 use crate::geometry::{BBox, Detection, Mask};
 use crate::render::{
     BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, ImageLook, LineStyle, Outcome, Scene,
 };
-use egui::{Align2, Color32, FontId, Grid, Rect, RichText, ScrollArea, Stroke, Ui, UiBuilder, pos2, vec2};
+use egui::{Color32, Grid, Rect, RichText, ScrollArea, Stroke, Ui, UiBuilder, pos2, vec2};
 use std::sync::Arc;
 
 /// Buffers of the view of slot 0; those of the others follow.
@@ -24,17 +26,23 @@ const VIEW_ID: u64 = 0xC0;
 const SAME_IOU: f32 = 0.5;
 /// Share of the panel that the views take.
 const VIEWS_SHARE: f32 = 0.6;
-/// Differing boxes that get a label.
-const LABELS: usize = 60;
+/// How sides agree about a box, as outcomes: the mark beside the colour, and what it says.
+const AGREEMENT: [(Outcome, &str, &str); 4] = [
+    (Outcome::TruePositive, "=", "both"),
+    (Outcome::FalsePositive, "+", "only here"),
+    (Outcome::Duplicate, "~", "other class (dotted)"),
+    (Outcome::FalseNegative, "-", "only on the other side (dashed)"),
+];
 
 /// Boxes of all sides and their differences, remade when what they depend on changes.
 #[derive(Debug)]
 pub(super) struct Sides {
-    key: (u64, u64, u32, usize, usize),
+    key: (u64, u64, u32, usize, usize, bool),
     style: Arc<BoxStyle>,
     truth: Marks,
-    /// By slot.
+    /// By slot; their outcomes are verdicts where they are `judged`, else how the side agrees with the other one.
     marks: [Marks; SLOTS],
+    judged: bool,
     /// Of the chosen pair.
     list: Vec<Difference>,
 }
@@ -67,21 +75,14 @@ impl ComparePanel {
         }
         let Some(compared) = compared else { return };
         ui.horizontal_wrapped(|ui| {
-            ui.checkbox(&mut self.by_class, "colour by class").on_hover_text("Else by agreement with the other side");
-            for (name, outcome) in [
-                ("both", Outcome::TruePositive),
-                ("only here", Outcome::FalsePositive),
-                ("other class", Outcome::Duplicate),
-                ("only on the other side (dashed)", Outcome::FalseNegative),
-            ] {
-                let [r, g, b] = color(outcome);
-                let ground = Color32::from_rgb(r, g, b);
-                let text = RichText::new(format!(" {name} ")).background_color(ground);
-                ui.label(text.color(theme::text_on(ground)));
+            let offered = [None].into_iter().chain(Coloring::ALL.map(Some)).collect::<Vec<_>>();
+            if let Some(made) = coloring_choice(ui, self.coloring(settings), &offered) {
+                self.by_setting = made.is_some();
+                actions.extend(made.map(Action::Color));
             }
-            ui.weak(format!("one box from IoU {SAME_IOU} on"));
+            self.prepare(&shown, &compared, state, settings);
+            self.legend(ui, settings);
         });
-        self.prepare(&shown, &compared, state, settings);
         let whole = ui.available_rect_before_wrap();
         let height = (whole.height() * VIEWS_SHARE).max(40.0);
         let width = whole.width() / filled.len().max(1) as f32;
@@ -96,8 +97,47 @@ impl ComparePanel {
         ui.scope_builder(builder, |ui| self.list(ui, &compared));
     }
 
+    /// What the colours tell; nothing for how the sides agree.
+    fn coloring(&self, settings: &Settings) -> Option<Coloring> {
+        self.by_setting.then_some(settings.coloring)
+    }
+
+    /// The same for the shader. Where nothing is judged, errors cannot be told.
+    fn color(&self, settings: &Settings) -> BoxColor {
+        match self.coloring(settings) {
+            None => BoxColor::Outcome,
+            Some(Coloring::Instance) => BoxColor::Instance,
+            Some(Coloring::Score) => BoxColor::Score,
+            Some(Coloring::Error) if self.sides.as_ref().is_some_and(|sides| sides.judged) => BoxColor::Outcome,
+            Some(Coloring::Class | Coloring::Error) => BoxColor::Class,
+        }
+    }
+
+    /// What colours and marks tell.
+    fn legend(&self, ui: &mut Ui, settings: &Settings) {
+        match (self.coloring(settings), self.color(settings)) {
+            (None, _) => {
+                for (outcome, mark, name) in AGREEMENT {
+                    chip(ui, &format!("{mark} {name}"), outcome::color(outcome), "Against the other side");
+                }
+                ui.weak(format!("one box from IoU {SAME_IOU} on"));
+            }
+            (Some(Coloring::Score), _) => score_legend(ui),
+            (Some(Coloring::Error), BoxColor::Outcome) => {
+                for outcome in OUTCOMES {
+                    chip(ui, outcome::letter(outcome), outcome::color(outcome), outcome::name(outcome));
+                }
+                ui.weak(format!("at IoU {FOUND} and score {:.2}", settings.score));
+            }
+            (Some(Coloring::Error), _) => _ = ui.weak("Nothing is judged: that needs annotated objects"),
+            (Some(Coloring::Class | Coloring::Instance), _) => {}
+        }
+    }
+
     pub(super) fn prepare(&mut self, shown: &Shown, compared: &ComparedImage, state: &State, settings: &Settings) {
-        let key = (state.compared_version, state.shown_version, settings.score.to_bits(), self.first, self.second);
+        let judged = self.coloring(settings) == Some(Coloring::Error) && !shown.object_classes.is_empty();
+        let score = settings.score;
+        let key = (state.compared_version, state.shown_version, score.to_bits(), self.first, self.second, judged);
         if self.sides.as_ref().is_some_and(|sides| sides.key == key) {
             return;
         }
@@ -108,12 +148,13 @@ impl ComparePanel {
         self.chosen = None;
         let side = |slot: usize| compared.sides.get(slot).and_then(Option::as_ref);
         let of = |slot: usize| side(slot).map_or(&[][..], |side| side.detections.as_slice());
-        let against =
-            |first: usize, second: usize| differences(of(first), of(second), &shown.objects, settings.score, SAME_IOU);
+        let against = |first: usize, second: usize| differences(of(first), of(second), &shown.objects, score, SAME_IOU);
         let list = against(self.first, self.second);
         let size = (shown.picture.width, shown.picture.height);
         let marks = std::array::from_fn(|slot| {
-            let marks = if slot == self.first {
+            let marks = if judged {
+                self::judged(shown, of(slot), compared.classes.len(), score)
+            } else if slot == self.first {
                 marked(&list, of(self.first), of(self.second), true)
             } else {
                 marked(&against(self.first, slot), of(slot), of(self.first), false)
@@ -121,14 +162,14 @@ impl ComparePanel {
             Marks::new(marks.into_iter(), size)
         });
         let truth = shown.objects.iter().enumerate().map(|(index, object)| {
-            let mark = instance(object.bbox, object.class).with_level(index as u32);
+            let mark = instance(object.bbox, 1.0, object.class).with_level(index as u32);
             (mark.with_style(LineStyle::Dotted), object.mask.as_ref())
         });
-        self.sides = Some(Sides { key, style: Arc::new(class_style()), truth: Marks::new(truth, size), marks, list });
+        let truth = Marks::new(truth, size);
+        self.sides = Some(Sides { key, style: Arc::new(class_style()), truth, marks, judged, list });
     }
 
-    /// The picture with what one slot finds in it: boxes, masks and ground truth as these layers are on. The colours stay
-    /// those of the comparison.
+    /// The picture with what one slot finds in it: boxes, masks and ground truth as these layers are on.
     pub(super) fn scene(&self, slot: usize, shown: &Shown, settings: &Settings) -> Option<Scene> {
         let (Some(sides), Some((version, pixels))) = (&self.sides, &self.pixels) else { return None };
         let own = sides.marks.get(slot)?;
@@ -141,8 +182,7 @@ impl ComparePanel {
         };
         let truth = settings.shows(Layer::Truth);
         let of_truth = BoxLook { color: BoxColor::Outcome, line_width: 1.0, ..BoxLook::default() };
-        let color = if self.by_class { BoxColor::Class } else { BoxColor::Outcome };
-        let of_own = BoxLook { color, ..BoxLook::default() };
+        let of_own = BoxLook { color: self.color(settings), ..BoxLook::default() };
         if settings.shows(Layer::Masks) {
             if truth {
                 add(0, &sides.truth.masks, BoxLook { line_width: 0.0, fill_opacity: TRUTH_MASK, ..of_truth });
@@ -179,7 +219,9 @@ impl ComparePanel {
         let name = state.slots.get(slot).and_then(Option::as_ref).map_or("", |summary| summary.name.as_str());
         ui.add(egui::Label::new(title(slot, name, side, settings.score)).truncate());
         let selection = self.selection(compared);
-        let frame = self.canvas.frame(ui, shown, selection);
+        let mut frame = self.canvas.frame(ui, shown, selection);
+        let what = format!("Picture {} with the boxes of side {}", shown.name, letter(slot));
+        frame.response = frame.response.accessible_name(what);
         if frame.at.is_some() && frame.response.hovered() {
             self.cursor = frame.at;
         }
@@ -195,11 +237,7 @@ impl ComparePanel {
             let stroke = Stroke::new(1.5, Color32::WHITE);
             painter.rect_stroke(frame.bounds(bbox).expand(3.0), 0.0, stroke, egui::StrokeKind::Outside);
         }
-        if settings.shows(Layer::Labels)
-            && let Some(side) = side
-        {
-            self.labels(&painter, &frame, slot, side, compared);
-        }
+        frame.write(&painter, &self.captions(slot, compared, settings));
     }
 
     /// The place of the chosen difference.
@@ -212,35 +250,29 @@ impl ComparePanel {
         found(self.first, difference.first).or_else(|| found(self.second, difference.second))
     }
 
-    /// Class and score of what this side of the pair has alone or calls otherwise.
-    fn labels(
-        &self,
-        painter: &egui::Painter,
-        frame: &Frame,
-        slot: usize,
-        side: &ComparedSide,
-        compared: &ComparedImage,
-    ) {
-        let Some(sides) = &self.sides else { return };
-        let own = |d: &Difference| {
-            if slot == self.first {
-                d.first
-            } else if slot == self.second {
-                d.second
-            } else {
-                None
-            }
+    /// Text at the boxes of one side, better ones first: class and score where labels are on, and a mark wherever colours
+    /// tell outcomes, since a colour alone must not.
+    pub(super) fn captions(&self, slot: usize, compared: &ComparedImage, settings: &Settings) -> Vec<Caption> {
+        let (written, color) = (settings.shows(Layer::Labels), self.color(settings));
+        let marked = color == BoxColor::Outcome;
+        let own = self.sides.as_ref().and_then(|sides| Some((sides, sides.marks.get(slot)?)));
+        let Some((sides, own)) = own.filter(|_| written || marked) else { return Vec::new() };
+        let caption = |mark: &BoxInstance| {
+            let (outcome, name) = (mark.outcome(), class_name(compared, mark.class));
+            let short = match (marked, sides.judged) {
+                (false, _) => "",
+                (true, true) => outcome::letter(outcome),
+                (true, false) => AGREEMENT.iter().find(|(of, ..)| *of == outcome).map_or("", |(_, mark, _)| *mark),
+            };
+            let missed = sides.judged && outcome == Outcome::FalseNegative;
+            let words = if missed { name.to_string() } else { format!("{name} {:.2}", mark.score) };
+            let text = if written { format!("{short} {words}").trim_start().to_string() } else { short.to_string() };
+            let [x0, y0, x1, y1] = mark.bbox;
+            Caption { bbox: BBox::new(x0, y0, x1, y1), text, short, color: bytes(sides.style.color(color, mark)) }
         };
-        let differing = sides.list.iter().filter(|d| d.kind != DifferenceKind::Both).filter_map(own);
-        for detection in differing.filter_map(|index| side.detections.get(index)).take(LABELS) {
-            let text = format!("{} {:.2}", class_name(compared, detection.class), detection.score);
-            let color = theme::class_color(detection.class);
-            let galley = painter.layout_no_wrap(text, FontId::proportional(11.0), theme::text_on(color));
-            let corner = frame.bounds(detection.bbox).min;
-            let area = Align2::LEFT_BOTTOM.anchor_size(corner, galley.size() + vec2(6.0, 0.0));
-            painter.rect_filled(area, 2.0, color);
-            painter.galley(area.min + vec2(3.0, 0.0), galley, theme::text_on(color));
-        }
+        // What the other side alone finds is named where its mark says so.
+        let own = own.boxes.iter().rev().filter(|mark| marked || mark.outcome() != Outcome::FalseNegative);
+        own.map(caption).collect()
     }
 
     /// What the pair disagrees about; a click zooms every view to it.
@@ -323,8 +355,36 @@ fn class_name(compared: &ComparedImage, class: u32) -> &str {
     compared.classes.get(class as usize).map_or("?", String::as_str)
 }
 
-fn instance(bbox: BBox, class: u32) -> BoxInstance {
-    BoxInstance::new([bbox.x0, bbox.y0, bbox.x1, bbox.y1], 1.0, class)
+fn instance(bbox: BBox, score: f32, class: u32) -> BoxInstance {
+    BoxInstance::new([bbox.x0, bbox.y0, bbox.x1, bbox.y1], score, class)
+}
+
+/// One side's boxes of at least `score` by the verdicts on them, and the objects that it misses; better ones on top. What
+/// is of a class that the data set does not know cannot be wrong.
+fn judged<'a>(shown: &Shown, own: &'a [Detection], classes: usize, score: f32) -> Vec<(BoxInstance, Option<&'a Mask>)> {
+    let judged = verdicts(&shown.objects, own, classes).unwrap_or_default();
+    let kept = || own.iter().zip(&judged.detections).enumerate().filter(move |(_, (d, _))| d.score >= score);
+    let mut found = vec![false; shown.objects.len()];
+    for (_, (_, verdict)) in kept() {
+        let object = verdict.truth.filter(|_| verdict.verdict == Verdict::TruePositive);
+        if let Some(found) = object.and_then(|object| found.get_mut(object)) {
+            *found = true;
+        }
+    }
+    let known = |class: u32| (class as usize) < shown.object_classes.len();
+    let boxes = kept().map(|(index, (d, verdict))| {
+        let outcome = if known(d.class) { outcome_of(verdict) } else { Outcome::Ignored };
+        let mark = instance(d.bbox, d.score, d.class).with_level(index as u32).with_outcome(outcome);
+        (mark, d.mask.as_ref())
+    });
+    let asked = shown.objects.iter().zip(found).enumerate().filter(|(_, (o, _))| !o.crowd && !o.difficult);
+    let missed = asked.filter(|(_, (_, found))| !found).map(|(index, (object, _))| {
+        let level = (own.len() + index) as u32;
+        (instance(object.bbox, 1.0, object.class).with_level(level).with_outcome(Outcome::FalseNegative), None)
+    });
+    let mut marks: Vec<_> = boxes.chain(missed).collect();
+    marks.reverse();
+    marks
 }
 
 /// One side's boxes by what the other side says of them, and the other's that are missing here, without their masks;
@@ -352,7 +412,8 @@ fn marked<'a>(
                 (None, Some(detection)) => (detection, Outcome::FalseNegative),
                 (None, None) => return None,
             };
-            let mark = instance(detection.bbox, detection.class).with_level(index as u32).with_outcome(outcome);
+            let mark = instance(detection.bbox, detection.score, detection.class);
+            let mark = mark.with_level(index as u32).with_outcome(outcome);
             Some((mark, detection.mask.as_ref().filter(|_| outcome != Outcome::FalseNegative)))
         })
         .collect();
@@ -390,6 +451,53 @@ mod tests {
         );
         assert_eq!(outcomes(marked(&list, &first, &second, true)), [both, alone, flip]);
         assert_eq!(outcomes(marked(&list, &second, &first, false)), [both, lacking, flip]);
+    }
+
+    #[test]
+    fn colours_follow_the_setting_and_none_that_tells_outcomes_stands_without_a_mark() {
+        let at = |x: f32| BBox::new(x, 0.0, x + 10.0, 10.0);
+        let found = |x: f32, class: u32, score: f32| Detection { bbox: at(x), class, score, ..Detection::default() };
+        let object = Object { bbox: at(0.0), ..Object::default() };
+        let picture = Arc::new(Picture::new(64, 16, [0; 3]));
+        let shown = Shown::undetected(0, "x".into(), picture, vec![object], vec!["a".into()]);
+        let side = |detections: Vec<Detection>| Some(ComparedSide { detections, seconds: None });
+        let first = vec![found(0.0, 0, 0.9), found(30.0, 0, 0.6), found(50.0, 1, 0.5)];
+        let sides = [side(first), side(vec![found(0.0, 1, 0.8)]), None, None];
+        let compared = ComparedImage { index: 0, classes: vec!["a".into(), "b".into()], sides };
+        let mut panel = ComparePanel { second: 1, ..ComparePanel::default() };
+        let mut settings = Settings::default();
+        let look = |panel: &mut ComparePanel, settings: &Settings| {
+            panel.prepare(&shown, &compared, &State::default(), settings);
+            let color = panel.scene(0, &shown, settings).unwrap().boxes.last().unwrap().look.color;
+            let texts = |slot: usize| -> Vec<String> {
+                panel.captions(slot, &compared, settings).into_iter().map(|caption| caption.text).collect()
+            };
+            (color, texts(0), texts(1))
+        };
+        let (color, own, other) = look(&mut panel, &settings);
+        assert_eq!(color, BoxColor::Outcome);
+        assert_eq!(own, ["+ a 0.60", "+ b 0.50", "~ a 0.90"]);
+        assert_eq!(other, ["- a 0.60", "- b 0.50", "~ b 0.80"]);
+        panel.by_setting = true;
+        for (coloring, expected) in [
+            (Coloring::Class, BoxColor::Class),
+            (Coloring::Instance, BoxColor::Instance),
+            (Coloring::Score, BoxColor::Score),
+        ] {
+            settings.coloring = coloring;
+            let (color, own, other) = look(&mut panel, &settings);
+            assert_eq!((color, own.len(), other), (expected, 3, vec!["b 0.80".to_string()]));
+        }
+        settings.coloring = Coloring::Error;
+        let (color, own, other) = look(&mut panel, &settings);
+        assert_eq!(color, BoxColor::Outcome);
+        // The data set knows no class b.
+        assert_eq!(own, ["TP a 0.90", "FP a 0.60", "I b 0.50"]);
+        assert_eq!(other, ["I b 0.80", "FN a"]);
+        settings.toggle(Layer::Labels);
+        assert_eq!(look(&mut panel, &settings).1, ["TP", "FP", "I"]);
+        settings.coloring = Coloring::Class;
+        assert!(look(&mut panel, &settings).1.is_empty());
     }
 
     #[test]

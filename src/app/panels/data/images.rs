@@ -4,7 +4,6 @@ use super::entries::{Entry, entry};
 use super::filter::{Filter, stem, worst_by_name};
 use super::textures::Textures;
 use crate::app::action::Action;
-use crate::app::export::{Figure, records};
 use crate::app::state::State;
 use crate::app::theme;
 use crate::data::Severity;
@@ -141,11 +140,8 @@ impl ImagesPage {
         });
     }
 
-    /// The listed images as a table.
-    pub(super) fn figure(&self, data: &DataSummary) -> Figure {
-        match &self.listed {
-            Some(listed) => records::images(data, &listed.positions),
-            None => records::images(data, &(0..data.images.len()).collect::<Vec<_>>()),
-        }
+    /// Positions of the listed images.
+    pub(super) fn positions(&self, data: &DataSummary) -> Vec<usize> {
+        self.listed.as_ref().map_or_else(|| (0..data.images.len()).collect(), |listed| listed.positions.clone())
     }
 }

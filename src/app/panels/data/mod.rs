@@ -11,7 +11,7 @@ mod textures;
 mod tree;
 
 use crate::app::action::Action;
-use crate::app::export::{Figure, records};
+use crate::app::export::{Draft, records};
 use crate::app::state::State;
 use crate::engine::playback::{PlaySettings, PlaySource};
 use augmentation::AugmentationPage;
@@ -92,14 +92,26 @@ impl DataPanel {
         self.player.settings(source)
     }
 
-    /// The page on show.
-    pub fn figure(&self, state: &State) -> Option<Figure> {
-        let data = state.data.as_deref()?;
+    /// The page on show, to be made a figure of.
+    pub fn draft(&self, state: &State) -> Option<Draft> {
+        let data = state.data.clone()?;
         match self.page {
-            Page::Images => Some(self.images.figure(data)),
-            Page::Health => Some(records::findings(state.checked.as_deref().unwrap_or(&data.findings))),
-            Page::Statistics => state.statistics.as_deref().map(records::statistics),
-            Page::Augmentation => state.augmented.as_deref().map(augmentation::augmented),
+            Page::Images => {
+                let positions = self.images.positions(&data);
+                Some(Box::new(move || records::images(&data, &positions)))
+            }
+            Page::Health => {
+                let checked = state.checked.clone();
+                Some(Box::new(move || records::findings(checked.as_deref().unwrap_or(&data.findings))))
+            }
+            Page::Statistics => {
+                let statistics = state.statistics.clone()?;
+                Some(Box::new(move || records::statistics(&statistics)))
+            }
+            Page::Augmentation => {
+                let augmented = state.augmented.clone()?;
+                Some(Box::new(move || augmentation::augmented(&augmented)))
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::app::action::Action;
 use crate::app::panels::asking::Question;
+use crate::app::panels::name_picture;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::data::statistics::{Bin, Distribution, Statistics};
@@ -105,6 +106,7 @@ fn bars(ui: &mut Ui, title: &str, meaning: &str, distribution: &Distribution) {
     let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return };
     let width = ui.available_width().clamp(80.0, 420.0);
     let (rect, response) = ui.allocate_exact_size(vec2(width, BARS), Sense::hover());
+    name_picture(&response, &format!("Histogram: {title}, from {} to {}", number(first.low), number(last.high)));
     let painter = ui.painter_at(rect);
     painter.rect_filled(rect, 2.0, ui.visuals().extreme_bg_color);
     let highest = bins.iter().map(|bin| bin.count).max().unwrap_or(0).max(1) as f32;
@@ -136,6 +138,7 @@ fn positions(ui: &mut Ui, statistics: &Statistics) {
     ui.label(RichText::new("Where objects lie").strong()).on_hover_text("Centres of boxes over equal cells");
     let side = ui.available_width().clamp(80.0, 240.0);
     let (rect, response) = ui.allocate_exact_size(vec2(side, side), Sense::hover());
+    name_picture(&response, &format!("Map of where the centres of objects lie, up to {most} a cell"));
     let painter = ui.painter_at(rect);
     let size = vec2(side / map.columns as f32, side / map.rows as f32);
     for (place, count) in map.counts.iter().enumerate() {

@@ -2,31 +2,34 @@
 
 use super::{EvaluationPanel, Page};
 use crate::app::export::table::{Maybe, score};
-use crate::app::export::{Bar, Chart, Drawing, Figure, Matrix, Table};
+use crate::app::export::{Bar, Chart, Draft, Drawing, Figure, Matrix, Table};
 use crate::app::settings::Settings;
 use crate::app::state::percent;
 use crate::engine::details::CurveView;
 use crate::engine::event::EvalSummary;
 use crate::eval::curves::CurvePoint;
 use crate::eval::misses::Misses;
+use std::sync::Arc;
 
 impl EvaluationPanel {
-    /// The page on show.
-    pub fn figure(&self, evaluation: &EvalSummary, settings: &Settings) -> Figure {
-        match self.page {
-            Page::Numbers => numbers(evaluation),
-            Page::PrecisionRecall => precision_recall(evaluation, self.iou, Some(self.drawn.as_slice())),
-            Page::ByScore => by_score(evaluation, self.iou, self.class),
-            Page::Confusion => confusion(evaluation),
-            Page::Mistakes => mistakes(evaluation),
-            Page::Misses => misses(evaluation),
-            Page::Images => images(evaluation, settings.score),
-        }
+    /// The page on show, to be made a figure of.
+    pub fn draft(&self, evaluation: Arc<EvalSummary>, settings: &Settings) -> Draft {
+        let (page, iou, class, score, masks) = (self.page, self.iou, self.class, settings.score, self.masks);
+        let drawn = self.drawn.clone();
+        Box::new(move || match page {
+            Page::Numbers => numbers(&evaluation, masks),
+            Page::PrecisionRecall => precision_recall(&evaluation, iou, Some(drawn.as_slice()), masks),
+            Page::ByScore => by_score(&evaluation, iou, class, masks),
+            Page::Confusion => confusion(&evaluation),
+            Page::Mistakes => mistakes(&evaluation),
+            Page::Misses => misses(&evaluation),
+            Page::Images => images(&evaluation, score),
+        })
     }
 }
 
-/// COCO's scores of all classes and of each.
-pub fn numbers(evaluation: &EvalSummary) -> Figure {
+/// COCO's scores of all classes and of each; of masks where `masks` asks for them and there are any, here and below.
+pub fn numbers(evaluation: &EvalSummary, masks: bool) -> Figure {
     let mut table = Table::new(&[
         "class",
         "AP",
@@ -41,8 +44,9 @@ pub fn numbers(evaluation: &EvalSummary) -> Figure {
         "AR10",
         "AR100",
     ]);
-    let stats = evaluation.result.stats;
-    let total = |of: fn(&crate::eval::ClassResult) -> usize| evaluation.result.per_class.iter().map(of).sum::<usize>();
+    let result = evaluation.result_by(masks);
+    let stats = result.stats;
+    let total = |of: fn(&crate::eval::ClassResult) -> usize| result.per_class.iter().map(of).sum::<usize>();
     table.row(&[
         &"all classes",
         &score(stats[0]),
@@ -57,7 +61,7 @@ pub fn numbers(evaluation: &EvalSummary) -> Figure {
         &score(stats[7]),
         &score(stats[8]),
     ]);
-    for (name, class) in evaluation.classes.iter().zip(&evaluation.result.per_class) {
+    for (name, class) in evaluation.classes.iter().zip(&result.per_class) {
         table.row(&[
             name,
             &score(class.ap),
@@ -70,16 +74,16 @@ pub fn numbers(evaluation: &EvalSummary) -> Figure {
             &class.detections,
         ]);
     }
-    Figure::numbers(title(evaluation, "Scores"), table)
+    Figure::numbers(title(evaluation, &format!("Scores{}", of_masks(evaluation, masks))), table)
 }
 
 /// Precision by recall at one of the curves' IoU thresholds: of all classes together and of those in `drawn` (all of
 /// them without); the table has every class.
-pub fn precision_recall(evaluation: &EvalSummary, iou: usize, drawn: Option<&[u32]>) -> Figure {
+pub fn precision_recall(evaluation: &EvalSummary, iou: usize, drawn: Option<&[u32]>, masks: bool) -> Figure {
     let mut table = Table::new(&["class", "iou", "score", "precision", "recall", "f1"]);
     let mut series = Vec::new();
     let mut at = 0.5;
-    if let Some(set) = evaluation.details.curves.get(iou) {
+    if let Some(set) = evaluation.curves_by(masks).get(iou) {
         at = set.iou;
         let named = evaluation.classes.iter().map(String::as_str).zip(&set.classes).enumerate();
         let classes = named.map(|(class, (name, view))| (Some(class as u32), name, view));
@@ -94,7 +98,7 @@ pub fn precision_recall(evaluation: &EvalSummary, iou: usize, drawn: Option<&[u3
         }
     }
     let chart = Chart {
-        title: title(evaluation, &format!("Precision by recall, IoU {at:.2}")),
+        title: title(evaluation, &format!("Precision by recall, IoU{} {at:.2}", of_masks(evaluation, masks))),
         x_label: "recall".into(),
         y_label: "precision".into(),
         x_range: [0.0, 1.0],
@@ -106,9 +110,9 @@ pub fn precision_recall(evaluation: &EvalSummary, iou: usize, drawn: Option<&[u3
 }
 
 /// Precision, recall and F1 by score, of a class or of all together.
-pub fn by_score(evaluation: &EvalSummary, iou: usize, class: Option<u32>) -> Figure {
+pub fn by_score(evaluation: &EvalSummary, iou: usize, class: Option<u32>, masks: bool) -> Figure {
     let empty = CurveView::default();
-    let set = evaluation.details.curves.get(iou);
+    let set = evaluation.curves_by(masks).get(iou);
     let own = |class: u32| set.and_then(|set| set.classes.get(class as usize));
     let view = class.and_then(own).or(set.map(|set| &set.pooled)).unwrap_or(&empty);
     let name = class.and_then(|c| evaluation.classes.get(c as usize)).map_or("all classes", String::as_str);
@@ -121,8 +125,9 @@ pub fn by_score(evaluation: &EvalSummary, iou: usize, class: Option<u32>) -> Fig
     let line = |of: fn(&CurvePoint) -> f64| -> Vec<[f32; 2]> {
         view.points.iter().map(|p| [p.score as f32, of(p) as f32]).collect()
     };
+    let (at, of) = (set.map_or(0.5, |set| set.iou), of_masks(evaluation, masks));
     let chart = Chart {
-        title: title(evaluation, &format!("{name} by score, IoU {:.2}", set.map_or(0.5, |set| set.iou))),
+        title: title(evaluation, &format!("{name} by score, IoU{of} {at:.2}")),
         x_label: "score threshold".into(),
         x_range: [0.0, 1.0],
         top: 1.0,
@@ -185,15 +190,21 @@ pub fn misses(evaluation: &EvalSummary) -> Figure {
     Figure { title: title(evaluation, &misses.heading()), drawing: Some(Drawing::Bars(bars)), table }
 }
 
-/// How every image came out.
-fn images(evaluation: &EvalSummary, score: f32) -> Figure {
+/// How every image comes out at a score threshold, worst first.
+pub fn images(evaluation: &EvalSummary, score: f32) -> Figure {
     let mut table = Table::new(&["image", "image_id", "found", "wrong", "missed"]);
-    for (index, tally) in evaluation.details.tallies.iter().enumerate() {
-        let counts = tally.at(score);
+    let mut counted: Vec<_> = evaluation.details.tallies.iter().map(|tally| tally.at(score)).enumerate().collect();
+    counted.sort_by_key(|(_, counts)| counts.value());
+    for (index, counts) in counted {
         let id = evaluation.details.truth.get(index).map(|truth| truth.image_id);
         table.row(&[&index, &Maybe(id), &counts.found, &counts.wrong, &counts.missed]);
     }
     Figure::numbers(title(evaluation, &format!("Images at score {score:.2} and IoU 0.50")), table)
+}
+
+/// What a title says of an overlap where masks are scored.
+fn of_masks(evaluation: &EvalSummary, masks: bool) -> &'static str {
+    if masks && evaluation.masks.is_some() { " of masks" } else { "" }
 }
 
 fn title(evaluation: &EvalSummary, what: &str) -> String {

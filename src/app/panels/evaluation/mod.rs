@@ -9,12 +9,14 @@ mod numbers;
 
 use super::image_list::{ImageList, image_rows, split};
 use crate::app::action::{Action, Dialog};
+use crate::app::bridge::Samples;
 use crate::app::settings::Settings;
 use crate::app::state::{Progress, State, percent};
 use crate::engine::event::EvalSummary;
 use crate::eval::errors::ErrorKind;
 use egui::{Grid, ProgressBar, RichText, ScrollArea, Ui, UiBuilder};
 use misses::Causes;
+use std::sync::Arc;
 
 /// What the panel shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +53,18 @@ impl Page {
             Self::Images => "Worst images",
         }
     }
+
+    fn help(self) -> &'static str {
+        match self {
+            Self::Numbers => "AP = ∫ p(r) dr: COCO's twelve numbers, VOC's two, and those of each class",
+            Self::PrecisionRecall => "p = TP / (TP + FP) against r = TP / (TP + FN) as the score threshold falls",
+            Self::ByScore => "Precision, recall and F1 = 2PR / (P + R) at every score threshold",
+            Self::Confusion => "What objects were found as, class by class",
+            Self::Mistakes => "Kinds of mistakes, and the AP that each costs",
+            Self::Misses => "Why objects are missed, summed over the data set",
+            Self::Images => "Images by found − wrong − missed, worst first",
+        }
+    }
 }
 
 /// Scratch of the panel.
@@ -61,12 +75,18 @@ pub struct EvaluationPanel {
     pub explains: bool,
     /// The evaluation that the rest is about.
     seen: u64,
+    /// Masks are scored instead of boxes, where there are any.
+    masks: bool,
     /// Which of the curves' IoU thresholds.
     iou: usize,
     /// Classes whose curves are drawn beside the one of all together.
     drawn: Vec<u32>,
     /// The class of the curves by score; all together when there is none.
     class: Option<u32>,
+    /// Bars of the histogram of scores, once chosen.
+    bins: Option<u32>,
+    /// Every detection's score with its class, once they were on show.
+    scores: Option<Arc<Samples>>,
     cell: Option<(usize, usize)>,
     kind: Option<ErrorKind>,
     /// Class and kind of cause whose misses are listed; all classes without one.
@@ -84,8 +104,8 @@ impl EvaluationPanel {
             return;
         };
         if self.seen != state.evaluation_version {
-            let (page, explains) = (self.page, self.explains);
-            *self = Self { page, explains, seen: state.evaluation_version, ..Self::default() };
+            let (page, explains, bins, masks) = (self.page, self.explains, self.bins, self.masks);
+            *self = Self { page, explains, bins, masks, seen: state.evaluation_version, ..Self::default() };
             self.draw_few_classes(evaluation.classes.len());
         }
         ui.weak(format!(
@@ -94,12 +114,20 @@ impl EvaluationPanel {
         ));
         ui.horizontal_wrapped(|ui| {
             for page in Page::ALL {
-                if ui.selectable_label(self.page == page, page.name()).clicked() && self.page != page {
+                let button = ui.selectable_label(self.page == page, page.name()).on_hover_text(page.help());
+                if button.clicked() && self.page != page {
                     self.page = page;
                     self.list = None;
                 }
             }
         });
+        let by_overlap = matches!(self.page, Page::Numbers | Page::PrecisionRecall | Page::ByScore);
+        if by_overlap && evaluation.masks.is_some() {
+            ui.horizontal(|ui| {
+                ui.selectable_value(&mut self.masks, false, "By boxes").on_hover_text("IoU of boxes");
+                ui.selectable_value(&mut self.masks, true, "By masks").on_hover_text("IoU of masks (COCO's segm)");
+            });
+        }
         ui.separator();
         let list = self.list.take();
         let Some(list) = list else {
@@ -128,7 +156,7 @@ impl EvaluationPanel {
         actions: &mut Vec<Action>,
     ) {
         match self.page {
-            Page::Numbers => numbers::ui(ui, evaluation),
+            Page::Numbers => numbers::ui(ui, evaluation, self.masks),
             Page::PrecisionRecall => self.precision_recall(ui, evaluation),
             Page::ByScore => self.by_score(ui, evaluation, settings, actions),
             Page::Confusion => self.confusion(ui, evaluation, settings, actions),

@@ -21,16 +21,20 @@ const NAMES: [&str; 12] = [
     "AR  large",
 ];
 
-pub(super) fn ui(ui: &mut Ui, evaluation: &EvalSummary) {
+/// Of masks, where `masks` asks for them and there are any; VOC knows boxes only.
+pub(super) fn ui(ui: &mut Ui, evaluation: &EvalSummary, masks: bool) {
+    let result = evaluation.result_by(masks);
+    let by_boxes = !masks || evaluation.masks.is_none();
     ScrollArea::both().auto_shrink(false).show(ui, |ui| {
         ui.horizontal_top(|ui| {
             Grid::new("twelve numbers").num_columns(2).striped(true).show(ui, |ui| {
-                for (name, value) in NAMES.iter().zip(evaluation.result.stats) {
+                for (name, value) in NAMES.iter().zip(result.stats) {
                     ui.label(*name);
                     ui.label(RichText::new(percent(value)).strong());
                     ui.end_row();
                 }
-                for (name, voc) in ["VOC07 mAP, 11 points", "VOC12 mAP, area"].iter().zip(&evaluation.details.voc) {
+                let voc = ["VOC07 mAP, 11 points", "VOC12 mAP, area"].iter().zip(&evaluation.details.voc);
+                for (name, voc) in voc.filter(|_| by_boxes) {
                     ui.label(*name).on_hover_text("At IoU .5, boxes in continuous coordinates");
                     let map = if voc.ap.iter().any(Option::is_some) { voc.map } else { -1.0 };
                     ui.label(RichText::new(percent(map)).strong());
@@ -43,7 +47,7 @@ pub(super) fn ui(ui: &mut Ui, evaluation: &EvalSummary) {
                     ui.weak(title);
                 }
                 ui.end_row();
-                for (class, (name, scores)) in evaluation.classes.iter().zip(&evaluation.result.per_class).enumerate() {
+                for (class, (name, scores)) in evaluation.classes.iter().zip(&result.per_class).enumerate() {
                     ui.label(RichText::new(name).color(theme::class_text(ui, class as u32)));
                     for value in [scores.ap, scores.ap50, scores.ap75, scores.small, scores.medium, scores.large] {
                         ui.label(percent(value));

@@ -2,13 +2,15 @@
 
 use super::FeaturesPanel;
 use super::table::{cut, families};
-use super::tiles::{Channels, Request, Tile};
+use super::tiles::{Channels, Request, Tile, fit_device};
 use crate::app::action::Action;
-use crate::app::bridge::paint_scene;
+use crate::app::bridge::{MapPicture, Shaders, paint_map, paint_scene};
+use crate::app::panels::{color_bar, number};
 use crate::app::state::State;
 use crate::render::{ColorMap, HeatLayer, HeatmapLook, ImageLook, Scene, View, Viewport};
 use crate::trace::Trace;
-use egui::{Align2, Color32, FontId, Rect, Sense, Ui, pos2, vec2};
+use crate::trace::reduce::Reduction;
+use egui::{Align2, FontId, Rect, Sense, Ui, pos2, vec2};
 use std::sync::{Arc, OnceLock};
 
 /// Buffers of the first tile's view; those of the others follow.
@@ -30,15 +32,19 @@ impl FeaturesPanel {
         let Some(family) = self.chosen(&all) else { return };
         let rows = cut(&family, self.cut);
         let maps: Vec<usize> = rows.iter().flatten().copied().take(MOST).collect();
-        let request =
-            Request { shown: state.shown_version, family: family.name, cut: self.cut, channels: self.channels, maps };
+        let on_device = self.channels != Channels::Principal && fit_device(Shaders::of(ui.ctx()), trace, &maps);
+        // One request for all reductions: choosing another one makes nothing anew.
+        let channels = if on_device { Channels::Reduced(Reduction::Mean) } else { self.channels };
+        let (shown, family) = (state.shown_version, family.name);
+        let request = Request { shown, family, cut: self.cut, channels, on_device, maps };
         if self.tiles.as_ref().is_none_or(|tiles| tiles.request != request)
             && let Err(error) = self.maker.ask(ui.ctx(), trace, request.clone())
         {
             ui.colored_label(ui.visuals().error_fg_color, format!("the maps cannot be prepared: {error}"));
             return;
         }
-        let Some(tiles) = &self.tiles else {
+        let how = self.channels.reduction();
+        let Some(tiles) = &mut self.tiles else {
             ui.label("The maps are being prepared.");
             return;
         };
@@ -47,8 +53,15 @@ impl FeaturesPanel {
             ui.label("The maps are being prepared.");
             return;
         }
+        for tile in &mut tiles.tiles {
+            if let Some(ranges) = &tile.ranges {
+                tile.range = ranges.of(how);
+            }
+        }
+        let Some(tiles) = &self.tiles else { return };
         let range = if self.shared { join(&tiles.tiles) } else { None };
-        self.scale(ui, range, tiles.request.channels);
+        let channels = if tiles.request.on_device { Channels::Reduced(how) } else { tiles.request.channels };
+        self.scale(ui, range, channels);
         let whole = ui.available_rect_before_wrap();
         let places = places(whole, &rows);
         let mut clicked = None;
@@ -61,7 +74,7 @@ impl FeaturesPanel {
             if self.selected == Some(map)
                 && let Some(map) = trace.maps.get(map)
             {
-                actions.push(Action::Overlay(map.name.clone()));
+                actions.push(Action::Overlay(map.name.clone(), channels.reduction()));
             }
             self.selected = Some(map);
         }
@@ -79,17 +92,9 @@ impl FeaturesPanel {
                     let (low, high) = self.ends(range);
                     (number(low), number(high))
                 }
-                None => ("lowest".into(), "highest".into()),
+                None => ("lowest".to_string(), "highest".to_string()),
             };
-            ui.label(low);
-            let (rect, _) = ui.allocate_exact_size(vec2(160.0, 12.0), Sense::hover());
-            for step in 0..32 {
-                let left = rect.min.x + rect.width() * step as f32 / 32.0;
-                let part = Rect::from_min_size(pos2(left, rect.min.y), vec2(rect.width() / 32.0 + 0.5, rect.height()));
-                let [r, g, b] = self.color_map.rgb((step as f32 + 0.5) / 32.0);
-                ui.painter().rect_filled(part, 0.0, Color32::from_rgb(r, g, b));
-            }
-            ui.label(high);
+            color_bar(ui, self.color_map, &low, &high);
             ui.weak(if range.is_some() { "in all maps" } else { "of each map, as printed below it" });
             ui.weak("· a click chooses a map, a second one lays it over the picture");
         });
@@ -106,7 +111,15 @@ impl FeaturesPanel {
     }
 
     /// Draws one map; true when it was clicked.
-    fn tile(&self, ui: &Ui, index: usize, tile: &Tile, place: Rect, trace: &Trace, shared: Option<(f32, f32)>) -> bool {
+    fn tile(
+        &self,
+        ui: &Ui,
+        index: usize,
+        tile: &Tile,
+        place: Rect,
+        trace: &Arc<Trace>,
+        shared: Option<(f32, f32)>,
+    ) -> bool {
         let Some(map) = trace.maps.get(tile.map) else { return false };
         let response = ui.interact(place, ui.scope_id().with(("feature map", tile.map)), Sense::click());
         let shape = format!("{}×{}×{}", map.channels, map.height, map.width);
@@ -119,12 +132,15 @@ impl FeaturesPanel {
         let bottom = if labelled { place.max.y - LABEL } else { place.max.y };
         let area = Rect::from_min_max(place.min, pos2(place.max.x, bottom));
         let painter = ui.painter_at(place);
-        if let Some(scene) = self.tile_scene(index, tile, shared) {
-            let scale = ui.ctx().pixels_per_point();
-            let viewport =
-                Viewport::new(area.min.x * scale, area.min.y * scale, area.width() * scale, area.height() * scale);
-            let view = View::fit([tile.width as f32, tile.height as f32], viewport);
-            painter.add(paint_scene(area, VIEW_ID + index as u64, scene, view));
+        let scale = ui.ctx().pixels_per_point();
+        let viewport =
+            Viewport::new(area.min.x * scale, area.min.y * scale, area.width() * scale, area.height() * scale);
+        let view = View::fit([tile.width as f32, tile.height as f32], viewport);
+        let id = VIEW_ID + index as u64;
+        if tile.ranges.is_some() {
+            painter.extend(self.map_picture(tile, trace, shared).map(|map| paint_map(area, id, map, view)));
+        } else {
+            painter.extend(self.tile_scene(index, tile, shared).map(|scene| paint_scene(area, id, scene, view)));
         }
         if labelled {
             let color = ui.visuals().text_color();
@@ -146,6 +162,26 @@ impl FeaturesPanel {
         clicked
     }
 
+    /// A map whose channels the device reduces.
+    fn map_picture(&self, tile: &Tile, trace: &Arc<Trace>, shared: Option<(f32, f32)>) -> Option<MapPicture> {
+        let version = map_version(self.tiles.as_ref()?.request.shown, tile.map);
+        let (how, look) = (self.channels.reduction(), self.heat_look(tile, shared)?);
+        Some(MapPicture { version, trace: trace.clone(), map: tile.map, how, look })
+    }
+
+    fn heat_look(&self, tile: &Tile, shared: Option<(f32, f32)>) -> Option<HeatmapLook> {
+        let (low, high) = self.ends(shared.or(tile.range)?);
+        Some(HeatmapLook {
+            bounds: [0.0, 0.0, tile.width as f32, tile.height as f32],
+            low,
+            high: if high > low { high } else { low + 1.0 },
+            color_map: self.color_map,
+            opacity: 1.0,
+            fade: 0.0,
+            smooth: self.smooth,
+        })
+    }
+
     pub(super) fn tile_scene(&self, index: usize, tile: &Tile, shared: Option<(f32, f32)>) -> Option<Scene> {
         // 1 is the version of the pixel below the maps of numbers.
         let version = 2 + self.made * MOST as u64 + index as u64;
@@ -154,25 +190,16 @@ impl FeaturesPanel {
             let (width, height, pixels) = (tile.width, tile.height, tile.pixels.clone());
             return Some(Scene { version, width, height, pixels, look, heat: None, boxes: Vec::new() });
         }
-        let (low, high) = self.ends(shared.or(tile.range)?);
-        let heat = HeatLayer {
-            version,
-            width: tile.width,
-            height: tile.height,
-            values: tile.values.clone(),
-            look: HeatmapLook {
-                bounds: [0.0, 0.0, tile.width as f32, tile.height as f32],
-                low,
-                high: if high > low { high } else { low + 1.0 },
-                color_map: self.color_map,
-                opacity: 1.0,
-                fade: 0.0,
-                smooth: self.smooth,
-            },
-        };
+        let (width, height, values) = (tile.width, tile.height, tile.values.clone());
+        let heat = HeatLayer { version, width, height, values, look: self.heat_look(tile, shared)? };
         let pixels = ground().clone();
         Some(Scene { version: 1, width: 1, height: 1, pixels, look, heat: Some(heat), boxes: Vec::new() })
     }
+}
+
+/// Tells maps of different images apart for the renderer.
+fn map_version(shown: u64, map: usize) -> u64 {
+    (shown << 20) + map as u64
 }
 
 /// One black pixel: a scene needs a picture, and a map covers it.
@@ -213,13 +240,11 @@ fn places(whole: Rect, rows: &[Vec<usize>]) -> Vec<Rect> {
     (0..longest).map(|index| at(size, index % columns, index / columns)).collect()
 }
 
-fn number(value: f32) -> String {
-    if value == 0.0 || (0.01..1000.0).contains(&value.abs()) { format!("{value:.2}") } else { format!("{value:.1e}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::FeatureMap;
+    use egui_kittest::Harness;
 
     #[test]
     fn tiles_stay_inside_and_apart() {
@@ -242,5 +267,36 @@ mod tests {
         assert_eq!(join(&[tile(Some((0.0, 2.0))), tile(None), tile(Some((-1.0, 1.0)))]), Some((-1.0, 2.0)));
         assert_eq!(join(&[]), None);
         assert_eq!((number(0.0), number(0.5), number(12345.0)), ("0.00".into(), "0.50".into(), "1.2e4".into()));
+    }
+
+    #[test]
+    fn another_channel_makes_nothing_anew_where_the_device_reduces() {
+        let data = (0..8).map(|value| value as f32).collect();
+        let map = FeatureMap { name: "p3".into(), channels: 2, height: 2, width: 2, data, ..FeatureMap::default() };
+        let trace = Arc::new(Trace { maps: vec![map], ..Trace::default() });
+        let (shaders, state) = (Shaders { map_bytes: 1 << 20, ..Shaders::default() }, State::default());
+        let app = move |ui: &mut Ui, panel: &mut FeaturesPanel| {
+            shaders.tell(ui.ctx());
+            panel.maps(ui, &state, &trace, &mut Vec::new());
+        };
+        let mut harness = Harness::new_ui_state(app, FeaturesPanel::default());
+        for _ in 0..500 {
+            harness.step();
+            if harness.state().made > 0 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let reductions = [Reduction::Channel(1), Reduction::Mean, Reduction::Channel(0)];
+        for (how, range) in reductions.into_iter().zip([(4.0, 7.0), (2.0, 5.0), (0.0, 3.0)]) {
+            harness.state_mut().channels = Channels::Reduced(how);
+            harness.step();
+            let panel = harness.state();
+            let tiles = &panel.tiles.as_ref().unwrap().tiles;
+            assert_eq!((panel.made, tiles[0].range), (1, Some(range)), "{how:?}");
+            let shapes = &harness.output().shapes;
+            let drawn = shapes.iter().filter(|clipped| matches!(clipped.shape, egui::Shape::Callback(_))).count();
+            assert_eq!(drawn, 1);
+        }
     }
 }

@@ -84,14 +84,18 @@ impl Default for FeaturesPanel {
 }
 
 impl FeaturesPanel {
+    /// The place and zoom that view keys move, while the picture is on show.
+    pub fn picture(&mut self) -> Option<&mut Canvas> {
+        (self.page == Page::Levels).then_some(&mut self.canvas)
+    }
+
     pub fn ui(&mut self, ui: &mut Ui, state: &State, settings: &Settings, actions: &mut Vec<Action>) {
         let traced = state.shown.as_ref().and_then(|shown| Some((shown.clone(), shown.trace.clone()?)));
         let Some((shown, trace)) = traced.filter(|(_, trace)| !trace.maps.is_empty()) else {
             ui.label("No feature maps yet: they come with the detections of an image.");
             return;
         };
-        // A box of a two-stage network comes from a proposal, not from an anchor of one level.
-        let by_level = !matches!(state.config(), Some(Config::Rcnn(_))) && !trace.anchors.levels.is_empty();
+        let by_level = has_levels(state.config(), &trace);
         if !by_level {
             self.page = Page::Maps;
         }
@@ -152,7 +156,7 @@ impl FeaturesPanel {
         if lay.on_disabled_hover_text("Click a map first").clicked()
             && let Some(map) = named
         {
-            actions.push(Action::Overlay(map.name.clone()));
+            actions.push(Action::Overlay(map.name.clone(), self.channels.reduction()));
         }
     }
 
@@ -206,6 +210,11 @@ impl FeaturesPanel {
             ui.add(Slider::new(number, 0..=most).text("channel")).on_hover_text("Its number within the map");
         }
     }
+}
+
+/// Whether detections come from levels. A box of a two-stage network comes from a proposal, not from an anchor of one.
+fn has_levels(config: Option<&Config>, trace: &Trace) -> bool {
+    !matches!(config, Some(Config::Rcnn(_))) && !trace.anchors.levels.is_empty()
 }
 
 /// The picture's pixels for a view of this panel.

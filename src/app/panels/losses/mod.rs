@@ -4,20 +4,25 @@
 mod range_test;
 
 use crate::app::action::Action;
+use crate::app::export::Draft;
+use crate::app::export::records::{self, CurveValues};
 use crate::app::layout::Panel;
+use crate::app::panels::name_picture;
+use crate::app::panels::plot_line::{LineIds, add_line};
 use crate::app::run_action::RunAction;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::command::InitialWeights;
-use crate::engine::curves::{Curves, DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SPEED};
+use crate::engine::curves::{
+    Curves, DATA_WAIT, GRADIENT_NORM, LEARNING_RATE, SPEED, VALIDATION_AP, VALIDATION_LOSS, has_own_scale,
+};
 use crate::stats::MinMaxPyramid;
 use egui::{Color32, PointerButton, RichText, ScrollArea, Slider, Ui};
 use egui_plot::{Line, LineStyle, Plot, PlotPoints, PlotUi, Points, VLine};
 use std::path::{Path, PathBuf};
 
-/// Curves of the validations, beside those of the iterations.
-const VALIDATION_LOSS: &str = "validation loss";
-const VALIDATION_AP: &str = "validation AP ×100";
+/// The shader's lines of both plots.
+const PLOTS: [u64; 2] = [1, 2];
 /// More passes over the data than this are not marked one by one.
 const MOST_EPOCHS: u64 = 60;
 /// Names of curves take at most so many points above the plot; more of them scroll.
@@ -64,9 +69,27 @@ impl LossesPanel {
         self.page = Page::RangeTest;
     }
 
+    /// The page on show, to be made a figure of: the curves that are on, with the numbers of all; nothing while there are
+    /// none.
+    pub fn draft(&self, state: &State) -> Option<Draft> {
+        if self.page == Page::RangeTest {
+            let test = state.stepping.rate.clone()?;
+            return Some(Box::new(move || records::range_test(&test)));
+        }
+        let own = Some(&state.curves).filter(|curves| curves.len > 0).map(|curves| CurveValues::of("", curves));
+        let over = state.runs.overlays.iter().map(|(folder, curves)| CurveValues::of(&title(folder), curves));
+        let runs: Vec<CurveValues> = own.into_iter().chain(over).collect();
+        if runs.is_empty() {
+            return None;
+        }
+        let chosen = self.chosen.clone();
+        Some(Box::new(move || records::losses(&runs, |name| is_on(chosen.as_deref(), name))))
+    }
+
     pub fn ui(&mut self, ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         ui.horizontal_wrapped(|ui| {
-            ui.selectable_value(&mut self.page, Page::Curves, "Curves");
+            ui.selectable_value(&mut self.page, Page::Curves, "Curves")
+                .on_hover_text("Loss, its parts and what goes with them, by iteration");
             ui.selectable_value(&mut self.page, Page::RangeTest, "Range test")
                 .on_hover_text("The loss while the learning rate grows (L. Smith, WACV 2017)");
         });
@@ -112,12 +135,14 @@ impl LossesPanel {
                 (plot.plot_bounds().min()[0], plot.plot_bounds().max()[0])
             };
             let drawing = Drawing { panel: self, names: &names, view, buckets };
-            drawing.run(plot, curves, "", LineStyle::Solid);
+            let mut ids = LineIds::of_plot(PLOTS[0]);
+            drawing.run(plot, &mut ids, curves, "", LineStyle::Solid);
             for ((folder, curves), (style, _)) in overlays.iter().zip(OVERLAYS.iter().cycle()) {
-                drawing.run(plot, curves, &title(folder), style());
+                drawing.run(plot, &mut ids, curves, &title(folder), style());
             }
             epochs(plot, curves, epoch);
         });
+        name_picture(&answer.response, "Curves by iteration; the black box in the Step panel lists the same batches");
         let clicked = answer.response.interact_pointer_pos().filter(|_| answer.response.clicked());
         if let Some(position) = clicked.filter(|_| curves.len > 0) {
             let at = answer.transform.value_from_position(position).x.round();
@@ -172,12 +197,8 @@ impl LossesPanel {
         });
     }
 
-    /// Loss and its parts, and that of the validations, are on until a choice is made.
     fn is_on(&self, name: &str) -> bool {
-        match &self.chosen {
-            None => ![LEARNING_RATE, GRADIENT_NORM, SPEED, DATA_WAIT, VALIDATION_AP].contains(&name),
-            Some(chosen) => chosen.iter().any(|c| c == name),
-        }
+        is_on(self.chosen.as_deref(), name)
     }
 
     fn choose(&mut self, all: &[String], name: &str, on: bool) {
@@ -209,17 +230,17 @@ struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// Draws the curves that are on, of the run called `run`, or of the one at hand without a name.
-    fn run<'p>(&self, plot: &mut PlotUi<'p>, curves: &Curves, run: &str, style: LineStyle) {
+    fn run(&self, plot: &mut PlotUi<'_>, ids: &mut LineIds, curves: &Curves, run: &str, style: LineStyle) {
         let of = |name: &str| if run.is_empty() { name.to_string() } else { format!("{run}: {name}") };
         for (index, name) in self.names.iter().enumerate().filter(|(_, name)| self.panel.is_on(name)) {
             let color = line_color(index);
             if let Some(series) = curves.series.get(name) {
                 let raw = if self.panel.smooth { color.gamma_multiply(0.35) } else { color };
-                plot.line(Line::new(of(name), self.points(curves, series)).color(raw).style(style));
+                add_line(plot, ids, Line::new(of(name), self.points(curves, series)).color(raw), 1.5, style);
             }
             if let Some(smooth) = curves.smooth.get(name).filter(|_| self.panel.smooth) {
                 let line = Line::new(of(&format!("{name}, smoothed")), self.points(curves, smooth));
-                plot.line(line.color(color).width(2.0).style(style));
+                add_line(plot, ids, line.color(color), 2.0, style);
             }
             let validated: Vec<[f64; 2]> = match name.as_str() {
                 VALIDATION_LOSS => self.validations(curves, |v| v.loss),
@@ -227,7 +248,7 @@ impl Drawing<'_> {
                 _ => Vec::new(),
             };
             if !validated.is_empty() {
-                plot.line(Line::new(of(name), validated.clone()).color(color).width(2.0).style(style));
+                add_line(plot, ids, Line::new(of(name), validated.clone()).color(color), 2.0, style);
                 plot.points(Points::new(of(name), validated).color(color).radius(3.0));
             }
         }
@@ -282,6 +303,11 @@ fn epochs(plot: &mut PlotUi<'_>, curves: &Curves, epoch: u64) {
         let line = VLine::new("epoch", end as f64).color(Color32::from_gray(128).gamma_multiply(0.4));
         plot.vline(line.style(LineStyle::dotted_loose()));
     }
+}
+
+/// Loss and its parts, and that of the validations, are on until a choice is made.
+fn is_on(chosen: Option<&[String]>, name: &str) -> bool {
+    chosen.map_or_else(|| !has_own_scale(name), |chosen| chosen.iter().any(|c| c == name))
 }
 
 /// What a run is called.

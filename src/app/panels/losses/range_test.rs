@@ -2,12 +2,14 @@
 
 use crate::app::action::Action;
 use crate::app::panels::evaluation::progress_bar;
+use crate::app::panels::name_picture;
+use crate::app::panels::plot_line::{LineIds, add_line};
 use crate::app::run_action::RunAction;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::train::RangeTest;
 use egui::{Button, Color32, Ui};
-use egui_plot::{Line, Plot, PlotPoints, VLine};
+use egui_plot::{Line, LineStyle, Plot, PlotPoints, VLine};
 
 const SMOOTHED: Color32 = Color32::from_rgb(86, 180, 233);
 
@@ -49,9 +51,12 @@ fn curve(ui: &mut Ui, test: &RangeTest) {
         points.filter(|[_, y]| y.is_finite()).collect()
     };
     let plot = Plot::new("range test").x_axis_label("log10 η").y_axis_label("loss");
-    plot.allow_scroll(false).show(ui, |plot| {
-        plot.line(Line::new("loss", line(|point| point.loss)).color(SMOOTHED.gamma_multiply(0.4)));
-        plot.line(Line::new("loss, smoothed", line(|point| point.smoothed)).color(SMOOTHED).width(2.0));
+    let answer = plot.allow_scroll(false).show(ui, |plot| {
+        let mut ids = LineIds::of_plot(super::PLOTS[1]);
+        let loss = Line::new("loss", line(|point| point.loss)).color(SMOOTHED.gamma_multiply(0.4));
+        add_line(plot, &mut ids, loss, 1.5, LineStyle::Solid);
+        let smoothed = Line::new("loss, smoothed", line(|point| point.smoothed)).color(SMOOTHED);
+        add_line(plot, &mut ids, smoothed, 2.0, LineStyle::Solid);
         if let Some(rate) = test.suggestion {
             plot.vline(VLine::new("suggestion", at(rate)).color(theme::TRUTH));
         }
@@ -59,4 +64,5 @@ fn curve(ui: &mut Ui, test: &RangeTest) {
             plot.vline(VLine::new("diverged", at(rate)).color(theme::ERROR));
         }
     });
+    name_picture(&answer.response, "Loss by learning rate");
 }

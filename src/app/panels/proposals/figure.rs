@@ -3,7 +3,7 @@
 use super::stages::best_iou;
 use super::{Image, ProposalsPanel};
 use crate::app::export::table::Maybe;
-use crate::app::export::{Figure, Still, Table};
+use crate::app::export::{Draft, Figure, Still, Table};
 use crate::app::state::State;
 use crate::engine::Shown;
 use crate::geometry::BBox;
@@ -11,13 +11,13 @@ use crate::render::Scene;
 use crate::trace::Trace;
 
 impl ProposalsPanel {
-    /// What the panel shows; nothing where there are no proposals.
-    pub fn figure(&self, state: &State, backdrop: Scene) -> Option<Figure> {
+    /// What the panel shows, to be made a figure of; nothing where there are no proposals.
+    pub fn draft(&self, state: &State, backdrop: Scene) -> Option<Draft> {
         let shown = state.shown.as_deref()?;
-        let trace = shown.trace.as_deref().filter(|trace| !trace.stages().is_empty())?;
+        let trace = shown.trace.clone().filter(|trace| !trace.stages().is_empty())?;
         let title = format!("Proposals in {} at stage {:.2}", shown.name, self.place);
         let still = Still::new(title.clone(), self.scene(backdrop, self.place));
-        Some(Figure::stills(title, vec![still], 1, table(trace)))
+        Some(Box::new(move || Figure::stills(title, vec![still], 1, table(&trace))))
     }
 }
 

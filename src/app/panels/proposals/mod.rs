@@ -3,21 +3,22 @@
 pub mod figure;
 mod stages;
 
+use crate::app::bridge::Samples;
 use crate::app::panels::canvas::Canvas;
+use crate::app::panels::histogram::{BINS, HistogramView};
 use crate::app::panels::why::corners;
 use crate::app::scene::{class_style, instance};
 use crate::app::state::State;
-use crate::app::theme;
 use crate::geometry::BBox;
 use crate::render::{BoxColor, BoxFilter, BoxInstance, BoxLayer, BoxLook, BoxStyle, Scene, Stages};
-use crate::stats::Histogram;
 use crate::trace::Trace;
-use egui::{Color32, Grid, Panel, Rect, RichText, ScrollArea, Sense, Slider, SliderClamping, Stroke, Ui, vec2};
+use egui::{Grid, Panel, RichText, ScrollArea, Slider, SliderClamping, Ui};
 use stages::{Life, Numbers, SHARES, best_iou, lives, numbers};
 use std::sync::Arc;
 
 /// The panel's buffers.
 const VIEW_ID: u64 = 23;
+const OVERLAPS: u64 = 1;
 /// Boxes take so long from stage to stage, seconds.
 const TRAVEL: f32 = 0.2;
 
@@ -33,6 +34,8 @@ pub struct ProposalsPanel {
     most: usize,
     /// Lowest IoU shown; lowest score without objects.
     least: f32,
+    /// Bars of the histograms.
+    bins: u32,
     /// One of the lives.
     selected: Option<usize>,
     image: Option<Image>,
@@ -48,6 +51,8 @@ struct Image {
     numbers: Vec<Numbers>,
     drawn: Option<Drawn>,
     truth: Arc<Vec<BoxInstance>>,
+    /// The best IoU of every box, by stage.
+    overlaps: Arc<Samples>,
 }
 
 /// The best boxes at every place of their lives.
@@ -65,7 +70,9 @@ struct Drawn {
 impl Image {
     fn new(of: u64, trace: &Trace) -> Self {
         let truth = trace.objects.iter().map(|o| instance(trace, o.bbox, 1.0, o.class)).collect();
-        Self { of, lives: lives(trace), numbers: numbers(trace), drawn: None, truth: Arc::new(truth) }
+        let numbers = numbers(trace);
+        let overlaps = Arc::new(overlaps(of, &numbers));
+        Self { of, lives: lives(trace), numbers, drawn: None, truth: Arc::new(truth), overlaps }
     }
 }
 
@@ -77,6 +84,7 @@ impl Default for ProposalsPanel {
             drawn_at: 1.0,
             most: 100,
             least: 0.0,
+            bins: 20,
             selected: None,
             image: None,
             versions: 0,
@@ -122,7 +130,7 @@ impl ProposalsPanel {
                 if let Some(image) = &self.image {
                     table(ui, &image.numbers);
                     spread(ui, &image.numbers);
-                    histograms(ui, &image.numbers);
+                    histograms(ui, image, &mut self.bins);
                 }
             });
         });
@@ -322,53 +330,49 @@ fn spread(ui: &mut Ui, numbers: &[Numbers]) {
     });
 }
 
-fn histograms(ui: &mut Ui, numbers: &[Numbers]) {
-    let mut titled = false;
-    for stage in numbers {
+/// A histogram of each stage. `bins` is how many bars they have.
+fn histograms(ui: &mut Ui, image: &Image, bins: &mut u32) {
+    if image.overlaps.values.is_empty() {
+        return;
+    }
+    ui.separator();
+    ui.label(RichText::new("IoU with the best object").strong());
+    ui.add(Slider::new(bins, BINS).text("bins")).on_hover_text("Bars of each histogram");
+    for (index, stage) in image.numbers.iter().enumerate() {
         let Some(overlap) = &stage.overlap else { continue };
-        if !titled {
-            ui.separator();
-            ui.label(RichText::new("IoU with the best object").strong());
-            titled = true;
-        }
         let positives = match (stage.threshold, overlap.positives) {
             (Some(threshold), Some(share)) => format!(": {:.1} % positive from IoU {threshold:.2}", share * 100.0),
             _ => String::new(),
         };
         ui.label(format!("{}{positives}", stage.name));
-        bars(ui, &overlap.histogram, stage.threshold);
+        let view = HistogramView {
+            id: (OVERLAPS, index),
+            samples: &image.overlaps,
+            group: Some(index as u32),
+            bins: *bins,
+            threshold: stage.threshold,
+            things: "boxes",
+            axis: "IoU",
+            width: ui.available_width().clamp(120.0, 320.0),
+        };
+        view.ui(ui);
     }
 }
 
-/// Bars from 0 to 1 on the x axis, the highest as tall as the area, with a line at `threshold`.
-fn bars(ui: &mut Ui, histogram: &Histogram, threshold: Option<f32>) {
-    let size = vec2(ui.available_width().clamp(120.0, 320.0), 56.0);
-    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
-    let painter = ui.painter_at(rect);
-    painter.rect_filled(rect, 2.0, ui.visuals().extreme_bg_color);
-    let highest = histogram.counts().iter().copied().max().unwrap_or(0).max(1) as f32;
-    let x = |value: f32| rect.left() + value * rect.width();
-    for (bin, &count) in histogram.counts().iter().enumerate() {
-        let (low, high) = histogram.edges(bin);
-        let top = rect.bottom() - count as f32 / highest * (rect.height() - 2.0);
-        let bar = Rect::from_min_max(egui::pos2(x(low) + 0.5, top), egui::pos2(x(high) - 0.5, rect.bottom()));
-        let positive = threshold.is_some_and(|t| low >= t - 1e-6);
-        painter.rect_filled(bar, 0.0, if positive { theme::TRUTH } else { Color32::GRAY });
+/// The best IoU of every box, by stage.
+fn overlaps(of: u64, numbers: &[Numbers]) -> Samples {
+    let mut samples = Samples { version: of, ..Samples::default() };
+    for (stage, overlap) in (0..).zip(numbers.iter().map(|numbers| &numbers.overlap)) {
+        let values = overlap.iter().flat_map(|overlap| &overlap.values);
+        samples.values.extend(values);
+        samples.groups.resize(samples.values.len(), stage);
     }
-    if let Some(threshold) = threshold {
-        painter.vline(x(threshold), rect.y_range(), Stroke::new(1.5, theme::ERROR));
-    }
-    if let Some(pointer) = response.hover_pos() {
-        let value = ((pointer.x - rect.left()) / rect.width()).clamp(0.0, 1.0);
-        let bin = ((value * histogram.counts().len() as f32) as usize).min(histogram.counts().len().saturating_sub(1));
-        let (low, high) = histogram.edges(bin);
-        let count = histogram.counts().get(bin).copied().unwrap_or(0);
-        response.on_hover_text_at_pointer(format!("{count} boxes with IoU {low:.2} to {high:.2}"));
-    }
+    samples
 }
 
 #[cfg(test)]
 mod tests {
+    use super::stages::Overlap;
     use super::*;
     use crate::geometry::Object;
     use crate::render::ImageLook;
@@ -401,6 +405,20 @@ mod tests {
     fn backdrop() -> Scene {
         let pixels = Arc::new(vec![0; 4]);
         Scene { version: 1, width: 1, height: 1, pixels, look: ImageLook::default(), heat: None, boxes: Vec::new() }
+    }
+
+    #[test]
+    fn overlaps_of_all_stages_are_told_apart_by_their_place() {
+        let stage = |values: Vec<f32>| Numbers {
+            name: String::new(),
+            count: values.len(),
+            threshold: None,
+            overlap: Some(Overlap { mean: 0.0, shares: [0.0; 3], positives: None, values }),
+            deltas: None,
+        };
+        let bare = Numbers { overlap: None, ..stage(Vec::new()) };
+        let found = overlaps(3, &[stage(vec![0.1, 0.2]), bare, stage(vec![0.9])]);
+        assert_eq!((found.version, found.values, found.groups), (3, vec![0.1, 0.2, 0.9], vec![0, 0, 2]));
     }
 
     #[test]

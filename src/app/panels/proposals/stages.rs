@@ -5,12 +5,11 @@
 use crate::geometry::BBox;
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::iou::{iou, pairwise_iou};
-use crate::stats::{Histogram, mean};
+use crate::stats::mean;
 use crate::trace::Trace;
 
 /// Thresholds of the table's shares.
 pub const SHARES: [f32; 3] = [0.5, 0.6, 0.7];
-const BINS: usize = 20;
 
 /// One box from its anchor to the last stage that has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,7 +94,8 @@ pub struct Overlap {
     pub shares: [f32; 3],
     /// Share at or above the stage's threshold.
     pub positives: Option<f32>,
-    pub histogram: Histogram,
+    /// Of each box, the best IoU with any object.
+    pub values: Vec<f32>,
 }
 
 /// The spread of a stage's regression.
@@ -155,9 +155,7 @@ pub fn numbers(trace: &Trace) -> Vec<Numbers> {
 fn overlap(overlaps: &[f32], threshold: Option<f32>) -> Option<Overlap> {
     let mean = mean(overlaps)?;
     let share = |threshold: f32| overlaps.iter().filter(|v| **v >= threshold).count() as f32 / overlaps.len() as f32;
-    let mut histogram = Histogram::new(0.0, 1.0, BINS);
-    histogram.add_all(overlaps);
-    Some(Overlap { mean, shares: SHARES.map(share), positives: threshold.map(share), histogram })
+    Some(Overlap { mean, shares: SHARES.map(share), positives: threshold.map(share), values: overlaps.to_vec() })
 }
 
 fn deltas(moves: &[(usize, BBox, BBox)], of_positives: bool) -> Option<Deltas> {
@@ -236,7 +234,7 @@ mod tests {
         assert!((overlap(0).mean - 1.0 / 18.0).abs() < 1e-6 && (overlap(1).mean - 3.0 / 14.0).abs() < 1e-6);
         assert_eq!((overlap(1).shares, overlap(2).shares), ([0.0; 3], [0.5; 3]));
         assert_eq!((overlap(0).positives, overlap(2).positives), (None, Some(0.5)));
-        assert_eq!(overlap(2).histogram.counts()[19], 1);
+        assert_eq!(overlap(2).values, [1.0, 0.0]);
         assert!(all[0].deltas.is_none());
         // no proposal of the RPN is positive: both count. dx = −0.4 and 0.5, dw = 0 and ln 2
         let rpn = all[1].deltas.unwrap();

@@ -53,8 +53,9 @@ impl ForkForm {
             if before != self.key {
                 self.value = self.settings.get(&self.key).cloned().unwrap_or_default();
             }
-            let label = ui.label("=");
-            ui.add(TextEdit::singleline(&mut self.value).desired_width(90.0)).labelled_by(label.id);
+            ui.label("=");
+            let value = ui.add(TextEdit::singleline(&mut self.value).desired_width(90.0));
+            value.accessible_name(format!("New value of {}", self.key));
             let fork = ui.add_enabled(!self.key.is_empty(), Button::new("Fork"));
             let help = "Makes a run of its own beside this one, which stays as it is, and opens it, paused";
             if fork.on_hover_text(help).clicked() {

@@ -1,10 +1,11 @@
 //! Everything about one anchor of the probed batch, with the formulas of its losses filled in.
 
-use super::formula::Formula;
+use super::batch::by_anchor;
+use super::formula::Names;
 use crate::app::state::State;
 use crate::engine::Stepped;
 use crate::geometry::BBox;
-use crate::trace::{Rule, Trace};
+use crate::trace::{LossPart, Rule, Trace};
 use egui::{RichText, Ui};
 
 /// The card of anchor number `anchor` in one image.
@@ -22,8 +23,11 @@ pub fn card(ui: &mut Ui, stepped: &Stepped, trace: &Trace, image: &str, anchor: 
         let iou = assignment.iou.get(anchor).copied().unwrap_or(0.0);
         ui.label(format!("learns {learns}: {rule}, best IoU {iou:.3}"))
             .on_hover_text("IoU = |A ∩ B| / |A ∪ B| with the object that it overlaps most");
-        losses(ui, trace, anchor, object.is_some(), state);
         let sample = trace.sampling.iter().find(|s| s.anchor as usize == anchor);
+        let names = Names::new(state.config(), &stepped.classes);
+        // A second stage counts its losses by RoI, which says nothing of anchors.
+        let parts = trace.losses.iter().filter(|part| by_anchor(trace, part));
+        losses(ui, parts, anchor, sample.is_some(), &names);
         if let Some(sample) = sample.filter(|s| !s.positive) {
             ui.label(format!("hard negative number {} by loss", sample.rank + 1));
             if let Some(input) = &trace.input {
@@ -43,19 +47,17 @@ pub fn card(ui: &mut Ui, stepped: &Stepped, trace: &Trace, image: &str, anchor: 
     });
 }
 
-/// What each part of the loss takes from the anchor, and why it is that much.
-fn losses(ui: &mut Ui, trace: &Trace, anchor: usize, positive: bool, state: &State) {
-    let config = state.config();
-    let counted = trace.sampling.iter().any(|s| s.anchor as usize == anchor);
-    // A second stage counts its losses by RoI, which says nothing of anchors.
-    for part in trace.losses.iter().filter(|part| part.per_anchor.len() == trace.anchors.boxes.len()) {
-        let Some(&own) = part.per_anchor.get(anchor) else { continue };
+/// What some parts of the loss take from an anchor or RoI, and why it is that much.
+pub fn losses<'a>(ui: &mut Ui, parts: impl Iterator<Item = &'a LossPart>, row: usize, counted: bool, names: &Names) {
+    for part in parts {
+        let Some(&own) = part.per_anchor.get(row) else { continue };
         let share = if counted { own / part.normalizer } else { 0.0 };
         let note = if counted { "" } else { " (not sampled: counts 0)" };
         ui.label(format!("{}: {own:.4} / N = {own:.4} / {:.0} = {share:.5}{note}", part.name, part.normalizer));
-        if let Some(formula) = config.and_then(|config| Formula::of(config, &part.name)) {
-            ui.label(formula.filled(own, positive)).on_hover_text("p_t is the probability of what is right");
+        if let Some(filled) = names.filled(part, row) {
+            ui.label(filled).on_hover_text("p_t is the probability of what is right, d what is predicted − its target");
         }
+        names.table(ui, part, row);
     }
 }
 

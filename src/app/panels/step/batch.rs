@@ -1,13 +1,14 @@
 //! The probed batch: its images, and what was matched and mined in one of them.
 
 use super::anchor::{card, class_name, rule_name};
-use super::formula::Formula;
+use super::formula::Names;
 use super::{StepPanel, wide};
 use crate::app::action::Action;
+use crate::app::panels::name_picture;
 use crate::app::state::State;
 use crate::app::theme;
 use crate::engine::Stepped;
-use crate::trace::{Assignment, FeatureMap, LossPart, Sample, Trace};
+use crate::trace::{Assignment, FeatureMap, Formula, LossPart, Sample, Trace};
 use egui::{Color32, ColorImage, Grid, Pos2, Rect, RichText, Sense, Stroke, StrokeKind, Ui, vec2};
 
 /// Negatives that are drawn without being chosen.
@@ -31,8 +32,10 @@ impl StepPanel {
                 } else {
                     format!("{:.2}", image_loss(trace))
                 };
+                let words = format!("Image {}, share of the loss: {text}", index + 1);
                 let button = ui.selectable_label(index == self.image, text);
-                if button.on_hover_text(format!("{name}: share of the loss")).clicked() {
+                let button = button.on_hover_text(format!("{name}: share of the loss"));
+                if button.accessible_name(words).clicked() {
                     actions.push(Action::StepImage(index));
                 }
             }
@@ -57,6 +60,7 @@ impl StepPanel {
         let width = ui.available_width().min(420.0);
         let scale = width / input.width.max(1) as f32;
         let (rect, response) = ui.allocate_exact_size(vec2(width, input.height as f32 * scale), Sense::click());
+        name_picture(&response, "The training image with its objects, positive anchors and hardest negatives");
         let painter = ui.painter_at(rect);
         painter.image(texture.id(), rect, Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0)), Color32::WHITE);
         let to_screen = |b: crate::geometry::BBox| {
@@ -101,6 +105,7 @@ impl StepPanel {
         ui.collapsing("Hard negatives by loss", |ui| {
             wide(ui, "negatives", |ui| self.negatives(ui, trace, assignment, image, state));
         });
+        self.rois(ui, trace, &Names::new(state.config(), &stepped.classes));
     }
 
     fn positives(&mut self, ui: &mut Ui, stepped: &Stepped, trace: &Trace, assignment: &Assignment) {
@@ -130,9 +135,6 @@ impl StepPanel {
     }
 
     fn negatives(&mut self, ui: &mut Ui, trace: &Trace, assignment: &Assignment, image: &str, state: &State) {
-        // The focal weight says how much of the cross-entropy is left of an easy negative.
-        let config = state.config();
-        let formula = trace.losses.iter().find_map(|part| Formula::of(config?, &part.name));
         Grid::new("negatives").num_columns(6).striped(true).show(ui, |ui| {
             header(
                 ui,
@@ -151,7 +153,7 @@ impl StepPanel {
                 self.anchor_link(ui, index);
                 ui.label(format!("{:.2}", assignment.iou.get(index).copied().unwrap_or(0.0)));
                 ui.label(format!("{:.3}", sample.loss));
-                ui.label(formula.map_or("—".to_string(), |f| format!("{:.4}", f.weight(sample.loss, false))));
+                ui.label(weight(trace, index).map_or("—".to_string(), |weight| format!("{weight:.4}")));
                 ui.label(came_back(trace, image, sample, state));
                 ui.end_row();
             }
@@ -177,21 +179,49 @@ fn came_back(trace: &Trace, image: &str, sample: &Sample, state: &State) -> Stri
     }
 }
 
+/// What a softmax or a focal loss leaves of an anchor's cross-entropy: the focal weight says how little an easy negative
+/// counts.
+fn weight(trace: &Trace, anchor: usize) -> Option<f32> {
+    trace.losses.iter().filter(|part| by_anchor(trace, part)).find_map(|part| match part.terms.formula {
+        Formula::Softmax if part.terms.answers(anchor).is_some() => Some(1.0),
+        _ => part.terms.focal_share(anchor),
+    })
+}
+
 /// Titles of columns, each with what it means.
-fn header(ui: &mut Ui, titles: &[(&str, &str)]) {
+pub(super) fn header(ui: &mut Ui, titles: &[(&str, &str)]) {
     for (title, help) in titles {
         ui.weak(*title).on_hover_text(*help);
     }
     ui.end_row();
 }
 
-/// What this image adds to the batch's loss: sampled anchors' losses over the normaliser.
+/// Whether a part has a loss for each anchor. A second stage counts by RoI, which says nothing of anchors.
+pub(super) fn by_anchor(trace: &Trace, part: &LossPart) -> bool {
+    part.per_anchor.len() == trace.anchors.boxes.len()
+}
+
+/// What a sampled anchor adds to the batch's loss: its parts over their normalisers.
+fn anchor_loss(trace: &Trace, anchor: usize) -> f32 {
+    let parts = trace.losses.iter().filter(|part| by_anchor(trace, part));
+    parts.map(|part| part.per_anchor.get(anchor).copied().unwrap_or(0.0) / part.normalizer.max(1.0)).sum()
+}
+
+/// What this image adds to the batch's loss: that of its sampled anchors, and of its RoIs where there are any.
 fn image_loss(trace: &Trace) -> f32 {
-    let sampled = |part: &LossPart| -> f32 {
-        let of = |s: &Sample| part.per_anchor.get(s.anchor as usize).copied().unwrap_or(0.0);
-        trace.sampling.iter().map(of).sum::<f32>() / part.normalizer.max(1.0)
-    };
-    trace.losses.iter().map(sampled).sum()
+    let by_roi = trace.losses.iter().filter(|part| !by_anchor(trace, part));
+    let of_rois: f32 = by_roi.map(|part| part.per_anchor.iter().sum::<f32>() / part.normalizer.max(1.0)).sum();
+    of_rois + trace.sampling.iter().map(|sample| anchor_loss(trace, sample.anchor as usize)).sum::<f32>()
+}
+
+/// The image that adds most to the loss, the first of equals, and the sampled anchor that adds most to its share; none
+/// while there are no losses.
+pub(super) fn hardest(traces: &[Trace]) -> (usize, Option<usize>) {
+    let losses = traces.iter().map(image_loss).enumerate();
+    let Some((image, _)) = losses.min_by(|a, b| b.1.total_cmp(&a.1)) else { return (0, None) };
+    let trace = &traces[image];
+    let sampled = trace.sampling.iter().map(|sample| sample.anchor as usize).filter(|_| !trace.losses.is_empty());
+    (image, sampled.min_by(|a, b| anchor_loss(trace, *b).total_cmp(&anchor_loss(trace, *a))))
 }
 
 /// The sampled anchor whose centre is nearest to a point of the input.
@@ -219,4 +249,29 @@ fn input_rgb(input: &FeatureMap, stepped: &Stepped) -> Vec<u8> {
         }
     }
     pixels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::BBox;
+
+    #[test]
+    fn the_image_and_the_anchor_that_move_the_loss_most_are_found() {
+        let sample = |anchor, positive| Sample { anchor, positive, rank: 0, loss: 0.0 };
+        let part = |per_anchor: Vec<f32>, normalizer| LossPart { per_anchor, normalizer, ..LossPart::default() };
+        let trace = |losses: Vec<LossPart>| {
+            let mut trace = Trace { sampling: vec![sample(0, true), sample(2, false)], losses, ..Trace::default() };
+            trace.anchors.boxes = vec![BBox::default(); 3];
+            trace
+        };
+        // Anchor 1 is not sampled; the last part is by RoI.
+        let first = trace(vec![part(vec![1.0, 99.0, 2.0], 2.0), part(vec![2.0, 0.0, 0.0], 1.0)]);
+        let second = trace(vec![part(vec![0.0, 0.0, 4.0], 2.0), part(vec![3.0, 3.0], 2.0)]);
+        assert_eq!((image_loss(&first), image_loss(&second)), (3.5, 5.0));
+        assert_eq!(hardest(&[first.clone(), second.clone()]), (1, Some(2)));
+        assert_eq!(hardest(&[first.clone(), first]), (0, Some(0)));
+        assert_eq!(hardest(&[trace(Vec::new()), trace(Vec::new())]), (0, None));
+        assert_eq!(hardest(&[]), (0, None));
+    }
 }

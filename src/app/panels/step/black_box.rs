@@ -8,6 +8,9 @@ use crate::imaging::Applied;
 use crate::train::blackbox::{ImageRecord, Record};
 use egui::{CollapsingHeader, Grid, RichText, Ui};
 
+/// Parameters named by their gradients.
+const STEEPEST: usize = 3;
+
 /// What the run paused for, and what can be done about it.
 pub fn incident(ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
     let Some(incident) = &state.stepping.incident else { return };
@@ -99,6 +102,9 @@ fn contents(ui: &mut Ui, record: &Record, state: &State, actions: &mut Vec<Actio
     ui.label(RichText::new(format!("Iteration {} learnt from", record.iteration)).strong());
     let parts: Vec<String> = record.parts.iter().map(|(name, value)| format!("{name} {:.4}", value.0)).collect();
     ui.weak(parts.join(", "));
+    if let Some(text) = steepest(record) {
+        ui.weak(text).on_hover_text("L2 norm of the parameter's gradient, before clipping");
+    }
     for image in record.batches.iter().flatten() {
         ui.horizontal_wrapped(|ui| {
             match image_called(state, &image.name, Some(image.index)) {
@@ -115,7 +121,15 @@ fn contents(ui: &mut Ui, record: &Record, state: &State, actions: &mut Vec<Actio
     }
 }
 
-/// Objects and augmentation of an image.
+/// The parameters with the largest gradients; those that are no number first.
+fn steepest(record: &Record) -> Option<String> {
+    let mut norms: Vec<_> = record.gradient_norms.iter().collect();
+    norms.sort_by(|a, b| b.1.0.abs().total_cmp(&a.1.0.abs()));
+    let named: Vec<String> = norms.iter().take(STEEPEST).map(|(name, norm)| format!("{name} {:.3}", norm.0)).collect();
+    (!named.is_empty()).then(|| format!("largest gradients: {}", named.join(", ")))
+}
+
+/// Objects, augmentation and losses of an image.
 fn told(image: &ImageRecord) -> String {
     let amount = |(name, value): &(String, f32)| format!("{name} {value:.3}");
     let step = |applied: &Applied| {
@@ -124,7 +138,11 @@ fn told(image: &ImageRecord) -> String {
     };
     let steps: Vec<String> = image.applied.iter().map(step).collect();
     let steps = if steps.is_empty() { "as it is".to_string() } else { steps.join(" → ") };
-    format!("{} objects, {steps}", image.objects.len())
+    let losses = image.losses.iter().map(|part| {
+        let worst = part.largest.first().map(|(at, loss)| format!(", {:.3} of it at {at}", loss.0));
+        format!("; {} {:.3} over {}{}", part.part, part.sum.0, part.count, worst.unwrap_or_default())
+    });
+    format!("{} objects, {steps}{}", image.objects.len(), losses.collect::<String>())
 }
 
 /// Position of an image in the open data, where that is what the run learns from; `place` is where it was.
@@ -143,6 +161,9 @@ fn image_called(state: &State, name: &str, place: Option<usize>) -> Option<usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Position;
+    use crate::train::Exact;
+    use crate::train::part_losses::PartLosses;
 
     #[test]
     fn what_was_done_to_an_image_is_told_in_order() {
@@ -150,9 +171,22 @@ mod tests {
             name: name.into(),
             parameters: parameters.iter().map(|(name, value)| ((*name).to_string(), *value)).collect(),
         };
-        let mut image = ImageRecord { index: 0, name: "a".into(), applied: Vec::new(), objects: Vec::new() };
+        let mut image =
+            ImageRecord { index: 0, name: "a".into(), applied: Vec::new(), objects: Vec::new(), losses: Vec::new() };
         assert_eq!(told(&image), "0 objects, as it is");
         image.applied = vec![applied("flip", &[]), applied("zoom out", &[("ratio", 2.0)])];
         assert_eq!(told(&image), "0 objects, flip → zoom out (ratio 2.000)");
+        let largest = vec![(7, Exact(1.5))];
+        image.losses = vec![PartLosses { part: "class".into(), count: 9, sum: Exact(2.0), largest }];
+        assert!(told(&image).ends_with("; class 2.000 over 9, 1.500 of it at 7"), "{}", told(&image));
+    }
+
+    #[test]
+    fn the_largest_gradients_are_named_with_those_that_are_no_number_first() {
+        let mut record = Record::new(1, 0.1, Position::default(), &[]);
+        assert_eq!(steepest(&record), None);
+        let norms = [("a", 1.0), ("b", f64::NAN), ("c", 3.0), ("d", 2.0)];
+        record.gradient_norms = norms.map(|(name, norm)| (name.to_string(), Exact(norm))).to_vec();
+        assert_eq!(steepest(&record).as_deref(), Some("largest gradients: b NaN, c 3.000, d 2.000"));
     }
 }

@@ -1,5 +1,6 @@
 //! What an update did to each layer: norms, ratio of update to weight, dead units, histograms.
 
+use crate::app::panels::name_picture;
 use crate::train::LayerReport;
 use crate::train::layers::Spread;
 use egui::{Color32, ComboBox, Grid, Rect, ScrollArea, Sense, Ui, pos2, vec2};
@@ -97,6 +98,7 @@ pub fn ui(ui: &mut Ui, layers: &[LayerReport], order: &mut Order) {
 /// A small bar chart with its range as a tooltip.
 fn histogram(ui: &mut Ui, spread: &Spread) {
     let (rect, response) = ui.allocate_exact_size(vec2(64.0, 16.0), Sense::hover());
+    name_picture(&response, &format!("Histogram from {:.3e} to {:.3e}", spread.low, spread.high));
     let most = spread.counts.iter().copied().max().unwrap_or(0).max(1) as f32;
     let width = rect.width() / spread.counts.len().max(1) as f32;
     let painter = ui.painter_at(rect);

@@ -1,5 +1,5 @@
 //! Step panel: one training iteration, taken apart: phases, losses, the batch, its matched anchors and mined negatives,
-//! the layers, and the black box.
+//! its targets by level, the layers, and the black box.
 
 mod anchor;
 mod batch;
@@ -8,6 +8,8 @@ mod formula;
 mod layers;
 mod phases;
 mod prepare;
+mod rois;
+mod targets;
 
 pub use prepare::first_draft;
 
@@ -15,6 +17,7 @@ use crate::app::action::Action;
 use crate::app::state::State;
 use crate::data::open::training_split_among;
 use crate::detect::Arch;
+use crate::engine::Stepped;
 use crate::engine::event::DataSummary;
 use crate::train::TrainConfig;
 use egui::{ScrollArea, TextureHandle, Ui};
@@ -30,8 +33,12 @@ pub struct StepPanel {
     /// The split to learn from, where one was chosen.
     split: Option<String>,
     image: usize,
-    /// Anchor chosen in a table.
+    /// Anchor chosen in a table, or the one that moved the loss most.
     anchor: Option<usize>,
+    /// Stage of a cascade and RoI chosen in its table.
+    roi: Option<(usize, usize)>,
+    /// Somebody chose the image.
+    chosen: bool,
     texture: Option<(u64, usize, TextureHandle)>,
     order: layers::Order,
     /// The iteration of the black box that is looked at.
@@ -52,8 +59,18 @@ impl StepPanel {
     }
 
     pub fn select_image(&mut self, image: usize) {
-        self.image = image;
-        self.anchor = None;
+        (self.image, self.anchor, self.roi, self.chosen) = (image, None, None, true);
+    }
+
+    /// Takes in what an iteration has made, a `fresh` one or more of the same: what moved the loss most is selected, until
+    /// somebody chooses.
+    pub fn follow(&mut self, stepped: &Stepped, fresh: bool) {
+        if fresh {
+            (self.chosen, self.roi) = (false, None);
+        }
+        if fresh || (!self.chosen && self.anchor.is_none()) {
+            (self.image, self.anchor) = batch::hardest(&stepped.report.traces);
+        }
     }
 
     /// Looks at what an iteration learnt from.
@@ -82,6 +99,7 @@ impl StepPanel {
                 if !stepped.report.layers.is_empty() {
                     ui.collapsing("Layers", |ui| layers::ui(ui, &stepped.report.layers, &mut self.order));
                 }
+                targets::ui(ui, stepped);
                 ui.separator();
                 self.batch(ui, stepped, state, actions);
             }

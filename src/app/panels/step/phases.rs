@@ -124,7 +124,11 @@ fn made(phase: Phase, report: &StepReport) -> String {
             let parts: Vec<String> = report.parts.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             format!("{:.4} = {}", report.loss, parts.join(" + "))
         }
+        Phase::Backward if report.skipped => {
+            format!("a gradient overflows with the loss times {}", report.loss_scale.unwrap_or(1.0))
+        }
         Phase::Backward => format!("‖g‖ = {:.4}", report.gradient_norm),
+        Phase::Update if report.skipped => "skipped; the next loss is scaled by half as much".into(),
         Phase::Update => {
             let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
             let ratios: Vec<f64> = report.layers.iter().map(|layer| layer.update_ratio).collect();

@@ -7,7 +7,7 @@ use crate::app::state::State;
 use crate::detect::Arch;
 use crate::engine::command::InitialWeights;
 use crate::train::TrainConfig;
-use crate::train::config::{BestBy, Method};
+use crate::train::config::{BestBy, Method, Precision};
 use egui::emath::Numeric;
 use egui::{CollapsingHeader, ComboBox, Slider, SliderClamping, Ui};
 use std::ops::RangeInclusive;
@@ -123,6 +123,18 @@ fn settings(ui: &mut Ui, draft: &mut TrainConfig, parameters: usize) {
             .on_hover_text("Decay of the moving average of weights that is saved and evaluated; 0 turns it off");
         ui.add(slider(&mut draft.backbone_factor, 0.0..=1.0, "backbone rate"))
             .on_hover_text("Factor of the learning rate for the backbone");
+        ui.horizontal_wrapped(|ui| {
+            let choice = ComboBox::from_id_salt("precision").selected_text(draft.precision.name()).show_ui(ui, |ui| {
+                for precision in Precision::ALL {
+                    ui.selectable_value(&mut draft.precision, precision, precision.name());
+                }
+            });
+            choice.response.on_hover_text(
+                "Type of the factors in convolutions and fully connected layers; sums, weights and losses are f32. With \
+                 f16 the loss is scaled, so that small gradients do not vanish",
+            );
+            ui.label("products");
+        });
         ui.checkbox(&mut draft.freeze_batch_norm, "freeze batch norms")
             .on_hover_text("They use their running statistics and learn nothing");
         ui.add(slider(&mut draft.seed, 0..=9999, "seed")).on_hover_text("The same seed gives the same bits");

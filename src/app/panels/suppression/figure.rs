@@ -2,7 +2,7 @@
 
 use super::{Fate, Made, SuppressionPanel, own_rules};
 use crate::app::export::table::Maybe;
-use crate::app::export::{Figure, Still, Table};
+use crate::app::export::{Draft, Figure, Still, Table};
 use crate::app::panels::why::class_name;
 use crate::app::state::State;
 use crate::detect::Config;
@@ -11,14 +11,14 @@ use crate::render::Scene;
 use crate::trace::{Suppression, Trace};
 
 impl SuppressionPanel {
-    /// What the panel shows, removals done so far; nothing before the model has run.
-    pub fn figure(&self, state: &State, backdrop: Scene) -> Option<Figure> {
-        let shown = state.shown.as_deref()?;
-        let (trace, record) = recorded(shown)?;
-        let made = self.made.as_ref()?;
+    /// What the panel shows, removals done so far, to be made a figure of; nothing before the model has run.
+    pub fn draft(&self, state: &State, backdrop: Scene) -> Option<Draft> {
+        let shown = state.shown.clone()?;
+        let made = self.made.as_ref().filter(|_| recorded(&shown).is_some())?;
         let title = format!("{} after {} of {} removals", shown.name, self.step, made.steps);
         let still = Still::new(title.clone(), self.scene(backdrop));
-        Some(Figure::stills(title, vec![still], 1, table(made, shown, trace, record)))
+        let fates = made.fates.clone();
+        Some(Box::new(move || Figure::stills(title, vec![still], 1, table(&fates, &shown))))
     }
 }
 
@@ -27,7 +27,7 @@ pub fn before_and_after(config: &Config, shown: &Shown, backdrop: Scene) -> Opti
     let (trace, record) = recorded(shown)?;
     let made = Made::new(trace, record, (1, own_rules(Some(config), record)), 1);
     let (steps, kept) = (made.steps, made.replay.kept.len());
-    let table = table(&made, shown, trace, record);
+    let table = table(&made.fates, shown);
     let mut panel = SuppressionPanel { made: Some(made), ..SuppressionPanel::default() };
     let before = Still::new("before suppression", panel.scene(backdrop.clone()));
     panel.step = steps;
@@ -41,10 +41,11 @@ fn recorded(shown: &Shown) -> Option<(&Trace, &Suppression)> {
 }
 
 /// Every candidate in pixels of the picture.
-fn table(made: &Made, shown: &Shown, trace: &Trace, record: &Suppression) -> Table {
+fn table(fates: &[Fate], shown: &Shown) -> Table {
     let mut table =
         Table::new(&["candidate", "class", "score", "x0", "y0", "x1", "y1", "fate", "final_score", "by", "iou"]);
-    for (index, (candidate, fate)) in record.candidates.iter().zip(&made.fates).enumerate() {
+    let Some((trace, record)) = recorded(shown) else { return table };
+    for (index, (candidate, fate)) in record.candidates.iter().zip(fates).enumerate() {
         let b = trace.to_original(candidate.bbox);
         let class = class_name(&shown.detection_classes, candidate.class);
         let (word, score, by, overlap) = match *fate {

@@ -1,0 +1,100 @@
+// Boxes against boxes: which of them suppression leaves, and which objects anchors overlap.
+
+__device__ inline float side_of(float low, float high) {
+    float length = high - low;
+    return length < 0.0f ? 0.0f : length;
+}
+
+__device__ inline float shared_side(float a_low, float a_high, float b_low, float b_high) {
+    float high = a_high < b_high ? a_high : b_high, low = a_low > b_low ? a_low : b_low, length = high - low;
+    return length > 0.0f ? length : 0.0f;
+}
+
+// IoU of two boxes with the operations of geometry/iou.rs, whose bits it has.
+__device__ inline float overlap_of(const float* a, const float* b) {
+    float inter = shared_side(a[0], a[2], b[0], b[2]) * shared_side(a[1], a[3], b[1], b[3]);
+    float a_area = side_of(a[0], a[2]) * side_of(a[1], a[3]), b_area = side_of(b[0], b[2]) * side_of(b[1], b[3]);
+    float ratio = inter / (a_area + b_area - inter);
+    return ratio > 0.0f ? ratio : 0.0f;
+}
+
+// Boxes are best first. Bit j % 32 of word j / 32 in row i of mask: whether box j is better than box i, of its class,
+// and overlaps it by more than the threshold.
+KERNEL overlaps(int count, const float* boxes, const int* classes, int words, float threshold, int* mask) {
+    FOR_EACH(k, count) {
+        int i = k / words, first = k % words * 32;
+        unsigned bits = 0;
+        for (int j = first; j < first + 32 && j < i; ++j) {
+            bool over = classes[j] == classes[i] && overlap_of(boxes + 4 * j, boxes + 4 * i) > threshold;
+            bits |= (unsigned)over << (j - first);
+        }
+        mask[k] = (int)bits;
+    }
+}
+
+// A round of greedy suppression over states 0 open, 1 kept, 2 removed: a box is removed once a box that overlaps it is
+// kept, and kept once all those are removed. The best open box is settled in every round. Reading a state just before
+// another thread settles it only postpones the answer.
+KERNEL settle(int count, const int* mask, int words, int* states) {
+    volatile int* now = states;
+    FOR_EACH(i, count) {
+        if (now[i] != 0) continue;
+        int verdict = 1;
+        for (int word = 0; word <= (int)i / 32 && verdict != 2; ++word) {
+            for (unsigned bits = (unsigned)mask[i * words + word]; bits != 0 && verdict != 2; bits &= bits - 1) {
+                int better = now[32 * word + __ffs((int)bits) - 1];
+                if (better == 1) verdict = 2;
+                if (better == 0) verdict = 0;
+            }
+        }
+        now[i] = verdict;
+    }
+}
+
+// Each anchor's best object, the first of equals, and its IoU; and the bits of each object's best IoU in peaks, which
+// start as zeros. The bits of numbers that are not negative rise with them.
+KERNEL best_objects(int count, const float* anchors, const float* objects, int n, float* iou, int* best, int* peaks) {
+    volatile int* now = peaks;
+    FOR_EACH(i, count) {
+        float highest = 0.0f;
+        int object = 0;
+        for (int k = 0; k < n; ++k) {
+            float overlap = overlap_of(objects + 4 * k, anchors + 4 * i);
+            if (overlap > highest) highest = overlap, object = k;
+            if (__float_as_int(overlap) > now[k]) atomicMax(peaks + k, __float_as_int(overlap));
+        }
+        iou[i] = highest;
+        best[i] = object;
+    }
+}
+
+// found[0] counts the anchors whose best IoU reaches the bound; behind it stand anchor, best object and bits of the IoU
+// of as many as there is room for, in no order.
+KERNEL close_anchors(int count, const float* iou, const int* best, float bound, int room, int* found) {
+    FOR_EACH(i, count) {
+        if (iou[i] < bound) continue;
+        int slot = atomicAdd(found, 1);
+        if (slot >= room) continue;
+        found[1 + 3 * slot] = i;
+        found[2 + 3 * slot] = best[i];
+        found[3 + 3 * slot] = __float_as_int(iou[i]);
+    }
+}
+
+// found[0] counts the pairs of an anchor and an object that no other anchor overlaps more; behind it stand the object,
+// the anchor, the anchor's best object and the bits of its IoU of as many as there is room for, in no order.
+KERNEL peak_anchors(int count, const float* anchors, const float* objects, int n, const float* iou, const int* best,
+                    const int* peaks, int room, int* found) {
+    FOR_EACH(i, count) {
+        for (int k = 0; k < n; ++k) {
+            int bits = __float_as_int(overlap_of(objects + 4 * k, anchors + 4 * i));
+            if (bits <= 0 || bits != peaks[k]) continue;
+            int slot = atomicAdd(found, 1);
+            if (slot >= room) continue;
+            found[1 + 4 * slot] = k;
+            found[2 + 4 * slot] = i;
+            found[3 + 4 * slot] = best[i];
+            found[4 + 4 * slot] = __float_as_int(iou[i]);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Choosing on the device, so that only what was chosen is copied to main memory.
+
+use super::{Arg, indices, launch, upload, with_operands};
+use crate::geometry::BBox;
+use candle_core::backend::{BackendDevice, BackendStorage};
+use candle_core::{CpuStorage, CudaDevice, CudaStorage, DType, Layout, Result, Shape, Tensor, bail};
+
+/// `len` counters at 0.
+pub(super) fn counters(device: &CudaDevice, len: usize) -> Result<CudaStorage> {
+    device.zeros_impl(&Shape::from(len.max(1)), DType::I32)
+}
+
+fn read(storage: &CudaStorage) -> Result<Vec<i32>> {
+    match storage.to_cpu_storage()? {
+        CpuStorage::I32(values) => Ok(values),
+        other => bail!("indices came back as {:?}", other.dtype()),
+    }
+}
+
+/// Places and values from numbers that alternate so, by place.
+fn by_place(numbers: &[i32]) -> Vec<(usize, f32)> {
+    let pairs = numbers.chunks_exact(2);
+    let mut pairs: Vec<(usize, f32)> = pairs.map(|pair| (pair[0] as usize, f32::from_bits(pair[1] as u32))).collect();
+    pairs.sort_unstable_by_key(|pair| pair.0);
+    pairs
+}
+
+/// Rows of `width` numbers that a kernel finds, in no order. `fill` runs it with room for so many rows behind their
+/// number, which it counts whether there is room or not.
+pub(super) fn gathered(
+    device: &CudaDevice,
+    width: usize,
+    fill: impl Fn(usize, &mut CudaStorage) -> Result<()>,
+) -> Result<Vec<i32>> {
+    // Rows that are mostly enough; where they are not, the kernel runs again.
+    let mut room = 1 << 12;
+    loop {
+        let mut found = counters(device, 1 + width * room)?;
+        fill(room, &mut found)?;
+        let mut found = read(&found)?;
+        let all = found.first().map_or(0, |&all| all as usize);
+        if all <= room {
+            found.truncate(1 + width * all);
+            return Ok(found.split_off(1));
+        }
+        room = all;
+    }
+}
+
+/// Places and values of the elements above `bound` in columns from `first` on, by place.
+pub(in crate::ops) fn above(x: &Tensor, columns: usize, bound: f32, first: usize) -> Result<Vec<(usize, f32)>> {
+    with_operands([x], |device, [x]| {
+        let (count, sizes) = (x.1.shape().elem_count(), [columns, first]);
+        let found = gathered(device, 2, |room, found| {
+            launch(
+                device,
+                "above",
+                count,
+                &mut [Arg::In(x), Arg::Ints(&sizes), Arg::Float(bound), Arg::Ints(&[room]), Arg::Out(found)],
+            )
+        })?;
+        Ok(by_place(&found))
+    })
+}
+
+/// The bytes that ranks in runs of up to `longest` elements differ in: four of the value, and those of the place.
+fn digits(longest: usize) -> impl Iterator<Item = usize> {
+    (0..8).filter(move |&digit| digit < 4 || longest > 1 << (8 * (7 - digit)))
+}
+
+/// Places (in their run) and values of the best elements of runs of `x`, by place. A run is its start, its length and
+/// how many are wanted, at least one and at most all; `select.cu` numbers the orders.
+pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+    /// Sets of counters that threads share out among themselves.
+    const COPIES: usize = 8;
+    let (n, longest) = (runs.len(), runs.iter().map(|run| run[1]).max().unwrap_or(0));
+    let (mut table, mut bounds, mut total) = (Vec::with_capacity(4 * n), Vec::with_capacity(3 * n), 0);
+    for &[start, length, wanted] in runs {
+        table.extend([start, length, wanted, total].map(|value| value as i32));
+        bounds.extend([0, 0, wanted as i32]);
+        total += wanted;
+    }
+    with_operands([x], |device, [x]| {
+        let count = x.1.shape().elem_count();
+        let (table, mut bounds) = (upload(device, &table)?, upload(device, &bounds)?);
+        for digit in digits(longest) {
+            let (mut counts, mut next) = (counters(device, COPIES * n * 256)?, indices(device, 3 * n)?);
+            launch(
+                device,
+                "count_digits",
+                count,
+                &mut [
+                    Arg::In(x),
+                    Arg::All(&table),
+                    Arg::Ints(&[n, order, digit, COPIES]),
+                    Arg::All(&bounds),
+                    Arg::Out(&mut counts),
+                ],
+            )?;
+            launch(
+                device,
+                "choose_digit",
+                256 * n,
+                &mut [Arg::All(&counts), Arg::Ints(&[n, digit, COPIES]), Arg::All(&bounds), Arg::Out(&mut next)],
+            )?;
+            bounds = next;
+        }
+        let mut found = counters(device, n + 2 * total)?;
+        launch(
+            device,
+            "take_best",
+            count,
+            &mut [Arg::In(x), Arg::All(&table), Arg::Ints(&[n, order]), Arg::All(&bounds), Arg::Out(&mut found)],
+        )?;
+        let (found, mut at) = (read(&found)?, n);
+        let of_run = |&[_, _, wanted]: &[usize; 3]| {
+            let start = at;
+            at += 2 * wanted;
+            by_place(found.get(start..at).unwrap_or_default())
+        };
+        Ok(runs.iter().map(of_run).collect())
+    })
+}
+
+/// Sets the rows, `width` elements each, of a contiguous tensor to `value`.
+pub(in crate::ops) fn fill_rows(
+    (storage, layout): (&mut CudaStorage, &Layout),
+    rows: &[u32],
+    width: usize,
+    value: f32,
+) -> Result<()> {
+    let device = storage.device().clone();
+    let table: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let table = upload(&device, &table)?;
+    launch(
+        &device,
+        "fill_rows",
+        rows.len() * width,
+        &mut [Arg::All(&table), Arg::Ints(&[width]), Arg::Float(value), Arg::Change(storage, layout)],
+    )
+}
+
+/// Which of these boxes, best first, greedy suppression within each class keeps.
+pub(in crate::ops) fn kept(device: &CudaDevice, boxes: &[BBox], classes: &[u32], threshold: f32) -> Result<Vec<bool>> {
+    /// Rounds between two looks at the states, of which each waits for the GPU.
+    const ROUNDS: usize = 8;
+    let (count, words) = (boxes.len(), boxes.len().div_ceil(32));
+    let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
+    let (boxes, classes) = (upload::<f32>(device, bytemuck::cast_slice(boxes))?, upload(device, &classes)?);
+    let (mut mask, mut states) = (indices(device, count * words)?, counters(device, count)?);
+    launch(
+        device,
+        "overlaps",
+        count * words,
+        &mut [Arg::All(&boxes), Arg::All(&classes), Arg::Ints(&[words]), Arg::Float(threshold), Arg::Out(&mut mask)],
+    )?;
+    loop {
+        for _ in 0..ROUNDS {
+            launch(device, "settle", count, &mut [Arg::All(&mask), Arg::Ints(&[words]), Arg::Out(&mut states)])?;
+        }
+        let states = read(&states)?;
+        if states.iter().take(count).all(|&state| state != 0) {
+            return Ok(states.iter().take(count).map(|&state| state == 1).collect());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_place_are_those_that_a_run_needs() {
+        let of = |longest: usize| digits(longest).collect::<Vec<usize>>();
+        assert_eq!(of(1), [0, 1, 2, 3]);
+        assert_eq!(of(256), [0, 1, 2, 3, 7]);
+        assert_eq!(of(257), [0, 1, 2, 3, 6, 7]);
+        assert_eq!(of((1 << 24) + 1), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn pairs_come_by_place() {
+        let half = 0.5f32.to_bits() as i32;
+        assert_eq!(by_place(&[9, 0, 2, half]), [(2, 0.5), (9, 0.0)]);
+        assert!(by_place(&[]).is_empty());
+    }
+}

@@ -1,0 +1,50 @@
+//! Anchors matched to the objects of a batch.
+
+use super::cuda;
+use crate::geometry::BBox;
+use crate::geometry::matching::{Force, Matches, match_anchors};
+use candle_core::{Device, Result};
+
+/// Pairs of anchors and objects of an image from which on a CUDA device compares them sooner than the processor.
+const MANY: usize = 1 << 18;
+
+/// [`match_anchors`] for the objects of each image of a batch, on `device` where they are many. What comes from a GPU
+/// lacks IoUs below both thresholds, which decide nothing, and says 0 instead; `whole` asks for them.
+///
+/// # Errors
+/// Those of the device.
+pub fn match_batch(
+    anchors: &[BBox],
+    objects: &[Vec<BBox>],
+    (positive, negative): (f32, f32),
+    force: Force,
+    device: &Device,
+    whole: bool,
+) -> Result<Vec<Matches>> {
+    let is_large = |own: &[BBox]| anchors.len() * own.len() >= MANY;
+    let on_device = match device {
+        Device::Cuda(device) if !whole && force != Force::Bipartite && objects.iter().any(|own| is_large(own)) => {
+            Some(cuda::matching::Anchors::new(device, anchors)?)
+        }
+        _ => None,
+    };
+    let matches = |own: &Vec<BBox>| match &on_device {
+        Some(on_device) if is_large(own) => on_device.matches(own, (positive, negative), force),
+        _ => Ok(match_anchors(anchors, own, positive, negative, force)),
+    };
+    objects.iter().map(matches).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_image_has_its_own_matches() -> Result<()> {
+        let square = |x: f32| BBox::new(x, 0.0, x + 10.0, 10.0);
+        let (anchors, objects) = ([square(0.0), square(20.0)], [vec![square(21.0)], Vec::new()]);
+        let found = match_batch(&anchors, &objects, (0.5, 0.5), Force::None, &Device::Cpu, false)?;
+        assert_eq!((found[0].target.as_slice(), found[1].target.as_slice()), (&[-1, 0][..], &[-1, -1][..]));
+        Ok(())
+    }
+}
