@@ -69,17 +69,19 @@ fn vs_segment(segment: SegmentInput, @builtin(vertex_index) vertex: u32) -> Segm
     if width <= 0.0 {
         return out;
     }
-    let start = screen_from_plot(curves.plot, segment.start);
-    let end = screen_from_plot(curves.plot, segment.end);
+    let first = far_screen_from_plot(curves.plot, segment.start);
+    let last = far_screen_from_plot(curves.plot, segment.end);
+    let start = near_plot(curves.plot, first, last);
+    let end = near_plot(curves.plot, last, first);
     let along = direction(start, end);
     // Fragments near a joint belong to one side of its bisector, so no pixel is blended twice.
     if segment.before_series == series && present(segment.before) {
-        let cut = direction(screen_from_plot(curves.plot, segment.before), start) + along;
+        let cut = direction(far_screen_from_plot(curves.plot, segment.before), first) + along;
         out.cuts.x = cut.x;
         out.cuts.y = cut.y;
     }
     if segment.after_series == series && present(segment.after) {
-        let cut = direction(end, screen_from_plot(curves.plot, segment.after)) + along;
+        let cut = direction(last, far_screen_from_plot(curves.plot, segment.after)) + along;
         out.cuts.z = cut.x;
         out.cuts.w = cut.y;
     }

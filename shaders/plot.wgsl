@@ -17,6 +17,8 @@ struct Plot {
 const TINY: f32 = 1.0e-30;
 // Beyond this many pixels from the plot a coordinate says only "far away".
 const FAR: f32 = 32768.0;
+// No coordinate is larger, in pixels.
+const HORIZON: f32 = 1.0e9;
 
 // 0 at `low`, 1 at `high`; the middle when the range is empty.
 fn share(value: f32, low: f32, high: f32) -> f32 {
@@ -34,9 +36,23 @@ fn height_share(plot: Plot, y: f32) -> f32 {
     return share(y, plot.y_range.x, plot.y_range.y);
 }
 
-fn screen_from_plot(plot: Plot, point: vec2<f32>) -> vec2<f32> {
+// Where a point stands, however far from the plot.
+fn far_screen_from_plot(plot: Plot, point: vec2<f32>) -> vec2<f32> {
     let x = plot.area.x + plot.area.z * share(point.x, plot.x_range.x, plot.x_range.y);
     let y = plot.area.y + plot.area.w * (1.0 - height_share(plot, point.y));
+    return clamp(vec2<f32>(x, y), vec2<f32>(-HORIZON), vec2<f32>(HORIZON));
+}
+
+fn screen_from_plot(plot: Plot, point: vec2<f32>) -> vec2<f32> {
     let low = plot.area.xy - FAR;
-    return clamp(vec2<f32>(x, y), low, low + plot.area.zw + 2.0 * FAR);
+    return clamp(far_screen_from_plot(plot, point), low, low + plot.area.zw + 2.0 * FAR);
+}
+
+// An end of a line (target pixels) moved towards the other one until it is not far: a limit of x and y each for itself
+// would turn the line.
+fn near_plot(plot: Plot, point: vec2<f32>, other: vec2<f32>) -> vec2<f32> {
+    let middle = plot.area.xy + 0.5 * plot.area.zw;
+    let beyond = max(abs(point - middle) - 0.5 * plot.area.zw - FAR, vec2<f32>(0.0));
+    let part = beyond / max(abs(other - point), vec2<f32>(1.0e-4));
+    return mix(point, other, clamp(max(part.x, part.y), 0.0, 1.0));
 }

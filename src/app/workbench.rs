@@ -288,7 +288,10 @@ impl Workbench {
             self.state.compared_version += 1;
         }
         for message in self.drawing.take() {
-            self.state.note(Severity::Error, "drawing", message);
+            // What fails in one frame fails in the next one too.
+            if self.state.log.back().is_none_or(|last| last.message != message) {
+                self.state.note(Severity::Error, "drawing", message);
+            }
         }
     }
 

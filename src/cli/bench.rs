@@ -272,6 +272,9 @@ fn lines(name: &str, value: &Value) -> String {
     if let Some(factor) = number("times_ours") {
         text += &format!("  {factor:.0} × ours");
     }
+    if let Some(factor) = number("times_hidden") {
+        text += &format!("  {factor:.3} × with the window hidden");
+    }
     if let Some(uploads) = number("uploads_while_panning") {
         text += &format!("  {uploads:.0} uploads while panning");
     }

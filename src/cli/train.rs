@@ -7,7 +7,7 @@ use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::runs::{Runs, RunsError};
 use crate::engine::{Command, DeviceChoice, Engine, Event, Precision, Severity};
 use crate::train::{Preset, StepReport, Validation};
-use plan::{Begin, Job, plan};
+use plan::{Begin, Job, own_folder, plan};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["config", "fork"])]
     preset: Option<Preset>,
     /// TOML file of a run to start from
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["resume", "fork"])]
     config: Option<PathBuf>,
     /// Changes a setting (iterations=500, learning_rate=0.01)
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -52,7 +52,7 @@ pub struct Arguments {
     /// Weights to take what fits from: a classification network's backbone, another detector's body
     #[arg(long, value_name = "FILE", conflicts_with_all = ["weights", "resume", "fork"])]
     backbone: Option<PathBuf>,
-    /// Folder of the run
+    /// Folder of the run; when left out, one in runs that is called as the network
     #[arg(long)]
     out: Option<PathBuf>,
     /// Go on with the run in --out; with --preset embed, with its phases
@@ -64,7 +64,8 @@ pub struct Arguments {
     /// Iterations done where the fork begins
     #[arg(long, value_name = "ITERATION", requires = "fork")]
     at: Option<u64>,
-    /// Repeat the step that paused a run by itself, and compare it with the record; exit 1 where they differ
+    /// Repeat the step that paused a run by itself, on the --device it ran on, and compare it with the record; exit 1
+    /// where they differ
     #[arg(long, value_name = "RUN", conflicts_with_all = ["resume", "fork", "lr_range"])]
     pub(super) replay: Option<PathBuf>,
     /// Instead of training, raise the learning rate step by step and suggest one
@@ -109,13 +110,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
     if let Some(folder) = &arguments.replay {
         return train_jobs::replay(arguments, folder);
     }
-    let folder = arguments.out.clone().unwrap_or_else(|| match (&arguments.fork, arguments.at) {
-        (Some(source), Some(at)) => {
+    let folder = match (&arguments.out, &arguments.fork, arguments.at) {
+        (Some(out), ..) => out.clone(),
+        (None, Some(source), Some(at)) => {
             let name = source.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy());
             source.with_file_name(format!("{name}-fork-{at}"))
         }
-        _ => Path::new("runs").join(Path::new(arguments.model()).file_stem().unwrap_or_default()),
-    });
+        _ => own_folder(arguments)?,
+    };
     let jobs = plan(arguments, &folder)?;
     if let (true, Some(job)) = (arguments.lr_range, jobs.first()) {
         return train_jobs::range_test(arguments, &job.config);

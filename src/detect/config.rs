@@ -467,7 +467,7 @@ fn darknet_arch(config: &DarknetConfig) -> Arch {
     }
 }
 
-/// Sets `key` (dotted, or the last part alone where that is unique) of any configuration to the TOML value `text`.
+/// Sets `key` (dotted, or the end of it alone where that is unique) of any configuration to the TOML value `text`.
 ///
 /// # Errors
 /// An unknown or ambiguous key (with the likely ones), or a value of the wrong kind or range.
@@ -478,8 +478,8 @@ where
     let mut tree = toml::Value::try_from(config).map_err(|e| ConfigError::Syntax(e.to_string()))?;
     let mut paths = Vec::new();
     leaves(&tree, &mut Vec::new(), &mut paths);
-    let matching: Vec<&Vec<String>> =
-        paths.iter().filter(|p| p.join(".") == key || p.last().is_some_and(|last| last == key)).collect();
+    let end = format!(".{key}");
+    let matching: Vec<&Vec<String>> = paths.iter().filter(|p| format!(".{}", p.join(".")).ends_with(&end)).collect();
     let [path] = matching[..] else {
         let similar = paths.iter().map(|p| p.join(".")).filter(|p| p.contains(key) || key.contains(p.as_str()));
         let similar: Vec<String> = similar.take(12).collect();
@@ -542,6 +542,20 @@ mod tests {
             assert!(config.with_shape_priors(&priors[1..]).is_err());
         }
         assert!(Config::new(Arch::SsdNano, &classes).with_shape_priors(&[[1.0, 2.0]]).is_err());
+    }
+
+    #[test]
+    fn a_key_may_be_the_end_of_its_path() {
+        #[derive(Serialize, Deserialize)]
+        struct Run {
+            model: Config,
+        }
+        let run = Run { model: Config::new(Arch::RetinanetNano, &["a".to_string()]) };
+        for key in ["model.backbone.depth", "backbone.depth"] {
+            let Config::Retinanet(changed) = set(&run, key, "mobile-v2").unwrap().model else { panic!("{key}") };
+            assert_eq!(changed.backbone.depth, Depth::MobileV2);
+        }
+        assert!(set(&run, "bone.depth", "mobile-v2").is_err());
     }
 
     #[test]

@@ -6,11 +6,11 @@ use crate::trace::terms::MOST_KEPT;
 use crate::trace::{Formula, Overlap, Terms};
 use candle_core::{D, Result, Tensor};
 
-/// The record of a batch's `answers` `[…, K]`, logits or box codes; `target` as [`Terms::target`] says. Nothing where
-/// there are more numbers than a trace keeps.
+/// The record of a batch's `answers` `[…, K]`, logits or box codes; `target` as [`Terms::target`] says. The formula alone
+/// where there are more numbers than a trace keeps.
 pub(in crate::detect) fn recorded(formula: Formula, answers: &Tensor, target: Vec<f32>) -> Result<Terms> {
     if answers.elem_count() > MOST_KEPT {
-        return Ok(Terms::default());
+        return Ok(Terms { formula, ..Terms::default() });
     }
     let predicted = answers.detach().flatten_all()?.to_vec1()?;
     Ok(Terms { formula, stride: answers.dim(D::Minus1)?, predicted, target, ..Terms::default() })

@@ -127,10 +127,14 @@ libraries! {
     }
     // candle's kernels for quantised tensors register themselves with it before `main`; nothing here runs them.
     { "the CUDA runtime", Load::Never, [],
-        __cudaGetKernel __cudaInitModule __cudaLaunchKernel __cudaPopCallConfiguration
+        __cudaGetKernel __cudaInitModule __cudaLaunchKernel __cudaLaunchKernel_ptsz __cudaPopCallConfiguration
         __cudaPushCallConfiguration __cudaRegisterFatBinary __cudaRegisterFatBinaryEnd __cudaRegisterFunction
-        __cudaRegisterVar __cudaUnregisterFatBinary cudaFreeAsync cudaFuncSetAttribute cudaGetDevice
-        cudaGetLastError cudaLaunchKernel cudaMallocAsync cudaMemsetAsync
+        __cudaRegisterVar __cudaUnregisterFatBinary cudaDeviceGetAttribute cudaFree cudaFreeAsync
+        cudaFreeAsync_ptsz cudaFuncGetAttributes cudaFuncSetAttribute cudaGetDevice cudaGetDeviceCount
+        cudaGetErrorName cudaGetErrorString cudaGetLastError cudaLaunchKernel cudaMalloc cudaMallocAsync
+        cudaMallocAsync_ptsz cudaMemsetAsync cudaMemsetAsync_ptsz
+        cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags cudaPeekAtLastError cudaSetDevice
+        cudaStreamSynchronize_ptsz
     }
 }
 

@@ -3,7 +3,7 @@
 use super::command::ModelChoice;
 use super::device::device_name;
 use super::event::ModelSummary;
-use crate::detect::class_order::{ClassOrder, softmax_logits};
+use crate::detect::class_order::{ClassOrder, ordered, softmax_logits};
 use crate::detect::implied::{implied_arch, implied_in_order};
 use crate::detect::yolov3::Yolov3Config;
 use crate::detect::{Arch, Config, ConfigError, Detector, build, darknet, names};
@@ -120,8 +120,8 @@ pub fn load_permitting(
     }
     let layout = translate(&mut checkpoint);
     let config = match (described, choice, asked.or_else(|| implied_arch(&checkpoint))) {
-        (_, ModelChoice::Configured(config), _) => (**config).clone(),
-        (Some(config), _, _) => config,
+        (_, ModelChoice::Configured(config), _) => with_order((**config).clone(), permit.class_order)?,
+        (Some(config), _, _) => with_order(config, permit.class_order)?,
         (None, _, Some(arch)) => match permit.class_order {
             None => implied_config(arch, &checkpoint),
             Some(order) => implied_in_order(arch, &checkpoint, order).ok_or(ModelError::ClassOrder { arch, order })?,
@@ -151,6 +151,13 @@ pub fn load_permitting(
         });
     }
     Ok(Model { detector, report: Some(report), source: path.display().to_string() })
+}
+
+/// The settings for weights of that order, where one is said.
+fn with_order(config: Config, order: Option<ClassOrder>) -> Result<Config, ModelError> {
+    let Some(order) = order else { return Ok(config) };
+    let arch = config.arch();
+    ordered(config, order).ok_or(ModelError::ClassOrder { arch, order })
 }
 
 /// The order of class logits of a softmax, where the code base has another than this program.
@@ -360,6 +367,20 @@ mod tests {
         // what was not loaded stays as it was built
         write(12);
         assert_eq!(filled(Some(ClassOrder::BackgroundLast)), filled(None));
+    }
+
+    #[test]
+    fn weights_that_say_what_they_are_take_another_order_or_refuse_it() {
+        let config = |arch| Config::new(arch, &["a".to_string()]);
+        let last = Some(ClassOrder::BackgroundLast);
+        assert_eq!(with_order(config(Arch::FcosNano), None).unwrap(), config(Arch::FcosNano));
+        assert_eq!(with_order(config(Arch::SsdNano), last).unwrap(), config(Arch::SsdNano));
+        let Config::Rcnn(changed) = with_order(config(Arch::FasterR50), last).unwrap() else {
+            panic!("another family")
+        };
+        assert_eq!(changed.background, crate::detect::rcnn::Background::Last);
+        let text = with_order(config(Arch::FcosNano), last).unwrap_err().to_string();
+        assert!(text.contains("fcos-nano") && text.contains("last"), "{text}");
     }
 
     #[test]

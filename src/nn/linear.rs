@@ -41,12 +41,13 @@ impl Linear {
         };
         let (rows, inputs) = x.dims2()?;
         let y = match precision::current() {
-            Precision::F32 => x.matmul(&weight.t()?)?.broadcast_add(&bias)?,
+            precision if precision == Precision::F32 || rows == 0 => x.matmul(&weight.t()?)?.broadcast_add(&bias)?,
             _ => {
-                // a convolution of maps of one pixel
-                let (maps, kernels) = (x.unsqueeze(2)?.unsqueeze(3)?, weight.unsqueeze(2)?.unsqueeze(3)?);
+                // a convolution of one map that has a pixel for each row
+                let (map, kernels) = (x.t()?.reshape((1, inputs, 1, rows))?, weight.unsqueeze(2)?.unsqueeze(3)?);
                 let cache = Some((&self.cache, self.scope.params().version()));
-                conv2d(&maps, &kernels, Some(&bias), ConvSpec::new(), cache)?.squeeze(3)?.squeeze(2)?
+                let y = conv2d(&map, &kernels, Some(&bias), ConvSpec::new(), cache)?;
+                y.reshape(((), rows))?.t()?.contiguous()?
             }
         };
         pass.count_flops(2.0 * rows as f64 * inputs as f64 * bias.elem_count() as f64);

@@ -176,7 +176,7 @@ pub struct LossPart {
     pub normalizer: f32,
     /// Unnormalised loss of each anchor or RoI; empty where the part has none.
     pub per_anchor: Vec<f32>,
-    /// What those were computed from; empty where a batch has more than [`terms::MOST_KEPT`] numbers.
+    /// What those were computed from; the formula alone where a batch has more than [`terms::MOST_KEPT`] numbers.
     pub terms: Terms,
 }
 

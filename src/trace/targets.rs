@@ -1,20 +1,20 @@
 //! What the assigned anchors of a batch have to learn, in numbers: how many by level, what they cost, and how the codes
 //! of their boxes spread.
 
-use super::{LossPart, Trace};
+use super::{Formula, LossPart, Trace};
 use crate::geometry::BBox;
 use crate::geometry::coder::BoxCoder;
 
 /// One level of the pyramid.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LevelTargets {
-    /// Sampled anchors with an object, over all images.
+    /// Anchors with an object that enter the loss, over all images.
     pub positives: usize,
-    /// Sampled background anchors.
+    /// Background anchors that do.
     pub negatives: usize,
     /// Mean IoU of the positives with the object that they overlap most; none without one.
     pub iou: Option<f32>,
-    /// Part of the loss, and what the level's sampled anchors add to it: Σ / N. Parts that count by anchor alone.
+    /// Part of the loss, and what the level's anchors that enter add to it: Σ / N. Parts that count by anchor alone.
     pub losses: Vec<(String, f32)>,
 }
 
@@ -27,7 +27,7 @@ pub struct CodeSpread {
     pub deviation: [f32; 4],
 }
 
-/// The levels of a batch, finest first; none before the anchors are sampled.
+/// The levels of a batch in the order of its anchors; none before the anchors are sampled.
 pub fn by_level(traces: &[Trace]) -> Vec<LevelTargets> {
     let count = traces.iter().map(|trace| trace.anchors.levels.len()).max().unwrap_or(0);
     let mut levels = vec![LevelTargets::default(); count];
@@ -39,22 +39,30 @@ pub fn by_level(traces: &[Trace]) -> Vec<LevelTargets> {
         // A second stage counts its losses by RoI, which says nothing of anchors.
         let parts: Vec<&LossPart> = trace.losses.iter().filter(|part| part.per_anchor.len() == anchors).collect();
         let overlaps = trace.assignment.as_ref().map(|assignment| assignment.iou.as_slice()).unwrap_or_default();
-        for sample in &trace.sampling {
-            let anchor = sample.anchor as usize;
-            let Some(level) = trace.anchors.level_of(anchor) else { continue };
-            let Some(level) = levels.get_mut(level) else { continue };
-            if sample.positive {
-                level.positives += 1;
-                // A sum until all are seen.
-                *level.iou.get_or_insert(0.0) += overlaps.get(anchor).copied().unwrap_or(0.0);
-            } else {
-                level.negatives += 1;
+        let entering = entering(trace);
+        for (level, run) in levels.iter_mut().zip(&trace.anchors.levels) {
+            let within = run.start..run.start + run.len;
+            let own: Vec<(usize, bool)> =
+                entering.iter().copied().filter(|(anchor, _)| within.contains(anchor)).collect();
+            if own.is_empty() {
+                continue;
+            }
+            for &(anchor, positive) in &own {
+                if positive {
+                    level.positives += 1;
+                    // A sum until all are seen.
+                    *level.iou.get_or_insert(0.0) += overlaps.get(anchor).copied().unwrap_or(0.0);
+                } else {
+                    level.negatives += 1;
+                }
             }
             for part in &parts {
-                let own = part.per_anchor.get(anchor).copied().unwrap_or(0.0) / part.normalizer.max(f32::MIN_POSITIVE);
+                let losses = own.iter().filter_map(|(anchor, _)| part.per_anchor.get(*anchor));
+                let sum: f64 = losses.map(|loss| f64::from(*loss)).sum();
+                let share = (sum / f64::from(part.normalizer.max(f32::MIN_POSITIVE))) as f32;
                 match level.losses.iter_mut().find(|(name, _)| *name == part.name) {
-                    Some((_, sum)) => *sum += own,
-                    None => level.losses.push((part.name.clone(), own)),
+                    Some((_, sum)) => *sum += share,
+                    None => level.losses.push((part.name.clone(), share)),
                 }
             }
         }
@@ -63,6 +71,19 @@ pub fn by_level(traces: &[Trace]) -> Vec<LevelTargets> {
         level.iou = level.iou.map(|sum| sum / level.positives as f32);
     }
     levels
+}
+
+/// The anchors that enter the loss, and whether each has an object. A focal loss counts them all, of whose background a
+/// trace lists the hardest alone.
+fn entering(trace: &Trace) -> Vec<(usize, bool)> {
+    let counts_all = trace.losses.iter().any(|part| matches!(part.terms.formula, Formula::Focal { .. }));
+    match &trace.assignment {
+        Some(assignment) if counts_all => {
+            let targets = assignment.target.iter().enumerate().filter(|(_, target)| **target >= -1);
+            targets.map(|(anchor, target)| (anchor, *target >= 0)).collect()
+        }
+        _ => trace.sampling.iter().map(|sample| (sample.anchor as usize, sample.positive)).collect(),
+    }
 }
 
 /// How the codes that the positives have to learn spread; none without a positive. Deviations that fit the data give a
@@ -128,6 +149,15 @@ mod tests {
         assert!((levels[0].iou.unwrap() - 0.8).abs() < 1e-6 && (levels[1].iou.unwrap() - 0.6).abs() < 1e-6);
         assert!(by_level(&[Trace { sampling: Vec::new(), ..trace() }]).is_empty());
         assert!(by_level(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_focal_loss_counts_background_that_is_not_listed() {
+        let mut focal = trace();
+        focal.losses[0].terms.formula = Formula::Focal { alpha: 0.25, gamma: 2.0 };
+        let levels = by_level(&[focal]);
+        assert_eq!((levels[0].negatives, levels[1].negatives), (1, 1));
+        assert_eq!(levels[1].losses, [("classification".to_string(), 6.0)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::geometry::BBox;
 use crate::geometry::iou::{ciou, diou, giou, iou};
 use std::ops::Range;
 
-/// Answers of one part in one batch that a trace keeps: 256 MiB. A larger table is left out.
+/// Answers of one part in one batch that its traces keep: 256 MiB. A larger table is left out.
 pub const MOST_KEPT: usize = 1 << 26;
 
 /// How a row of answers x becomes a loss.

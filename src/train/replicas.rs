@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_have_the_weights_and_statistics_of_the_first_device_after_the_update() {
+    fn replicas_are_given_the_weights_and_statistics_that_the_first_device_has_after_an_update() {
         // Two images on the first device, three on the other.
         let (config, batches) = drawn(5, 1);
         let before = fresh(&config).detector.params().values().unwrap();
@@ -318,6 +318,7 @@ mod tests {
         for name in ["backbone.features.0.weight", "backbone.features.0.norm.running_mean"] {
             assert_ne!(after[name], before[name], "{name}");
         }
+        replicas.follow(params).unwrap();
         assert_eq!(theirs(&replicas), after);
         let (name, (_, values)) = after.iter().next().unwrap();
         params.set(name, &vec![0.25; values.len()]).unwrap();

@@ -132,7 +132,7 @@ def main():
     parser.add_argument("--batches", default="1,8", help="numbers of images, separated by commas")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="some of f32,tf32,f16,bf16")
     parser.add_argument("--json", help="file for the rows")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     precisions = options.precisions.split(",")
     if unknown := set(precisions) - set(PRECISIONS):
         parser.error(f"no precision: {', '.join(sorted(unknown))}")

@@ -93,6 +93,25 @@ fn a_translucent_curve_is_not_darker_at_its_joints() {
 }
 
 #[test]
+fn a_line_between_points_far_outside_keeps_its_slope() {
+    let Some(fixture) = fixture() else { return };
+    let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.curves);
+    let target = Target::new(80, 40);
+    // 8 pixels a unit of x, 20 a unit of y: the line is 20 pixels high at x = 1005, and rises little there.
+    let plot = Plot { area: whole(&target), x_range: [1000.0, 1010.0], y_range: [0.0, 2.0], log_y: false };
+    let line = [[0.0, -0.005], [50_000.0, 49.995]];
+    let mut draw = CurveDraw::new(renderer, gpu);
+    let styles = [CurveStyle { color: [1.0; 4], width: 4.0, dash: [0.0; 2] }];
+    draw.prepare(gpu, &CurveInput { version: 1, series: &[&line] }, &styles, &plot, &target).unwrap();
+    let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
+    for x in [5, 40, 75] {
+        for (y, color) in [(15, BLACK), (19, WHITE), (20, WHITE), (24, BLACK)] {
+            picture.expect(x, y, color);
+        }
+    }
+}
+
+#[test]
 fn dashes_lie_along_the_x_axis() {
     let Some(fixture) = fixture() else { return };
     let (gpu, renderer) = (&fixture.context.gpu, &fixture.renderers.curves);

@@ -158,11 +158,7 @@ fn one_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliErro
         return taken_up(arguments, saved_config(folder)?);
     }
     if let Some(path) = &arguments.config {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| format!("cannot read the configuration ({e}): {}", path.display()))?;
-        let config = toml::from_str(&text);
-        let config = config.map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?;
-        return taken_up(arguments, config);
+        return taken_up(arguments, read(path)?);
     }
     let own = match detect::choice(Some(arguments.model()), None)? {
         ModelChoice::Configured(config) => Some(*config),
@@ -181,6 +177,26 @@ fn one_config(arguments: &Arguments, folder: &Path) -> Result<RunConfig, CliErro
     Ok(match arguments.preset {
         Some(preset) => RunConfig { train: TrainConfig::preset(arch, preset)?, ..config },
         None => config,
+    })
+}
+
+/// The settings in a TOML file.
+fn read(path: &Path) -> Result<RunConfig, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read the configuration ({e}): {}", path.display()))?;
+    let config = toml::from_str(&text);
+    Ok(config.map_err(|e| format!("the configuration does not read ({e}): {}", path.display()))?)
+}
+
+/// Where a run goes that is given no folder.
+///
+/// # Errors
+/// Settings that do not read.
+pub(super) fn own_folder(arguments: &Arguments) -> Result<PathBuf, CliError> {
+    let runs = Path::new("runs");
+    Ok(match (&arguments.config, &arguments.model) {
+        (Some(path), None) => runs.join(read(path)?.model.arch().name()),
+        _ => runs.join(Path::new(arguments.model()).file_stem().unwrap_or_default()),
     })
 }
 
@@ -336,6 +352,24 @@ mod tests {
             let error = config(&["--model", "fcos-nano"]).unwrap_err();
             assert!(error.contains("ssd-nano") && error.contains("fcos-nano"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_run_that_is_given_no_folder_goes_where_its_network_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, kept) = (root.path().join("config.toml"), recipe(Arch::FcosNano)[0].config(Arch::FcosNano));
+        std::fs::write(&file, toml::to_string(&kept.unwrap()).unwrap()).unwrap();
+        let file = file.to_str().unwrap();
+        let folder = |words: &[&str]| {
+            let line = Line::try_parse_from([&["train"][..], words].concat()).unwrap();
+            own_folder(&line.train).map_err(|CliError(text)| text).unwrap()
+        };
+        assert_eq!(folder(&[]), Path::new("runs/ssd-nano"));
+        assert_eq!(folder(&["--model", "cfgs/yolov3-tiny.cfg"]), Path::new("runs/yolov3-tiny"));
+        assert_eq!(folder(&["--config", file]), Path::new("runs/fcos-nano"));
+        let refused = |words: &[&str]| planned(&[&["--config", file][..], words].concat(), root.path()).unwrap_err();
+        assert!(refused(&["--resume"]).contains("--resume"));
+        assert!(refused(&["--fork", "run", "--at", "5"]).contains("--fork"));
     }
 
     #[test]

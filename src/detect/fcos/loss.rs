@@ -99,7 +99,12 @@ pub(super) fn losses(
         let formula = Formula::Focal { alpha: config.focal_alpha, gamma: config.focal_gamma };
         let classes = recorded(formula, logits, wanted_columns(&wanted, rows, columns))?;
         let classes = Terms { first_class: Some(config.class_layout.first()), ..classes };
-        let boxes = recorded_overlap(kind, distances, &positives.rows, corners.as_ref(), &positives.boxes)?;
+        let mut boxes = recorded_overlap(kind, distances, &positives.rows, corners.as_ref(), &positives.boxes)?;
+        let mut box_values = box_values;
+        if config.centerness_weighted {
+            box_values.iter_mut().zip(&positives.centerness).for_each(|(value, weight)| *value *= weight);
+            boxes.weights = scattered(rows, &positives.rows, &positives.centerness);
+        }
         let middles = at_rows(rows, 1, &positives.rows, &positives.centerness);
         let middles = recorded(Formula::Sigmoid, &nesses.reshape((rows, 1))?, middles)?;
         let parts = [
@@ -354,6 +359,22 @@ mod tests {
                 assert_eq!(check(&pass.into_traces()[0]), 25);
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn rows_weighted_by_centreness_add_up_to_the_part() -> Result<()> {
+        let config = FcosConfig { center_radius: 0.0, centerness_weighted: true, ..from_p3(&classes()) };
+        let (outputs, points, _) = outputs(&config, 1, 2.0)?;
+        let pass = Pass::probed(Mode::Train, 1);
+        let found = values(&losses(&config, &points, &outputs, &[vec![object(2.0, 2.0, 30.0, 22.0, 0)]], &pass)?)?;
+        let trace = &pass.into_traces()[0];
+        let part = &trace.losses[1];
+        let weights: Vec<f32> = part.terms.weights.iter().copied().filter(|w| *w > 0.0).collect();
+        assert!(weights.len() > 1 && weights.iter().any(|w| *w < 0.9), "{weights:?}");
+        let sum = part.per_anchor.iter().sum::<f32>() / part.normalizer;
+        assert!((sum - found[1]).abs() < 1e-5, "{sum} {found:?}");
+        assert!(check(trace) > 25);
         Ok(())
     }
 

@@ -105,10 +105,13 @@ pub(super) fn losses(
 
     if pass.is_probed() {
         let values = (classification.to_vec0::<f32>()?, regression.to_vec0::<f32>()?);
-        let focal = row_sums(&focal)?;
+        let (mut focal, mut columns_wanted) = (row_sums(&focal)?, wanted_columns(&wanted, rows, columns));
+        for row in ignored.into_iter().map(|row| row as usize) {
+            (focal[row], columns_wanted[row]) = (0.0, f32::NAN);
+        }
         let distances = scattered(rows, &positive_rows, &distances);
         let formula = Formula::Focal { alpha: config.focal_alpha, gamma: config.focal_gamma };
-        let wanted = recorded(formula, logits, wanted_columns(&wanted, rows, columns))?;
+        let wanted = recorded(formula, logits, columns_wanted)?;
         let wanted = Terms { first_class: Some(config.class_layout.first()), ..wanted };
         let regressed = match config.regression_loss {
             RegressionLoss::SmoothL1 => {
@@ -312,8 +315,8 @@ mod tests {
         let config = RetinanetConfig { regression_loss: RegressionLoss::Giou, ..config() };
         let pass = Pass::probed(Mode::Train, 1);
         let losses = losses(&config, &anchors(), &outputs, &[vec![object(1)]], &pass)?;
-        // four anchors have a classification, two of them a box
-        assert_eq!(check(&pass.into_traces()[0]), 6);
+        // three anchors learn a class, two of them a box; the fourth is ignored
+        assert_eq!(check(&pass.into_traces()[0]), 5);
         // 10×10 boxes 5 apart: IoU 50 / 150, and the box around both has 150; 10×9 in 10×10: 0.9
         let expected = ((1.0 - 1.0 / 3.0) + (1.0 - 0.9)) / 2.0;
         assert!((values(&losses)?[1] - expected).abs() < 1e-5, "{:?}", values(&losses)?);
@@ -371,8 +374,8 @@ mod tests {
             let positives: Vec<u32> = trace.sampling.iter().filter(|s| s.positive).map(|s| s.anchor).collect();
             assert_eq!(positives, if low_quality_matches { vec![0, 1, 3] } else { vec![0, 1] });
             for part in &trace.losses {
-                // every anchor that counts over the divisor gives the part again, the ignored one aside
-                let counted: f32 = [0, 1, 3].iter().map(|&anchor| part.per_anchor[anchor]).sum();
+                // over the divisor they give the part again, so the ignored one has none
+                let counted: f32 = part.per_anchor.iter().sum();
                 assert!((counted / part.normalizer - part.value).abs() < 1e-5, "{}", part.name);
             }
         }

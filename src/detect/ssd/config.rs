@@ -163,6 +163,8 @@ impl SsdConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::ssd::Ssd;
+    use candle_core::Device;
 
     #[test]
     fn scales_are_listed_or_follow_the_papers_rule() {
@@ -176,5 +178,9 @@ mod tests {
         assert!(spec.min_sizes.len() == 6 && close(&spec.min_sizes, &expected[..6]), "{:?}", spec.min_sizes);
         assert!(spec.max_sizes.len() == 6 && close(&spec.max_sizes, &expected[1..]), "{:?}", spec.max_sizes);
         assert_eq!(linear.priors_per_cell(1), 6);
+        for wrong in [[0.0, 0.9], [0.9, 0.2], [0.2, 0.0], [f32::NAN, 0.9]] {
+            let config = SsdConfig { linear_scales: wrong, ..linear.clone() };
+            assert!(Ssd::new(&config, &Device::Cpu, 0).is_err_and(|e| e.to_string().contains("s_min")), "{wrong:?}");
+        }
     }
 }

@@ -38,6 +38,12 @@ impl Ssd {
     /// Settings whose lists disagree in length, or a device that cannot hold the network.
     pub fn new(config: &SsdConfig, device: &Device, seed: u64) -> Result<Self> {
         let tagged = Config::Ssd(config.clone());
+        let [low, high] = config.linear_scales;
+        if [low, high] != [0.0; 2] && !(low > 0.0 && low <= high) {
+            candle_core::bail!(
+                "linear_scales are s_min and s_max with 0 < s_min ≤ s_max, or [0, 0] for the listed sizes, not [{low}, {high}]"
+            );
+        }
         let config = &SsdConfig { priors: config.prior_spec(), ..config.clone() };
         let sources = config.extras.len() + 2;
         let lists = [config.priors.steps.len(), config.priors.min_sizes.len(), config.priors.aspect_ratios.len()];

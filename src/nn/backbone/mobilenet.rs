@@ -4,7 +4,8 @@
 //! `mobilenet_v2`: `features.0.0`, `features.1.conv.0.0`, …
 
 use super::resnet::{Norm, ResNetConfig};
-use crate::nn::{ConvNorm, Init, Mode, Pass, Scope};
+use super::run_part;
+use crate::nn::{ConvNorm, Init, Pass, Scope};
 use crate::ops::activation::relu6;
 use crate::ops::conv::ConvSpec;
 use candle_core::{Result, Tensor};
@@ -49,10 +50,10 @@ impl MobileNet {
     /// Of `config` count the width (of the stem), ε and the frozen stages.
     ///
     /// # Errors
-    /// A width of 0, frozen batch norms, or a device that cannot hold the network.
+    /// A width of 0, a negative ε, frozen batch norms, or a device that cannot hold the network.
     pub fn new(scope: &Scope, config: &ResNetConfig) -> Result<Self> {
-        if config.width == 0 || config.norm == Norm::Frozen {
-            candle_core::bail!("a MobileNet needs a width above 0 and trained batch norms");
+        if config.width == 0 || config.epsilon.is_nan() || config.epsilon < 0.0 || config.norm == Norm::Frozen {
+            candle_core::bail!("a MobileNet needs a width above 0, an epsilon of at least 0 and trained batch norms");
         }
         let features = scope.enter("features");
         let (epsilon, spec) = (config.epsilon, ConvSpec::new().stride(2).padding(1));
@@ -75,11 +76,11 @@ impl MobileNet {
 
     /// `[N, 3, H, W]` → C2, C3, C4, C5 at strides 4, 8, 16, 32 (sizes rounded up).
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Result<[Tensor; 4]> {
-        let mut x = self.part(0, pass, |pass| self.stem.forward(images, pass))?;
+        let mut x = run_part(self.frozen_stages, 0, pass, |pass| self.stem.forward(images, pass))?;
         let mut maps = Vec::with_capacity(self.stages.len());
         for (stage, blocks) in self.stages.iter().enumerate() {
-            x = self
-                .part(stage + 1, pass, |pass| blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, pass)))?;
+            let run = |pass: &Pass| blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, pass));
+            x = run_part(self.frozen_stages, stage + 1, pass, run)?;
             pass.tap(&format!("c{}", stage + 2), stage, &x)?;
             maps.push(x.clone());
         }
@@ -87,17 +88,6 @@ impl MobileNet {
             Ok(maps) => Ok(maps),
             Err(maps) => candle_core::bail!("a MobileNet of {} maps instead of four", maps.len()),
         }
-    }
-
-    /// Runs the stem (0) or a stage (from 1 on). In training, what is frozen leaves no graph and no statistics behind.
-    fn part(&self, part: usize, pass: &Pass, run: impl FnOnce(&Pass) -> Result<Tensor>) -> Result<Tensor> {
-        if pass.mode == Mode::Infer || part >= self.frozen_stages {
-            return run(pass);
-        }
-        let still = Pass::new(Mode::Infer);
-        let x = run(&still)?;
-        pass.count_flops(still.flops());
-        Ok(x)
     }
 }
 
@@ -160,7 +150,7 @@ impl Block {
 mod tests {
     use super::super::resnet::{Depth, StrideStyle};
     use super::*;
-    use crate::nn::Params;
+    use crate::nn::{Mode, Params};
     use candle_core::{DType, Device};
 
     fn config(width: usize) -> ResNetConfig {
@@ -192,7 +182,9 @@ mod tests {
             assert_eq!(params.get(name).map(|p| p.var.dims().to_vec()), Some(shape), "{name}");
         }
         assert!(params.get("features.18.0.weight").is_none());
-        assert!(MobileNet::new(&params.root().enter("b"), &config(0)).is_err());
+        for wrong in [config(0), ResNetConfig { epsilon: -1.0, ..config(8) }] {
+            assert!(MobileNet::new(&params.root().enter("b"), &wrong).is_err());
+        }
         Ok(())
     }
 

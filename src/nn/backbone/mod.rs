@@ -5,7 +5,7 @@ pub mod resnet;
 pub mod vgg;
 pub mod vgg_reduced;
 
-use crate::nn::{Pass, Scope};
+use crate::nn::{Mode, Pass, Scope};
 use candle_core::{Result, Tensor};
 use mobilenet::MobileNet;
 use resnet::{Depth, ResNet, ResNetConfig};
@@ -34,4 +34,16 @@ impl Body {
             Self::MobileNet(mobilenet) => mobilenet.forward(images, pass),
         }
     }
+}
+
+/// Runs the stem (0) or a stage (from 1 on) of a body. In training, the first `frozen` of these leave no graph and no
+/// statistics behind.
+fn run_part(frozen: usize, part: usize, pass: &Pass, run: impl FnOnce(&Pass) -> Result<Tensor>) -> Result<Tensor> {
+    if pass.mode == Mode::Infer || part >= frozen {
+        return run(pass);
+    }
+    let still = Pass::new(Mode::Infer);
+    let x = run(&still)?;
+    pass.count_flops(still.flops());
+    Ok(x)
 }

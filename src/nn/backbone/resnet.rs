@@ -3,7 +3,7 @@
 //! He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), table 1. Names are torchvision's: `conv1`,
 //! `bn1`, `layer1.0.conv1`, …, `layer1.0.downsample.0` and `.1`.
 
-use super::mobilenet;
+use super::{mobilenet, run_part};
 use crate::nn::{ConvNorm, Init, Mode, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec, WeightCache, conv2d};
@@ -174,16 +174,16 @@ impl ResNet {
     /// # Errors
     /// Another number of channels than C4 has.
     pub fn last_stage(&self, pieces: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.part(LAST_STAGE + 1, pass, |pass| self.stage(LAST_STAGE, pieces, pass))
+        run_part(self.frozen_stages, LAST_STAGE + 1, pass, |pass| self.stage(LAST_STAGE, pieces, pass))
     }
 
     /// What the first `count` stages make of images, finest first.
     fn maps(&self, images: &Tensor, count: usize, pass: &Pass) -> Result<Vec<Tensor>> {
-        let x = self.part(0, pass, |pass| self.stem.forward(images, pass))?;
+        let x = run_part(self.frozen_stages, 0, pass, |pass| self.stem.forward(images, pass))?;
         let mut x = max_pool2d(&x, self.pool)?;
         let mut maps = Vec::with_capacity(count);
         for stage in 0..count {
-            x = self.part(stage + 1, pass, |pass| self.stage(stage, &x, pass))?;
+            x = run_part(self.frozen_stages, stage + 1, pass, |pass| self.stage(stage, &x, pass))?;
             pass.tap(&format!("c{}", stage + 2), stage, &x)?;
             maps.push(x.clone());
         }
@@ -192,17 +192,6 @@ impl ResNet {
 
     fn stage(&self, stage: usize, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.stages.get(stage).into_iter().flatten().try_fold(x.clone(), |x, block| block.forward(&x, pass))
-    }
-
-    /// Runs the stem (0) or a stage (from 1 on). In training, what is frozen leaves no graph and no statistics behind.
-    fn part(&self, part: usize, pass: &Pass, run: impl FnOnce(&Pass) -> Result<Tensor>) -> Result<Tensor> {
-        if pass.mode == Mode::Infer || part >= self.frozen_stages {
-            return run(pass);
-        }
-        let still = Pass::new(Mode::Infer);
-        let x = run(&still)?;
-        pass.count_flops(still.flops());
-        Ok(x)
     }
 }
 

@@ -71,7 +71,7 @@ impl SharedStep {
     }
 
     /// Runs the next phase on every device. After the last batch's backward pass the gradients are brought together;
-    /// the first device makes the update, and the others are given what came of it.
+    /// the first device makes the update, and the others are given what came of it before their next phase.
     ///
     /// # Errors
     /// As [`StepInProgress::advance`]; an incident names what is wrong in the part of the device that met it.
@@ -93,13 +93,7 @@ impl SharedStep {
                 }
                 Ok(phase)
             }
-            _ => {
-                let phase = own.advance(detector, optimizer)?;
-                if phase == Phase::Update {
-                    replicas.follow(detector.params())?;
-                }
-                Ok(phase)
-            }
+            _ => own.advance(detector, optimizer),
         }
     }
 

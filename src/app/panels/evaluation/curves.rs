@@ -14,7 +14,7 @@ use crate::engine::event::EvalSummary;
 use crate::eval::ImageResult;
 use crate::eval::curves::CurvePoint;
 use egui::{Color32, RichText, ScrollArea, Slider, Ui};
-use egui_plot::{Legend, Line, LineStyle, Plot, PlotPoints, Points, VLine};
+use egui_plot::{Corner, Legend, Line, LineStyle, Plot, PlotPoints, Points, VLine};
 use std::sync::Arc;
 
 /// Classes up to this number are all drawn at first.
@@ -132,27 +132,30 @@ impl EvaluationPanel {
                 actions.push(Action::Score(best.score as f32));
             }
         });
-        self.score_histogram(ui, evaluation, settings.score);
         let plot = Plot::new("by score")
-            .legend(Legend::default())
+            .legend(Legend::default().position(Corner::LeftBottom))
             .x_axis_label("score threshold")
             .include_x(0.0)
             .include_x(1.0)
             .include_y(0.0)
             .include_y(1.0)
             .allow_scroll(false);
-        let answer = plot.show(ui, |plot| {
-            let parts: [fn(&CurvePoint) -> f64; 3] = [|p| p.precision, |p| p.recall, |p| p.f1];
-            let mut ids = LineIds::of_plot(PLOTS[1]);
-            for ((name, color), part) in PARTS.into_iter().zip(parts) {
-                let points: PlotPoints<'_> = view.points.iter().map(|p| [p.score, part(p)]).collect();
-                let line = Line::new(name, points).color(color).allow_band(false);
-                add_line(plot, &mut ids, line, 1.5, LineStyle::Solid);
-            }
-            plot.vline(VLine::new("score threshold", f64::from(settings.score)).color(POOLED));
-            if let Some(best) = view.best {
-                plot.vline(VLine::new("best F1", best.score).color(PARTS[2].1));
-            }
+        // Beside each other: the panel is wider than high.
+        let answer = ui.columns_const(|[left, right]| {
+            self.score_histogram(right, evaluation, settings.score);
+            plot.show(left, |plot| {
+                let parts: [fn(&CurvePoint) -> f64; 3] = [|p| p.precision, |p| p.recall, |p| p.f1];
+                let mut ids = LineIds::of_plot(PLOTS[1]);
+                for ((name, color), part) in PARTS.into_iter().zip(parts) {
+                    let points: PlotPoints<'_> = view.points.iter().map(|p| [p.score, part(p)]).collect();
+                    let line = Line::new(name, points).color(color).allow_band(false);
+                    add_line(plot, &mut ids, line, 1.5, LineStyle::Solid);
+                }
+                plot.vline(VLine::new("score threshold", f64::from(settings.score)).color(POOLED));
+                if let Some(best) = view.best {
+                    plot.vline(VLine::new("best F1", best.score).color(PARTS[2].1));
+                }
+            })
         });
         name_picture(&answer.response, "Precision, recall and F1 by score");
         let clicked = answer.response.interact_pointer_pos().filter(|_| answer.response.clicked());

@@ -254,14 +254,17 @@ impl Drawing<'_> {
         }
     }
 
-    /// At most two points for each column of the screen.
+    /// At most eight points for each column of the screen. They reach beyond the view, to round places, so that they stay
+    /// the same ones while it is moved.
     fn points(&self, curves: &Curves, curve: &MinMaxPyramid) -> PlotPoints<'static> {
         let first = curves.first as f64;
         // One more on each side, so that lines lead out of the view.
         let from = (self.view.0 - first - 1.0).max(0.0) as usize;
         let to = ((self.view.1 - first + 2.0).max(0.0) as usize).min(curves.len);
+        let round = to.saturating_sub(from).next_power_of_two();
+        let (from, to) = (from / round * round, to.next_multiple_of(round));
         let mut points = Vec::new();
-        for (x, min, max) in curve.query(from, to, self.buckets) {
+        for (x, min, max) in curve.query(from, to, 4 * self.buckets) {
             let x = f64::from(x) + first;
             for value in [min, max].into_iter().take(if max > min { 2 } else { 1 }) {
                 let y = self.panel.scale(value);

@@ -10,6 +10,7 @@ use crate::app::theme;
 use crate::engine::Stepped;
 use crate::trace::{Assignment, FeatureMap, Formula, LossPart, Sample, Trace};
 use egui::{Color32, ColorImage, Grid, Pos2, Rect, RichText, Sense, Stroke, StrokeKind, Ui, vec2};
+use std::cmp::Ordering;
 
 /// Negatives that are drawn without being chosen.
 const DRAWN: u32 = 12;
@@ -204,7 +205,8 @@ pub(super) fn by_anchor(trace: &Trace, part: &LossPart) -> bool {
 /// What a sampled anchor adds to the batch's loss: its parts over their normalisers.
 fn anchor_loss(trace: &Trace, anchor: usize) -> f32 {
     let parts = trace.losses.iter().filter(|part| by_anchor(trace, part));
-    parts.map(|part| part.per_anchor.get(anchor).copied().unwrap_or(0.0) / part.normalizer.max(1.0)).sum()
+    let own = |part: &LossPart| part.per_anchor.get(anchor).copied().unwrap_or(0.0);
+    parts.map(|part| own(part) / part.normalizer.max(f32::MIN_POSITIVE)).sum()
 }
 
 /// What this image adds to the batch's loss: that of its sampled anchors, and of its RoIs where there are any.
@@ -214,14 +216,19 @@ fn image_loss(trace: &Trace) -> f32 {
     of_rois + trace.sampling.iter().map(|sample| anchor_loss(trace, sample.anchor as usize)).sum::<f32>()
 }
 
+/// Orders losses from the largest down, those that are no number first, whatever its sign.
+pub(super) fn downwards(a: f32, b: f32) -> Ordering {
+    b.abs().total_cmp(&a.abs())
+}
+
 /// The image that adds most to the loss, the first of equals, and the sampled anchor that adds most to its share; none
 /// while there are no losses.
 pub(super) fn hardest(traces: &[Trace]) -> (usize, Option<usize>) {
     let losses = traces.iter().map(image_loss).enumerate();
-    let Some((image, _)) = losses.min_by(|a, b| b.1.total_cmp(&a.1)) else { return (0, None) };
+    let Some((image, _)) = losses.min_by(|a, b| downwards(a.1, b.1)) else { return (0, None) };
     let trace = &traces[image];
     let sampled = trace.sampling.iter().map(|sample| sample.anchor as usize).filter(|_| !trace.losses.is_empty());
-    (image, sampled.min_by(|a, b| anchor_loss(trace, *b).total_cmp(&anchor_loss(trace, *a))))
+    (image, sampled.min_by(|a, b| downwards(anchor_loss(trace, *a), anchor_loss(trace, *b))))
 }
 
 /// The sampled anchor whose centre is nearest to a point of the input.
@@ -273,5 +280,9 @@ mod tests {
         assert_eq!(hardest(&[first.clone(), first]), (0, Some(0)));
         assert_eq!(hardest(&[trace(Vec::new()), trace(Vec::new())]), (0, None));
         assert_eq!(hardest(&[]), (0, None));
+        // What is no number comes first, and a small normaliser counts.
+        let torn = trace(vec![part(vec![1.0, 0.0, -f32::NAN], 2.0)]);
+        assert_eq!(hardest(&[second, torn]), (1, Some(2)));
+        assert_eq!(image_loss(&trace(vec![part(vec![1.0, 0.0, 0.0], 0.5)])), 2.0);
     }
 }

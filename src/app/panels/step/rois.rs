@@ -2,7 +2,7 @@
 
 use super::StepPanel;
 use super::anchor::{corners, losses};
-use super::batch::{by_anchor, header};
+use super::batch::{by_anchor, downwards, header};
 use super::formula::Names;
 use super::wide;
 use crate::trace::{LossPart, Trace};
@@ -58,7 +58,7 @@ impl StepPanel {
     fn roi_table(&mut self, ui: &mut Ui, trace: &Trace, (stage, parts): (usize, &[&LossPart]), names: &Names) {
         let count = parts.iter().map(|part| part.per_anchor.len()).max().unwrap_or(0);
         let mut order: Vec<(usize, f32)> = (0..count).map(|roi| (roi, roi_loss(parts, roi))).collect();
-        order.sort_by(|a, b| b.1.total_cmp(&a.1));
+        order.sort_by(|a, b| downwards(a.1, b.1));
         Grid::new(("RoIs", stage)).num_columns(4).striped(true).show(ui, |ui| {
             header(
                 ui,

@@ -25,15 +25,15 @@ pub fn ui(ui: &mut Ui, stepped: &Stepped) {
         wide(ui, "targets by level", |ui| {
             Grid::new("targets by level").num_columns(4 + parts.len()).striped(true).show(ui, |ui| {
                 for (title, help) in [
-                    ("level", "Of the pyramid, finest 0"),
-                    ("positives", "Sampled anchors with an object, over all images"),
-                    ("negatives", "Sampled background anchors"),
+                    ("level", "As anchors count them: finest 0, those of YOLO in its own order"),
+                    ("positives", "Anchors with an object that enter the loss, over all images"),
+                    ("negatives", "Background anchors that enter the loss"),
                     ("IoU", "Mean over the positives, each with the object that it overlaps most"),
                 ] {
                     ui.weak(title).on_hover_text(help);
                 }
                 for part in &parts {
-                    ui.weak(*part).on_hover_text("Σ over the level's sampled anchors / N");
+                    ui.weak(*part).on_hover_text("Σ over the level's anchors that enter / N");
                 }
                 ui.end_row();
                 for (number, level) in levels.iter().enumerate() {

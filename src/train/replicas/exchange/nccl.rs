@@ -20,7 +20,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Connects the devices; none where they are not two or more different GPUs.
+    /// Connects the devices; none where they are not two or more different GPUs, or where NCCL cannot.
     pub fn between(devices: &[Device]) -> Result<Option<Self>> {
         let gpus: Vec<CudaDevice> = devices.iter().filter_map(|d| d.as_cuda_device().ok().cloned()).collect();
         let mut numbers: Vec<usize> = gpus.iter().map(|gpu| gpu.cuda_stream().context().ordinal()).collect();
@@ -31,8 +31,17 @@ impl Ring {
         }
         // candle's stream is another one in every thread; the default stream waits for all of them, and they for it.
         let streams = gpus.iter().map(|gpu| gpu.cuda_stream().context().default_stream()).collect();
-        let comms = Comm::from_devices(streams).map_err(failed)?;
-        Ok(Some(Self { comms, devices: gpus }))
+        match Comm::from_devices(streams) {
+            Ok(comms) => Ok(Some(Self { comms, devices: gpus })),
+            Err(error) => {
+                tracing::warn!(
+                    "the GPUs exchange gradients by copies, which is slower: NCCL does not connect them ({:?}); see that \
+                     libnccl.so.2 is installed",
+                    error.0
+                );
+                Ok(None)
+            }
+        }
     }
 
     /// The sum of each row, which has one tensor a GPU, on the first GPU.
@@ -115,5 +124,5 @@ fn wrapped(storages: Vec<CudaStorage>, shapes: &[&Shape]) -> Vec<Tensor> {
 }
 
 fn failed(error: NcclError) -> Error {
-    Error::msg(format!("NCCL: {:?}; check the GPUs with nvidia-smi, or build without nccl to copy instead", error.0))
+    Error::msg(format!("NCCL: {:?}; see that the GPUs are in nvidia-smi, and resume the run", error.0))
 }
