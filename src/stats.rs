@@ -237,7 +237,7 @@ impl MinMaxPyramid {
 
     /// Points `first..last` as at most `buckets` triples (x, min, max): x is the middle of a bucket, counted in
     /// points from the curve's start. Buckets are aligned blocks of a power of two, so they keep still while the
-    /// curve grows or the view moves; a bucket of NaN alone is left out.
+    /// curve grows or the view moves; a bucket of NaN alone is a gap, whose both values are NaN.
     pub fn query(&self, first: usize, last: usize, buckets: usize) -> Vec<(f32, f32, f32)> {
         let last = last.min(self.len());
         if first >= last || buckets == 0 {
@@ -251,9 +251,10 @@ impl MinMaxPyramid {
         let bucket = |block: usize| {
             let (start, end) = ((block << size).max(first), ((block + 1) << size).min(last));
             let middle = (start + end - 1) as f64 / 2.0;
-            self.min_max(start, end).map(|(min, max)| (middle as f32, min, max))
+            let (min, max) = self.min_max(start, end).unwrap_or((f32::NAN, f32::NAN));
+            (middle as f32, min, max)
         };
-        blocks.filter_map(bucket).collect()
+        blocks.map(bucket).collect()
     }
 }
 
@@ -353,6 +354,9 @@ mod tests {
         assert_eq!(points, expected);
         assert!(curve.query(5, 5, 3).is_empty() && curve.query(0, 5, 0).is_empty());
         assert_eq!(curve.min_max(401, 419), None);
+        let gap = curve.query(399, 403, 4);
+        assert_eq!(gap.iter().map(|&(x, ..)| x).collect::<Vec<f32>>(), [399.0, 400.0, 401.0, 402.0]);
+        assert!(gap[0].1.is_finite() && gap[1..].iter().all(|(_, min, max)| min.is_nan() && max.is_nan()));
     }
 
     #[test]

@@ -115,7 +115,7 @@ key bracketleft bracketleft g; shot 3-no-truth; check "G hides the ground truth"
 key g question; shot 4-keys; check "? shows the keys" differ 1-start 4-keys
 key Escape
 
-click 1091 226 # “write the run to runs/…” in the Step panel
+click 1094 249 # “write the run to runs/…” in the Step panel
 panel Losses
 key period
 check "the Step key begins a run and writes its metrics" within 120 eval 'grep -q . runs/*/metrics.jsonl'

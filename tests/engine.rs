@@ -1,8 +1,10 @@
 //! The engine as its users see it: commands in, events out, stops that take effect, readers that slow nobody down.
 
+use boxwright::detect::class_order::ClassOrder;
 use boxwright::detect::{Arch, Config};
 use boxwright::engine::command::{InitialWeights, ModelChoice};
 use boxwright::engine::compare::SlotSource;
+use boxwright::engine::model::Permit;
 use boxwright::engine::{Command, DeviceChoice, Engine, Event, Severity};
 use boxwright::train::{Phase, RunConfig, TrainConfig};
 use std::path::PathBuf;
@@ -210,7 +212,7 @@ fn devices_are_listed_and_a_model_is_moved_but_not_under_a_run() {
     let Some(Event::Devices { found, current }) = seen.last() else { panic!("{seen:?}") };
     assert_eq!((found.list[0].choice, current.as_str()), (DeviceChoice::Cpu, "cpu"));
     let choice = ModelChoice::Named("ssd-nano".into());
-    engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
+    engine.send(Command::LoadModel { choice, weights: None, permit: Permit::default() });
     until(&engine, |e| matches!(e, Event::Flops(flops) if *flops > 1e6));
     engine.send(Command::UseDevice(DeviceChoice::Cpu));
     until(&engine, |e| matches!(e, Event::ModelLoaded(_)));
@@ -229,8 +231,8 @@ fn what_cannot_be_done_is_an_error_event_and_the_engine_goes_on() {
         Command::Evaluate { misses: None },
         Command::Save { path: "nowhere.safetensors".into() },
         Command::OpenData { path: "no/such/place".into(), split: None },
-        Command::LoadModel { choice: ModelChoice::Named("ssd-huge".into()), weights: None, allow_partial: false },
-        Command::LoadModel { choice: ModelChoice::Named("ssd300".into()), weights: None, allow_partial: false },
+        Command::LoadModel { choice: ModelChoice::Named("ssd-huge".into()), weights: None, permit: Permit::default() },
+        Command::LoadModel { choice: ModelChoice::Named("ssd300".into()), weights: None, permit: Permit::default() },
     ] {
         engine.send(command);
         until(&engine, is_error);
@@ -259,7 +261,7 @@ fn a_model_beside_itself_differs_in_nothing_and_slots_say_what_cannot_be_compare
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
     let choice = ModelChoice::Named("ssd-nano".into());
-    engine.send(Command::LoadModel { choice: choice.clone(), weights: None, allow_partial: false });
+    engine.send(Command::LoadModel { choice: choice.clone(), weights: None, permit: Permit::default() });
     engine.send(Command::SetSlot { slot: 0, source: SlotSource::Loaded });
     until(&engine, |e| matches!(e, Event::Slots(slots) if slots[0].is_some()));
     let is_error = |e: &Event| matches!(e, Event::Log { severity: Severity::Error, .. });
@@ -298,7 +300,7 @@ fn an_evaluation_explains_itself_and_its_confusion_is_counted_anew() {
     engine.send(Command::Probe(false));
     engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
     let choice = ModelChoice::Named("ssd-nano".into());
-    engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
+    engine.send(Command::LoadModel { choice, weights: None, permit: Permit::default() });
     engine.send(Command::Evaluate { misses: None });
     let seen = until(&engine, |e| matches!(e, Event::Evaluated(_)));
     let Some(Event::Evaluated(summary)) = seen.last() else { panic!("{seen:?}") };
@@ -360,6 +362,48 @@ fn a_run_starts_from_what_fits_of_a_file_and_a_stranger_is_refused_before_anythi
     engine.send(begin("assets/ssd-nano.safetensors"));
     let seen = until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
     assert!(format!("{seen:?}").contains("(100.0 % of the weights) start from"), "{seen:?}");
+}
+
+#[test]
+fn an_order_that_cannot_be_had_is_asked_for_with_what_was_to_be_loaded() {
+    let engine = start(Arc::default());
+    let choice = ModelChoice::FromWeights;
+    let weights = Some(PathBuf::from("assets/fcos-nano.safetensors"));
+    let permit = Permit { class_order: Some(ClassOrder::BackgroundLast), ..Permit::default() };
+    engine.send(Command::LoadModel { choice: choice.clone(), weights: weights.clone(), permit });
+    let seen = until(&engine, |e| matches!(e, Event::OrderAsked(_)));
+    assert!(seen.iter().any(|e| matches!(e, Event::Log { severity: Severity::Error, .. })), "{seen:?}");
+    let Some(Event::OrderAsked(asked)) = seen.last() else { panic!("{seen:?}") };
+    assert_eq!((&asked.choice, &asked.weights, asked.permit), (&choice, &weights, permit));
+    engine.send(Command::LoadModel { choice, weights, permit: Permit::default() });
+    until(&engine, |e| matches!(e, Event::ModelLoaded(_)));
+}
+
+#[test]
+fn a_run_from_a_file_with_another_head_tells_what_is_fresh() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("two.safetensors");
+    let engine = start(Arc::default());
+    engine.send(Command::Probe(false));
+    let two = Config::new(Arch::SsdNano, &["a".to_string(), "b".to_string()]);
+    engine.send(Command::LoadModel {
+        choice: ModelChoice::Configured(Box::new(two)),
+        weights: Some("assets/ssd-nano.safetensors".into()),
+        permit: Permit { reinitialise_head: true, ..Permit::default() },
+    });
+    let seen = until(&engine, |e| matches!(e, Event::ModelLoaded(_)));
+    let Some(Event::ModelLoaded(model)) = seen.last() else { panic!("{seen:?}") };
+    assert!(model.report.as_ref().is_some_and(|report| !report.reinitialised.is_empty()));
+    engine.send(Command::Save { path: path.clone() });
+    until(&engine, |e| matches!(e, Event::Saved { .. }));
+    engine.send(Command::OpenData { path: DATA.into(), split: Some("train".into()) });
+    let start = InitialWeights::File(path);
+    engine.send(Command::StartTraining { config: config(50, 2), folder: None, start });
+    let seen = until(&engine, |e| matches!(e, Event::TrainingReady { .. }));
+    let Some(Event::TrainingReady { start: Some(report), .. }) = seen.last() else { panic!("{seen:?}") };
+    assert!(!report.mismatched.is_empty());
+    assert!(report.mismatched.iter().all(|(name, ..)| name.starts_with("head.classification_head.")));
+    assert!(seen.iter().any(|e| matches!(e, Event::Log { severity: Severity::Warning, .. })), "{seen:?}");
 }
 
 #[test]

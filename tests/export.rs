@@ -5,6 +5,7 @@ use boxwright::app::outcome::{Coloring, OutcomeFilter};
 use boxwright::app::scene::{Choice, Prepared};
 use boxwright::engine::command::ModelChoice;
 use boxwright::engine::event::EvalSummary;
+use boxwright::engine::model::Permit;
 use boxwright::engine::{Command, DeviceChoice, Engine, Event, Severity, Shown};
 use boxwright::render::{ColorMap, Context, RenderError};
 use boxwright::trace::reduce::Reduction;
@@ -25,7 +26,7 @@ fn looked() -> &'static Looked {
     LOOKED.get_or_init(|| {
         let engine = Engine::start(DeviceChoice::Cpu, Arc::new(|| {})).unwrap();
         let choice = ModelChoice::Named("ssd-nano".into());
-        engine.send(Command::LoadModel { choice, weights: None, allow_partial: false });
+        engine.send(Command::LoadModel { choice, weights: None, permit: Permit::default() });
         engine.send(Command::OpenData { path: DATA.into(), split: Some("test".into()) });
         engine.send(Command::Show { index: 0 });
         engine.send(Command::Evaluate { misses: Some(1.1) });

@@ -2,6 +2,7 @@
 
 use boxwright::app::workbench::Workbench;
 use boxwright::cli::WindowArguments;
+use boxwright::engine::model::Permit;
 use egui::accesskit::Role;
 use egui_kittest::{Harness, kittest::Queryable};
 use std::cell::RefCell;
@@ -115,7 +116,7 @@ fn a_step_of_a_two_stage_network_shows_the_losses_of_a_chosen_roi() {
     let mut window = Window::open(&["shapes:train=4,val=4,test=4"]);
     window.until("detection", is_detected);
     let choice = ModelChoice::Named("faster-nano".into());
-    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: false });
+    raise(&mut window, Action::LoadModel { choice, weights: None, permit: Permit::default() });
     window.until("the network", |w| w.state.model.as_ref().is_some_and(|m| m.config.arch() == Arch::FasterNano));
     let draft = TrainConfig { batch: 2, ..TrainConfig::new(Arch::FasterNano) };
     raise(&mut window, Action::Run(RunAction::Draft(Box::new(draft))));
@@ -395,7 +396,8 @@ fn proposals_are_offered_where_there_are_any_and_scrubbed_by_keys() {
     raise(&mut window, Action::Focus(Panel::Proposals));
     assert!(window.workbench.borrow().state.log.iter().any(|l| l.message.contains("nothing for the Proposals panel")));
     let choice = ModelChoice::Named("cascade-nano".into());
-    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: true });
+    let permit = Permit { partial: true, ..Permit::default() };
+    raise(&mut window, Action::LoadModel { choice, weights: None, permit });
     window.until("proposals", |w| {
         let trace = w.state.shown.as_ref().and_then(|s| s.trace.as_ref());
         trace.is_some_and(|t| t.stages().len() == 4)
@@ -804,7 +806,7 @@ fn trained_weights_that_were_not_saved_are_asked_about_before_they_are_lost() {
     let name = |w: &Workbench| w.state.model.as_ref().map(|m| m.config.arch().name());
     let load = || {
         let choice = ModelChoice::Named("fcos-nano".into());
-        Action::LoadModel { choice, weights: None, allow_partial: false }
+        Action::LoadModel { choice, weights: None, permit: Permit::default() }
     };
     raise(&mut window, load());
     window.harness.get_by_label("The trained weights are not saved");
@@ -820,7 +822,7 @@ fn trained_weights_that_were_not_saved_are_asked_about_before_they_are_lost() {
     // Weights that come from a file, or with the program, are nobody's loss.
     raise(
         &mut window,
-        Action::LoadModel { choice: ModelChoice::Named("ssd-nano".into()), weights: None, allow_partial: false },
+        Action::LoadModel { choice: ModelChoice::Named("ssd-nano".into()), weights: None, permit: Permit::default() },
     );
     window.until("the first model", |w| name(w) == Some("ssd-nano"));
 }
@@ -1012,7 +1014,7 @@ fn settings_of_another_networks_run_are_not_put_back() {
     let edited = TrainConfig { batch: first.batch + 1, ..first };
     raise(&mut window, Action::Run(RunAction::Draft(Box::new(edited))));
     let choice = ModelChoice::Named("fcos-nano".into());
-    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: false });
+    raise(&mut window, Action::LoadModel { choice, weights: None, permit: Permit::default() });
     window
         .until("the other network", |w| w.state.model.as_ref().is_some_and(|m| m.config.arch().name() == "fcos-nano"));
     raise(&mut window, Action::Undo);
@@ -1149,7 +1151,7 @@ fn the_scores_of_masks_take_the_place_of_those_of_boxes() {
     window.until("the evaluation", |w| w.state.evaluation.is_some() && w.state.progress.is_none());
     assert!(!says(&window, "By masks"), "ssd-nano finds no masks");
     let choice = ModelChoice::Named("mask-nano".into());
-    raise(&mut window, Action::LoadModel { choice, weights: None, allow_partial: false });
+    raise(&mut window, Action::LoadModel { choice, weights: None, permit: Permit::default() });
     window.until("the network", |w| w.state.model.as_ref().is_some_and(|m| m.config.arch() == Arch::MaskNano));
     let before = window.workbench.borrow().state.evaluation_version;
     raise(&mut window, Action::Evaluate { misses: false });

@@ -9,6 +9,7 @@ use crate::detect::Arch;
 use crate::engine::DeviceChoice;
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::compare::SlotSource;
+use crate::engine::model::Permit;
 use crate::engine::playback::PlaySettings;
 use crate::trace::reduce::Reduction;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ pub enum Action {
     LoadModel {
         choice: ModelChoice,
         weights: Option<PathBuf>,
-        allow_partial: bool,
+        permit: Permit,
     },
     /// Changes the loaded model's limits; the change can be undone.
     Configure(Box<crate::detect::Config>),

@@ -5,6 +5,7 @@ use super::run_action::RunAction;
 use super::window_action::WindowAction;
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::compare::SlotSource;
+use crate::engine::model::Permit;
 use crate::engine::video::EXTENSIONS;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io::Read;
@@ -86,7 +87,7 @@ fn ask(dialog: Dialog) -> Option<Action> {
         Dialog::WeightsOf(arch) => {
             let files = files.set_title(format!("Weights for {arch}")).add_filter("Weights", &WEIGHTS);
             let (choice, weights) = (ModelChoice::Named(arch.name().into()), Some(files.pick_file()?));
-            Some(Action::LoadModel { choice, weights, allow_partial: false })
+            Some(Action::LoadModel { choice, weights, permit: Permit::default() })
         }
         Dialog::Runs => {
             let folder = files.set_title("The folder of runs").pick_folder();

@@ -8,10 +8,11 @@ use crate::detect::Config;
 use crate::engine::compare::{CompareSummary, ComparedImage, SLOTS, SlotSummary};
 use crate::engine::curves::Curves;
 use crate::engine::devices::Devices;
-use crate::engine::event::{DataSummary, EvalSummary, ModelSummary};
+use crate::engine::event::{DataSummary, EvalSummary, ModelSummary, OrderAsked};
 use crate::engine::playback::PlayStatus;
 use crate::engine::{Augmented, Event, Scrubbed, Severity, Shown, Stepped};
 use crate::train::{RunConfig, StepReport};
+use crate::weights::LoadReport;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Training {
     /// Iterations that one pass over the data takes.
     pub epoch: u64,
     pub running: bool,
+    /// What of another network's weights it started from, where it did; the rest was random.
+    pub start: Option<Arc<LoadReport>>,
 }
 
 /// Everything that panels read.
@@ -69,6 +72,8 @@ pub struct State {
     /// Counts changes of `data`.
     pub data_version: u64,
     pub model: Option<Arc<ModelSummary>>,
+    /// The file that did not load because of the order of its class logits, until something loads.
+    pub order_asked: Option<OrderAsked>,
     pub shown: Option<Arc<Shown>>,
     /// Counts changes of `shown`.
     pub shown_version: u64,
@@ -144,8 +149,10 @@ impl State {
                     format!("{} with {} weights{}", model.config.arch(), model.weights, report.unwrap_or_default());
                 self.note(Severity::Info, "model", text);
                 self.model = Some(model);
+                self.order_asked = None;
                 self.weights_kept = self.training.is_none() && self.weights_kept;
             }
+            Event::OrderAsked(asked) => self.order_asked = Some(asked),
             Event::DataOpened(data) => {
                 let text = format!("{} {}: {} images", data.name, data.split, data.images.len());
                 self.note(Severity::Info, "data", text);
@@ -169,10 +176,10 @@ impl State {
                 self.wanted = 0;
             }
             Event::Shown { .. } => {}
-            Event::TrainingReady { config, iteration, epoch, folder } => {
+            Event::TrainingReady { config, iteration, epoch, folder, start } => {
                 let place = folder.as_ref().map_or("not written to disk".into(), |f| format!("in {}", f.display()));
                 self.note(Severity::Info, "training", format!("run ready at iteration {iteration}, {place}"));
-                self.training = Some(Training { config, folder, iteration, epoch, running: false });
+                self.training = Some(Training { config, folder, iteration, epoch, running: false, start });
                 self.curves = Curves::with_decay(self.curves.decay());
                 self.stepping = Stepping::default();
                 self.last_step = None;

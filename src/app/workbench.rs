@@ -42,6 +42,7 @@ use crate::data::open::is_built_in;
 use crate::detect::Arch;
 use crate::engine::command::{InitialWeights, ModelChoice};
 use crate::engine::history::History;
+use crate::engine::model::Permit;
 use crate::engine::video::is_video_path;
 use crate::engine::{Command, Engine, Event, Severity};
 use egui::{Context, Ui, ViewportCommand};
@@ -209,7 +210,7 @@ impl Workbench {
             None => self.send(Command::LoadModel {
                 choice: ModelChoice::Named(Arch::SsdNano.name().into()),
                 weights: None,
-                allow_partial: false,
+                permit: Permit::default(),
             }),
         }
     }
@@ -218,6 +219,13 @@ impl Workbench {
         if !self.engine.send(command) {
             self.state.refuse(ENGINE, "too much is waiting already; try again in a moment");
         }
+    }
+
+    /// Loads a model. Where nothing is said of the class order of a file, it is as the Model panel has it.
+    fn load_model(&mut self, choice: ModelChoice, weights: Option<PathBuf>, permit: Permit) {
+        let chosen = self.panels.model.background().filter(|_| weights.is_some());
+        let permit = Permit { class_order: permit.class_order.or(chosen), ..permit };
+        self.send(Command::LoadModel { choice, weights, permit });
     }
 
     fn open_data(&mut self, path: &str, split: Option<String>) {
@@ -230,7 +238,7 @@ impl Workbench {
             self.play_file(path.to_path_buf());
         } else if is_weights_path(path) {
             let weights = Some(path.to_path_buf());
-            self.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
+            self.load_model(ModelChoice::FromWeights, weights, Permit::default());
         } else if holds_results(path) {
             self.send(Command::EvaluateResults { path: path.to_path_buf() });
         } else {
@@ -342,9 +350,7 @@ impl Workbench {
             Action::Show(index) => self.show(index),
             Action::Next => self.show(self.state.wanted.saturating_add(1)),
             Action::Previous => self.show(self.state.wanted.saturating_sub(1)),
-            Action::LoadModel { choice, weights, allow_partial } => {
-                self.send(Command::LoadModel { choice, weights, allow_partial });
-            }
+            Action::LoadModel { choice, weights, permit } => self.load_model(choice, weights, permit),
             Action::Configure(config) => {
                 if let Some(model) = &self.state.model {
                     self.remember(Edit::Model(Box::new(model.config.clone())));

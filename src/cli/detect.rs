@@ -11,6 +11,7 @@ use crate::engine::command::ModelChoice;
 use crate::engine::model::{self, Permit};
 use crate::engine::{DeviceChoice, Precision};
 use crate::imaging::draw::{draw_detections, save_png};
+use crate::weights::LoadReport;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -77,9 +78,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let choice = ModelChoice::Configured(Box::new(config));
         model = model::load_permitting(&choice, weights, permit, &device)?;
     }
-    if let Some(report) = model.report.as_ref().filter(|report| !report.is_complete()) {
-        let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-        eprint!("{red}{report}{plain}");
+    if let Some(report) = &model.report {
+        tell(report);
     }
     let plan = arguments.multi_scale.plan(model.detector.config())?;
     if let Some(folder) = &arguments.out {
@@ -142,6 +142,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
         return Err(CliError(format!("none of the {skipped} images could be read")));
     }
     Ok(Answer::Yes)
+}
+
+/// Prints what did not load, in red; nothing where all did.
+pub(super) fn tell(report: &LoadReport) {
+    if !report.is_complete() {
+        let (red, plain) = if std::io::stderr().is_terminal() { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        eprint!("{red}{report}{plain}");
+    }
 }
 
 /// What the two options together ask for: an architecture's name, a darknet `.cfg`, or what the weights say.

@@ -2,8 +2,9 @@
 
 mod plan;
 
-use super::{Answer, CliError, Outcome, threads, train_jobs};
+use super::{Answer, CliError, Outcome, detect, threads, train_jobs};
 use crate::engine::command::{InitialWeights, ModelChoice};
+use crate::engine::model::Permit;
 use crate::engine::runs::{Runs, RunsError};
 use crate::engine::{Command, DeviceChoice, Engine, Event, Precision, Severity};
 use crate::train::{Preset, StepReport, Validation};
@@ -149,7 +150,7 @@ fn train(devices: &[DeviceChoice], job: &Job, root: &Path) -> Result<(), CliErro
         Begin::Fresh(start) => Some(start.clone()),
         Begin::Weights(file) => {
             let weights = Some(file.clone());
-            engine.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, allow_partial: false });
+            engine.send(Command::LoadModel { choice: ModelChoice::FromWeights, weights, permit: Permit::default() });
             Some(InitialWeights::Loaded)
         }
     };
@@ -191,8 +192,11 @@ fn follow(engine: &Engine, job: &Job, root: &Path) -> Result<(), CliError> {
                 return Err(CliError(format!("{source}: {message}")));
             }
             Event::Log { severity, source, message } => eprintln!("{severity:?} {source}: {message}"),
-            Event::TrainingReady { iteration, .. } => {
+            Event::TrainingReady { iteration, start, .. } => {
                 ready = true;
+                if let Some(report) = start {
+                    detect::tell(&report);
+                }
                 index(root, folder);
                 if iteration > 0 {
                     println!("resumed after iteration {iteration}");

@@ -367,6 +367,22 @@ impl Config {
         of_each!(self, config => &config.classes)
     }
 
+    /// The same network for other classes; nothing for a darknet network, whose cfg has the head.
+    pub fn with_classes(&self, classes: &[String]) -> Option<Self> {
+        let mut other = self.clone();
+        match &mut other {
+            Self::Darknet(_) => return None,
+            Self::Ssd(config) => config.classes = classes.to_vec(),
+            Self::Retinanet(config) => config.classes = classes.to_vec(),
+            Self::Fcos(config) => config.classes = classes.to_vec(),
+            Self::Refinedet(config) => config.classes = classes.to_vec(),
+            Self::M2det(config) => config.classes = classes.to_vec(),
+            Self::Yolov3(config) => config.classes = classes.to_vec(),
+            Self::Rcnn(config) => config.classes = classes.to_vec(),
+        }
+        Some(other)
+    }
+
     /// The limits between head and result, to be changed in place: they need no other weights.
     pub fn limits_mut(&mut self) -> LimitsMut<'_> {
         macro_rules! limits {

@@ -33,7 +33,7 @@ fn implied_with(arch: Arch, checkpoint: &Checkpoint, change: impl Fn(Config) -> 
 const MAX_CLASSES: usize = 100_000;
 
 /// Classes of the checkpoint's head, background excluded, where it has one that `config` describes.
-fn classes_of(config: &Config, checkpoint: &Checkpoint) -> Option<usize> {
+pub fn classes_of(config: &Config, checkpoint: &Checkpoint) -> Option<usize> {
     let rows = |name: &str| checkpoint.get(name).and_then(|t| t.shape.first()).copied();
     let per_anchor = |name: &str, anchors: usize| rows(name).map(|rows| rows / anchors.max(1));
     match config {

@@ -2,6 +2,7 @@
 
 use super::compare::SlotSource;
 use super::device::DeviceChoice;
+use super::model::Permit;
 use super::playback::PlayOrder;
 use crate::detect::{Arch, Config};
 use crate::train::{RunConfig, TrainConfig};
@@ -10,12 +11,12 @@ use std::path::PathBuf;
 /// An order to the worker; done one after another.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Builds a model and loads weights: from a file, or the embedded ones, or (refused for detection unless
-    /// `allow_partial`) random ones. The image shown is detected again.
+    /// Builds a model and loads weights: from a file, or the embedded ones, or (refused unless `permit` says
+    /// otherwise) random ones. The image shown is detected again.
     LoadModel {
         choice: ModelChoice,
         weights: Option<PathBuf>,
-        allow_partial: bool,
+        permit: Permit,
     },
     /// Changes limits of the loaded model (thresholds, top-k) without touching its weights.
     Configure(Box<Config>),

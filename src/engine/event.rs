@@ -1,8 +1,10 @@
 //! What the worker reports: small, in order.
 
+use super::command::ModelChoice;
 use super::compare::{CompareSummary, SLOTS, SlotSummary};
 use super::details::{ConfusionDetails, CurveSet, EvalDetails, MaskScores};
 use super::devices::Devices;
+use super::model::Permit;
 use super::playback::PlayStatus;
 use super::thumbnails::Thumbnails;
 use crate::data::dataset::Finding;
@@ -46,6 +48,8 @@ pub enum Event {
         cancelled: bool,
     },
     ModelLoaded(Arc<ModelSummary>),
+    /// A file did not load because of the order of its class logits; the error was told before.
+    OrderAsked(OrderAsked),
     DataOpened(Arc<DataSummary>),
     /// The newest value of [`super::Slots::shown`] is image `index`.
     Shown {
@@ -58,6 +62,8 @@ pub enum Event {
         /// Iterations that one pass over the data takes.
         epoch: u64,
         folder: Option<PathBuf>,
+        /// What of another network's weights it starts from, where it does; the rest is random.
+        start: Option<Arc<LoadReport>>,
     },
     /// Training runs (true) or is paused (false).
     Training {
@@ -123,6 +129,15 @@ pub enum Event {
     Saved {
         path: PathBuf,
     },
+}
+
+/// What was to be loaded, and why somebody has to say where the background of its class logits is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderAsked {
+    pub choice: ModelChoice,
+    pub weights: Option<PathBuf>,
+    pub permit: Permit,
+    pub reason: String,
 }
 
 /// A loaded model.

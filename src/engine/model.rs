@@ -4,7 +4,7 @@ use super::command::ModelChoice;
 use super::device::device_name;
 use super::event::ModelSummary;
 use crate::detect::class_order::{ClassOrder, ordered, softmax_logits};
-use crate::detect::implied::{implied_arch, implied_in_order};
+use crate::detect::implied::{classes_of, implied_arch, implied_in_order};
 use crate::detect::yolov3::Yolov3Config;
 use crate::detect::{Arch, Config, ConfigError, Detector, build, darknet, names};
 use crate::nn::{Mode, Params, Pass};
@@ -33,6 +33,11 @@ pub enum ModelError {
     OtherArch { found: Arch, asked: Arch, path: PathBuf },
     #[error("a head of {arch} cannot have its background there: {order}")]
     ClassOrder { arch: Arch, order: ClassOrder },
+    #[error(
+        "the names in this file do not tell whether the class logits of {arch} have their background first, last or not \
+         at all; say it with --background: {path}"
+    )]
+    OrderUnknown { arch: Arch, path: PathBuf },
     #[error("{arch} has no embedded weights; give a file with --weights, or --allow-partial for random ones")]
     NoWeights { arch: Arch },
     #[error("{path}: no tensor of it has a name and shape of {arch}'s; `boxwright weights` lists what is in it")]
@@ -42,6 +47,13 @@ pub enum ModelError {
          have another shape); it may be of another architecture. See `boxwright weights`, or use --allow-partial"
     )]
     Partial { arch: Arch, coverage: f64, loaded: usize, missing: usize, mismatched: usize, path: PathBuf },
+}
+
+impl ModelError {
+    /// Whether the same file may load once somebody says, or says otherwise, where its background is.
+    pub fn asks_for_the_order(&self) -> bool {
+        matches!(self, Self::ClassOrder { .. } | Self::OrderUnknown { .. })
+    }
 }
 
 /// How the source of weights ends that are in memory alone.
@@ -109,7 +121,7 @@ pub fn load_permitting(
         ModelChoice::FromWeights => None,
     };
     let Some(path) = file else {
-        return without_file(choice, asked.unwrap_or(Arch::SsdNano), permit.partial, device);
+        return without_file(choice, asked.unwrap_or(Arch::SsdNano), permit, device);
     };
     let mut checkpoint = weights::open(path)?;
     let described = described_model(checkpoint.metadata());
@@ -123,6 +135,9 @@ pub fn load_permitting(
         (_, ModelChoice::Configured(config), _) => with_order((**config).clone(), permit.class_order)?,
         (Some(config), _, _) => with_order(config, permit.class_order)?,
         (None, _, Some(arch)) => match permit.class_order {
+            None if !permit.partial && !tells_the_order(arch, &checkpoint) => {
+                return Err(ModelError::OrderUnknown { arch, path: path.into() });
+            }
             None => implied_config(arch, &checkpoint),
             Some(order) => implied_in_order(arch, &checkpoint, order).ok_or(ModelError::ClassOrder { arch, order })?,
         },
@@ -135,8 +150,14 @@ pub fn load_permitting(
         ModelChoice::Named(_) => build_for(&config, &checkpoint, device)?,
         _ => build(&config, device, 0)?,
     };
-    let mut report = fill(&*detector, checkpoint, permit.class_order.or(own_order(layout)))?;
-    let backbone = backbone_prefix(&config);
+    let report = fill(&*detector, checkpoint, permit.class_order.or(own_order(layout)))?;
+    let report = permitted(report, &config, permit, path)?;
+    Ok(Model { detector, report: Some(report), source: path.display().to_string() })
+}
+
+/// The report, where all that it leaves unfilled is permitted.
+fn permitted(mut report: LoadReport, config: &Config, permit: Permit, path: &Path) -> Result<LoadReport, ModelError> {
+    let backbone = backbone_prefix(config);
     if let (true, Some(backbone)) = (permit.reinitialise_head, backbone) {
         report.reinitialise(backbone);
     }
@@ -150,7 +171,15 @@ pub fn load_permitting(
             path: path.into(),
         });
     }
-    Ok(Model { detector, report: Some(report), source: path.display().to_string() })
+    Ok(report)
+}
+
+/// Whether the order of a (translated) checkpoint's class logits is known without being said: its code base has one,
+/// the head can have no other, or the file has no head.
+fn tells_the_order(arch: Arch, checkpoint: &Checkpoint) -> bool {
+    let config = Config::new(arch, &names::names_for(80));
+    let possible = ClassOrder::ALL.into_iter().filter(|order| ordered(config.clone(), *order).is_some()).count();
+    checkpoint.layout().is_some() || possible < 2 || classes_of(&config, checkpoint).is_none()
 }
 
 /// The settings for weights of that order, where one is said.
@@ -258,7 +287,7 @@ fn of_as_many_classes(config: &Yolov3Config, own: usize, found: usize) -> Option
 /// YOLO9000 has 9418; a file that implies more is of another network.
 const MOST_DARKNET_CLASSES: usize = 10_000;
 
-fn without_file(choice: &ModelChoice, arch: Arch, allow_partial: bool, device: &Device) -> Result<Model, ModelError> {
+fn without_file(choice: &ModelChoice, arch: Arch, permit: Permit, device: &Device) -> Result<Model, ModelError> {
     let embedded = match arch.embedded_weights() {
         Some(bytes) => Some(weights::from_bytes(bytes)?),
         None => None,
@@ -271,10 +300,10 @@ fn without_file(choice: &ModelChoice, arch: Arch, allow_partial: bool, device: &
                 (_, None) => implied_config(arch, &checkpoint),
             };
             let detector = build(&config, device, 0)?;
-            let report = detector.params().load(&checkpoint)?;
+            let report = permitted(detector.params().load(&checkpoint)?, &config, permit, Path::new(arch.name()))?;
             Ok(Model { detector, report: Some(report), source: "embedded".into() })
         }
-        None if allow_partial => {
+        None if permit.partial => {
             let config = match choice {
                 ModelChoice::Configured(config) => (**config).clone(),
                 _ => Config::new(arch, &names::names_for(80)),
@@ -367,6 +396,42 @@ mod tests {
         // what was not loaded stays as it was built
         write(12);
         assert_eq!(filled(Some(ClassOrder::BackgroundLast)), filled(None));
+    }
+
+    #[test]
+    fn an_order_that_no_name_tells_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let values = weights::TensorData::F32(vec![0.0; 5]);
+        let head = ("head.classification_head.cls_logits.weight".to_string(), vec![5, 1, 1, 1], values);
+        weights::write_safetensors(&path, &[head], &std::collections::BTreeMap::new()).unwrap();
+        let failure = |class_order| {
+            let permit = Permit { class_order, ..Permit::default() };
+            let loaded = load_permitting(&ModelChoice::Named("fcos-nano".into()), Some(&path), permit, &Device::Cpu);
+            loaded.err().expect("nothing but a part of the head is in the file")
+        };
+        assert!(matches!(failure(None), ModelError::OrderUnknown { arch: Arch::FcosNano, .. }));
+        assert!(matches!(failure(Some(ClassOrder::BackgroundLast)), ModelError::ClassOrder { .. }));
+        let said = failure(Some(ClassOrder::NoBackground));
+        assert!(matches!(said, ModelError::Partial { .. }) && !said.asks_for_the_order());
+    }
+
+    #[test]
+    fn a_head_for_other_classes_is_fresh_only_where_that_is_asked_for() {
+        let described = load(&ModelChoice::Named("ssd-nano".into()), None, false, &Device::Cpu).unwrap();
+        let classes = ["a".to_string(), "b".to_string()];
+        let config = described.detector.config().with_classes(&classes).unwrap();
+        let choice = ModelChoice::Configured(Box::new(config));
+        let asset = Path::new("assets/ssd-nano.safetensors");
+        for file in [None, Some(asset)] {
+            let refused = load(&choice, file, false, &Device::Cpu);
+            assert!(matches!(refused.err(), Some(ModelError::Partial { .. })));
+            let permit = Permit { reinitialise_head: true, ..Permit::default() };
+            let model = load_permitting(&choice, file, permit, &Device::Cpu).unwrap();
+            let fresh = model.report.unwrap().reinitialised;
+            assert!(!fresh.is_empty() && fresh.iter().all(|name| name.starts_with("head.classification_head.")));
+            assert_eq!(model.detector.classes(), classes);
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use super::command::{Command, InitialWeights, ModelChoice};
 use super::compare::{SLOTS, Slot};
 use super::details::EvalDetails;
 use super::device::DeviceChoice;
-use super::event::{DataSummary, Event, ImageSummary, Severity};
+use super::event::{DataSummary, Event, ImageSummary, OrderAsked, Severity};
 use super::latest::{Shown, Slots};
-use super::model::{self, Model, ModelError};
+use super::model::{self, Model, ModelError, Permit};
 use super::outbox::Outbox;
 use super::playback::Playback;
 use super::thumbnails::Thumbnails;
@@ -150,9 +150,7 @@ impl Worker {
     fn obey(&mut self, command: Command) {
         self.make_way(&command);
         match command {
-            Command::LoadModel { choice, weights, allow_partial } => {
-                self.load_model(&choice, weights.as_deref(), allow_partial);
-            }
+            Command::LoadModel { choice, weights, permit } => self.load_model(choice, weights, permit),
             Command::Configure(config) => self.configure(&config),
             Command::OpenData { path, split } => self.open_data(&path, split.as_deref()),
             Command::Show { index } => {
@@ -228,10 +226,16 @@ impl Worker {
 
     // ---- model and data ----
 
-    fn load_model(&mut self, choice: &ModelChoice, weights: Option<&Path>, allow_partial: bool) {
-        match model::load(choice, weights, allow_partial, &self.device) {
+    fn load_model(&mut self, choice: ModelChoice, weights: Option<PathBuf>, permit: Permit) {
+        match model::load_permitting(&choice, weights.as_deref(), permit, &self.device) {
             Ok(model) => self.take_model(model),
-            Err(error) => self.error("model", error),
+            Err(error) => {
+                self.error("model", &error);
+                if error.asks_for_the_order() {
+                    let reason = error.to_string();
+                    self.out.put(Event::OrderAsked(OrderAsked { choice, weights, permit, reason }));
+                }
+            }
         }
     }
 
@@ -367,7 +371,7 @@ impl Worker {
             return;
         }
         // Read before the new run empties its folder, where the file may lie.
-        let prepared = match self.initial_weights(&config, start) {
+        let (prepared, report) = match self.initial_weights(&config, start) {
             Ok(prepared) => prepared,
             Err(error) => return self.error("training", error),
         };
@@ -375,7 +379,7 @@ impl Worker {
             Ok(run) => {
                 let set = |(name, values): &(String, Vec<f32>)| run.detector.params().set(name, values);
                 match prepared.iter().try_for_each(set) {
-                    Ok(()) => self.take_run(run),
+                    Ok(()) => self.take_run(run, report.map(Arc::new)),
                     Err(error) => {
                         self.error("training", format!("the loaded weights do not fit this run: {error}"));
                     }
@@ -385,11 +389,16 @@ impl Worker {
         }
     }
 
-    /// The weights that a new run starts from, by name; what is not named is random.
-    fn initial_weights(&mut self, config: &RunConfig, start: &InitialWeights) -> Result<NamedWeights, String> {
+    /// The weights that a new run starts from, by name; what is not named is random. With the report where they are a
+    /// file's, or those embedded for another network.
+    fn initial_weights(
+        &mut self,
+        config: &RunConfig,
+        start: &InitialWeights,
+    ) -> Result<(NamedWeights, Option<LoadReport>), String> {
         match (start, &self.model) {
-            (InitialWeights::Random, _) | (InitialWeights::Loaded, None) => Ok(Vec::new()),
-            (InitialWeights::Loaded, Some(model)) => named_weights(&*model.detector, &|_| true),
+            (InitialWeights::Random, _) | (InitialWeights::Loaded, None) => Ok((Vec::new(), None)),
+            (InitialWeights::Loaded, Some(model)) => Ok((named_weights(&*model.detector, &|_| true)?, None)),
             (InitialWeights::File(path), _) => {
                 let fill = |detector: &dyn Detector| model::initialise(detector, path);
                 self.fitting_weights(config, &path.display().to_string(), &fill)
@@ -407,7 +416,7 @@ impl Worker {
         config: &RunConfig,
         source: &str,
         fill: &dyn Fn(&dyn Detector) -> Result<LoadReport, ModelError>,
-    ) -> Result<NamedWeights, String> {
+    ) -> Result<(NamedWeights, Option<LoadReport>), String> {
         let detector = build(&config.model, &Device::Cpu, 0).map_err(|error| error.to_string())?;
         let report = fill(&*detector).map_err(|error| error.to_string())?;
         let text = format!(
@@ -416,8 +425,9 @@ impl Worker {
             report.loaded.len() + report.missing.len() + report.mismatched.len(),
             report.coverage * 100.0
         );
-        self.log(Severity::Info, "training", text);
-        named_weights(&*detector, &|name| report.loaded.contains(name))
+        self.log(if report.is_complete() { Severity::Info } else { Severity::Warning }, "training", text);
+        let weights = named_weights(&*detector, &|name| report.loaded.contains(name))?;
+        Ok((weights, Some(report)))
     }
 
     fn resume_training(&mut self, folder: &Path, config: Option<RunConfig>) {
@@ -429,7 +439,7 @@ impl Worker {
             Run::resume(config, dataset, &self.devices(), folder)
         });
         match resumed {
-            Ok(run) => self.take_run(run),
+            Ok(run) => self.take_run(run, None),
             Err(error) => self.error("training", error),
         }
     }
@@ -439,13 +449,14 @@ impl Worker {
         std::iter::once(&self.device).chain(&self.further).cloned().collect()
     }
 
-    fn take_run(&mut self, run: Run) {
+    fn take_run(&mut self, run: Run, start: Option<Arc<LoadReport>>) {
         self.to_run = 0;
         self.out.put(Event::TrainingReady {
             config: Arc::new(run.config.clone()),
             iteration: run.iteration,
             epoch: run.iterations_per_epoch(),
             folder: run.folder.clone(),
+            start,
         });
         self.run = Some(run);
     }

@@ -201,18 +201,21 @@ impl CurveDraw {
     }
 }
 
-/// All series behind one another with an end mark on both sides. A lone point is doubled: it shows as a dot.
+/// All series behind one another with an end mark on both sides. A point without a neighbour in its series is doubled:
+/// it shows as a dot.
 fn gather(series: &[&[[f32; 2]]]) -> Vec<CurvePoint> {
     let end = CurvePoint { position: [HOLE; 2], series: NO_SERIES };
     let mut points = vec![end];
+    let whole = |position: &[f32; 2]| position.iter().all(|coordinate| coordinate.is_finite());
     for (number, line) in (0..).zip(series) {
-        let point = |position: &[f32; 2]| {
-            let whole = position.iter().all(|coordinate| coordinate.is_finite());
-            CurvePoint { position: if whole { *position } else { [HOLE; 2] }, series: number }
-        };
-        points.extend(line.iter().map(point));
-        if let [only] = line {
-            points.push(point(only));
+        let there = |at: Option<usize>| at.and_then(|at| line.get(at)).is_some_and(whole);
+        for (at, position) in line.iter().enumerate() {
+            let known = whole(position);
+            let point = CurvePoint { position: if known { *position } else { [HOLE; 2] }, series: number };
+            points.push(point);
+            if known && !there(at.checked_sub(1)) && !there(Some(at + 1)) {
+                points.push(point);
+            }
         }
     }
     points.push(end);
@@ -225,11 +228,14 @@ mod tests {
 
     #[test]
     fn points_lie_between_end_marks_with_holes_marked() {
-        let points = gather(&[&[[0.0, 1.0], [1.0, f32::NAN], [2.0, 3.0]], &[], &[[5.0, 6.0]]]);
+        let line = [[0.0, 1.0], [1.0, 1.0], [2.0, f32::NAN], [3.0, 4.0], [4.0, f32::INFINITY]];
+        let points = gather(&[&line, &[], &[[5.0, 6.0]]]);
         let series: Vec<u32> = points.iter().map(|point| point.series).collect();
-        assert_eq!(series, [NO_SERIES, 0, 0, 0, 2, 2, NO_SERIES]);
-        assert_eq!(points[2].position, [HOLE; 2]);
-        assert_eq!((points[4].position, points[5].position), ([5.0, 6.0], [5.0, 6.0]));
+        assert_eq!(series, [NO_SERIES, 0, 0, 0, 0, 0, 0, 2, 2, NO_SERIES]);
+        let positions: Vec<[f32; 2]> = points.iter().map(|point| point.position).collect();
+        let hole = [HOLE; 2];
+        assert_eq!(positions[1..7], [line[0], line[1], hole, line[3], line[3], hole]);
+        assert_eq!(positions[7..9], [[5.0, 6.0]; 2]);
     }
 
     #[test]

@@ -347,6 +347,7 @@ mod tests {
                 iou: vec![0.4, 0.0, 0.45, 0.1],
                 best_object: vec![0, 0, 0, 0],
             }),
+            all_background: false,
             sampling: vec![
                 Sample { anchor: 0, positive: true, rank: 0, loss: 2.0 },
                 Sample { anchor: 3, positive: false, rank: 1, loss: 1.5 },

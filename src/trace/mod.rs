@@ -18,6 +18,8 @@ pub struct Trace {
     pub anchors: Anchors,
     pub assignment: Option<Assignment>,
     pub sampling: Vec<Sample>,
+    /// Every background anchor enters the loss, whether `sampling` lists it or not.
+    pub all_background: bool,
     pub losses: Vec<LossPart>,
     pub proposals: Vec<ProposalStage>,
     /// What each head did to its boxes; empty without ground truth.
@@ -88,6 +90,14 @@ pub struct AnchorLevel {
 }
 
 impl Trace {
+    /// Background anchors that enter the loss; none before they are sampled.
+    pub fn negatives(&self) -> usize {
+        match &self.assignment {
+            Some(assignment) if self.all_background && !self.sampling.is_empty() => assignment.background(),
+            _ => self.sampling.iter().filter(|sample| !sample.positive).count(),
+        }
+    }
+
     /// The stages of detection, in order. What a training pass leaves behind them is named `training …`.
     pub fn stages(&self) -> &[ProposalStage] {
         let count = self.proposals.iter().take_while(|stage| !stage.name.starts_with("training ")).count();
@@ -155,6 +165,13 @@ pub struct Assignment {
     pub iou: Vec<f32>,
     /// Object of that best IoU, −1 without objects.
     pub best_object: Vec<i32>,
+}
+
+impl Assignment {
+    /// Anchors that learn background.
+    pub fn background(&self) -> usize {
+        self.target.iter().filter(|target| **target == -1).count()
+    }
 }
 
 /// One sampled anchor or RoI: who enters the loss and why.

@@ -1,7 +1,7 @@
 //! What the assigned anchors of a batch have to learn, in numbers: how many by level, what they cost, and how the codes
 //! of their boxes spread.
 
-use super::{Formula, LossPart, Trace};
+use super::{LossPart, Trace};
 use crate::geometry::BBox;
 use crate::geometry::coder::BoxCoder;
 
@@ -73,12 +73,10 @@ pub fn by_level(traces: &[Trace]) -> Vec<LevelTargets> {
     levels
 }
 
-/// The anchors that enter the loss, and whether each has an object. A focal loss counts them all, of whose background a
-/// trace lists the hardest alone.
+/// The anchors that enter the loss, and whether each has an object.
 fn entering(trace: &Trace) -> Vec<(usize, bool)> {
-    let counts_all = trace.losses.iter().any(|part| matches!(part.terms.formula, Formula::Focal { .. }));
     match &trace.assignment {
-        Some(assignment) if counts_all => {
+        Some(assignment) if trace.all_background => {
             let targets = assignment.target.iter().enumerate().filter(|(_, target)| **target >= -1);
             targets.map(|(anchor, target)| (anchor, *target >= 0)).collect()
         }
@@ -152,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn a_focal_loss_counts_background_that_is_not_listed() {
-        let mut focal = trace();
-        focal.losses[0].terms.formula = Formula::Focal { alpha: 0.25, gamma: 2.0 };
+    fn background_that_is_not_listed_counts_where_all_of_it_enters() {
+        let focal = Trace { all_background: true, ..trace() };
+        assert_eq!((focal.negatives(), trace().negatives()), (2, 1));
         let levels = by_level(&[focal]);
         assert_eq!((levels[0].negatives, levels[1].negatives), (1, 1));
         assert_eq!(levels[1].losses, [("classification".to_string(), 6.0)]);

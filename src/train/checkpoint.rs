@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::exact::Exact;
-use super::optimizer::{AVERAGE, SQUARE, VELOCITY};
+use super::optimizer::{AVERAGE, SQUARE, UPDATES, VELOCITY};
 use super::run::{Run, RunConfig};
 use super::scaling::LossScale;
 use super::validation::Best;
@@ -225,7 +225,7 @@ impl Run {
             return Err(TrainError::Checkpoint(format!("it does not fit the model it describes\n{report}")));
         }
         for stored in checkpoint.tensors() {
-            if [VELOCITY, SQUARE, AVERAGE].iter().any(|prefix| stored.name.starts_with(prefix)) {
+            if [VELOCITY, SQUARE, AVERAGE, UPDATES].iter().any(|prefix| stored.name.starts_with(prefix)) {
                 let values = checkpoint.read_f32(stored).map_err(failed)?;
                 if !self.optimizer.restore(&stored.name, &values)? {
                     return Err(TrainError::Checkpoint(format!("{} fits no parameter", stored.name)));
@@ -246,6 +246,10 @@ impl Run {
         };
         self.iteration = iteration;
         self.position = position;
+        // Earlier versions counted iterations.
+        if !checkpoint.tensors().iter().any(|stored| stored.name == UPDATES) {
+            self.optimizer.assume_updates(iteration);
+        }
         let best: Option<Best> = metadata.get(BEST).and_then(|text| serde_json::from_str(text).ok());
         // What was measured otherwise says nothing about what is measured now.
         let saved: Option<RunConfig> = metadata.get(CONFIG).and_then(|text| toml::from_str(text).ok());

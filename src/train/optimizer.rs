@@ -19,6 +19,8 @@ struct Slot {
     velocity: Option<Tensor>,
     /// AdamW's second moment.
     square: Option<Tensor>,
+    /// Updates in those moments, which their bias is corrected by. Skipped iterations do not count, as in PyTorch.
+    updates: u64,
     average: Option<Tensor>,
 }
 
@@ -102,14 +104,14 @@ pub struct Trained<'a> {
 /// A copy of weights and optimiser state, good for putting back bit for bit.
 #[derive(Debug)]
 pub struct OptimizerState {
-    /// Weight, velocity, square, average.
-    slots: Vec<(Tensor, [Option<Tensor>; 3])>,
+    /// Weight, velocity, square, average; AdamW's updates.
+    slots: Vec<(Tensor, [Option<Tensor>; 3], u64)>,
 }
 
 impl OptimizerState {
     /// Memory that the copy takes.
     pub fn bytes(&self) -> usize {
-        let each = self.slots.iter().map(|(weight, rest)| weight.elem_count() * (1 + rest.iter().flatten().count()));
+        let each = self.slots.iter().map(|(weight, rest, _)| weight.elem_count() * (1 + rest.iter().flatten().count()));
         each.sum::<usize>() * size_of::<f32>()
     }
 }
@@ -128,6 +130,7 @@ impl Optimizer {
             group,
             velocity: None,
             square: None,
+            updates: 0,
             average: None,
         });
         Self {
@@ -171,7 +174,8 @@ impl Optimizer {
     /// Moves every trained parameter one step against its gradient, and the average after it. `norm` is that of the
     /// gradients ([`Gradients::norm`]).
     ///
-    /// `iteration` counts from 0; the average starts fast: its decay is min(ema, (1 + i) / (10 + i)).
+    /// `iteration` counts from 0; the average starts fast: its decay is min(ema, (1 + i) / (10 + i)). AdamW's bias is
+    /// corrected by the updates of each parameter.
     ///
     /// # Errors
     /// A gradient of another shape than its parameter, before anything has moved; a device that runs out of memory, in
@@ -207,10 +211,14 @@ impl Optimizer {
                 Method::AdamW => {
                     let square = match slot.square.take() {
                         Some(square) => square,
-                        None => slot.var.zeros_like()?,
+                        None => {
+                            slot.updates = 0;
+                            slot.var.zeros_like()?
+                        }
                     };
+                    slot.updates += 1;
                     let betas = (self.momentum, BETA2);
-                    adamw(weights, gradient, (&momentum, &square), betas, (rate, decay, scale), iteration + 1)?;
+                    adamw(weights, gradient, (&momentum, &square), betas, (rate, decay, scale), slot.updates)?;
                     slot.square = Some(square);
                 }
             }
@@ -249,7 +257,7 @@ impl Optimizer {
         let slots = self.slots.iter().map(|slot| {
             let own = [&slot.velocity, &slot.square, &slot.average];
             let [velocity, square, average] = own.map(|tensor| tensor.as_ref().map(copied).transpose());
-            Ok((copied(slot.var.as_tensor())?, [velocity?, square?, average?]))
+            Ok((copied(slot.var.as_tensor())?, [velocity?, square?, average?], slot.updates))
         });
         Ok(OptimizerState { slots: slots.collect::<Result<_>>()? })
     }
@@ -263,8 +271,9 @@ impl Optimizer {
             candle_core::bail!("a state of {} parameters for a network of {}", state.slots.len(), self.slots.len());
         }
         let averages = self.ema > 0.0;
-        for (slot, (weight, [velocity, square, average])) in self.slots.iter_mut().zip(state.slots) {
+        for (slot, (weight, [velocity, square, average], updates)) in self.slots.iter_mut().zip(state.slots) {
             slot.var.set(&weight)?;
+            slot.updates = updates;
             // An average that nothing moves any more must not be taken for the weights.
             (slot.velocity, slot.square, slot.average) = (velocity, square, average.filter(|_| averages));
         }
@@ -299,7 +308,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Every tensor of the optimiser's state under a prefix of its own, for a checkpoint.
+    /// Every tensor of the optimiser's state under a prefix of its own, and [`UPDATES`], for a checkpoint.
     ///
     /// # Errors
     /// A tensor that cannot be read back.
@@ -312,6 +321,10 @@ impl Optimizer {
                 }
             }
         }
+        if self.slots.iter().any(|slot| slot.updates > 0) {
+            let counts = self.slots.iter().map(|slot| slot.updates as f32).collect();
+            out.push((UPDATES.to_string(), vec![self.slots.len()], counts));
+        }
         Ok(out)
     }
 
@@ -321,6 +334,13 @@ impl Optimizer {
     /// # Errors
     /// A device that cannot hold it.
     pub fn restore(&mut self, name: &str, values: &[f32]) -> Result<bool> {
+        if name == UPDATES {
+            if self.slots.len() != values.len() {
+                return Ok(false);
+            }
+            self.slots.iter_mut().zip(values).for_each(|(slot, &count)| slot.updates = count as u64);
+            return Ok(true);
+        }
         for slot in &mut self.slots {
             let own = |prefix: &str| name.strip_prefix(prefix) == Some(slot.name.as_str());
             let target = if own(VELOCITY) {
@@ -342,6 +362,13 @@ impl Optimizer {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Takes every moment of AdamW to be that of `iterations` updates: what a checkpoint without [`UPDATES`] says.
+    pub fn assume_updates(&mut self, iterations: u64) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.square.is_some()) {
+            slot.updates = iterations;
+        }
     }
 
     /// Averaged weights where there are any, the plain ones otherwise: what is evaluated and shipped.
@@ -378,6 +405,8 @@ const BETA2: f32 = 0.99;
 pub const VELOCITY: &str = "optimizer.velocity/";
 pub const SQUARE: &str = "optimizer.square/";
 pub const AVERAGE: &str = "optimizer.average/";
+/// AdamW's updates of each parameter, in order of creation.
+pub const UPDATES: &str = "optimizer.updates";
 
 #[cfg(test)]
 mod tests {
@@ -469,6 +498,43 @@ mod tests {
         // g' = 2.5, v1 = 2.5, w1 = 1 − 0.1·(2.5 + 2.25) = 0.525
         // g' = 2.2625, v2 = 4.5125, w2 = 0.525 − 0.1·(2.2625 + 4.06125) = −0.107375
         assert!((value(&w)? + 0.107_375).abs() < 1e-6, "{}", value(&w)?);
+        Ok(())
+    }
+
+    #[test]
+    fn adamw_corrects_its_bias_by_updates_and_a_checkpoint_keeps_their_count() -> Result<()> {
+        let config = TrainConfig { method: Method::AdamW, ..plain() };
+        let begun = || -> Result<_> {
+            let (params, w, n) = network()?;
+            Ok((Optimizer::new(&params, &config), w, n))
+        };
+        let update = |(optimizer, w, n): &mut (Optimizer, Var, Var), iteration: u64| -> Result<f32> {
+            let gradients = gradients(optimizer, w, n)?;
+            optimizer.update(&gradients, 0.1, gradients.norm()?, iteration)?;
+            value(w)
+        };
+        let (mut whole, mut late) = (begun()?, begun()?);
+        // Iterations 0 to 4 were skipped: the first update still moves by the rate, 0.95 · 1 − 0.1.
+        let first = update(&mut late, 5)?;
+        assert!((first - 0.85).abs() < 1e-6, "{first}");
+        assert_eq!(update(&mut whole, 0)?, first);
+        let (kept, expected) = (late.0.snapshot()?, update(&mut whole, 1)?);
+        assert_eq!(update(&mut late, 9)?, expected);
+        late.0.put_back(kept)?;
+        // A checkpoint with the count, and one of an earlier version without it.
+        for counted in [true, false] {
+            let mut resumed = begun()?;
+            resumed.1.set(late.1.as_tensor())?;
+            for (name, _, values) in late.0.state()? {
+                assert!((!counted && name == UPDATES) || resumed.0.restore(&name, &values)?, "{name}");
+            }
+            if !counted {
+                resumed.0.assume_updates(1);
+            }
+            assert_eq!(update(&mut resumed, 9)?, expected);
+        }
+        assert!(!late.0.restore(UPDATES, &[1.0])?);
+        assert_eq!(update(&mut late, 9)?, expected);
         Ok(())
     }
 

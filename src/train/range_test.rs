@@ -91,7 +91,7 @@ impl Run {
                 precision: self.config.train.precision,
                 loss_scale: self.loss_scale.map(LossScale::factor),
             };
-            let mut step = SharedStep::new(vec![self.next_batch()?], step_settings, self.replicas.count())?;
+            let mut step = SharedStep::new(vec![self.next_batch()?], step_settings, self.replicas.count());
             while step.next_phase().is_some() {
                 match step.advance(&mut self.replicas, &*self.detector, &mut self.optimizer) {
                     Ok(_) => {}

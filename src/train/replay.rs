@@ -77,7 +77,7 @@ impl Run {
     /// Runs the step; gives what it met, the loss and its parts.
     fn repeat(&mut self, batches: Vec<Batch>, recording: &Recording) -> Result<Met, TrainError> {
         let met = |incident: Incident| (Some(incident.to_string()), Some(incident.value), incident.parts);
-        self.begin(batches, false)?;
+        self.begin(batches, false);
         // A jump is told from its recorded median: the states of earlier versions have no losses before it.
         if let (Fault::Spike, Some(median)) = (recording.incident.fault, recording.incident.median) {
             return Ok(met(self.jump_from(median.single())?));

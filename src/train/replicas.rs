@@ -3,7 +3,9 @@
 //! As PyTorch's `DistributedDataParallel`: a device computes the gradient of the mean loss over its part, and the
 //! weights move by the mean over the devices. Only the first device, the run's own, has the optimiser's state; the
 //! others are given its new weights. Batch norms see the part of their own device, and the running statistics are those
-//! of the first. One device is the case without others: nothing is cut, exchanged or handed to a thread.
+//! of the first. A batch of fewer images than devices, as an epoch that is not shuffled may end with, is learnt from by
+//! as many devices as it has images. One device is the case without others: nothing is cut, exchanged or handed to a
+//! thread.
 
 mod exchange;
 mod shared_step;
@@ -135,7 +137,11 @@ impl Replicas {
     pub fn new(config: &RunConfig, devices: &[Device]) -> Result<Self, TrainError> {
         let batch = config.train.batch;
         if batch < devices.len() {
-            return Err(too_small(batch, devices.len()));
+            return Err(TrainError::Settings(format!(
+                "a batch of {batch} cannot be cut for {count} devices, each of which needs an image: set batch to a \
+                 multiple of {count}, or name fewer devices",
+                count = devices.len()
+            )));
         }
         let others = devices.iter().enumerate().skip(1).map(|(rank, device)| Replica::new(rank, config, device));
         Ok(Self { others: others.collect::<Result<_, _>>()?, exchange: Exchange::between(devices)?, version: 0 })
@@ -171,8 +177,8 @@ impl Replicas {
         Ok(())
     }
 
-    /// Runs the next phase of every step, all at once: the first on this thread, the others on their devices'. Of
-    /// several errors, that of the first device is told.
+    /// Runs the next phase of every step, all at once: the first on this thread, the others on their devices', the last
+    /// of which have none where there are fewer steps. Of several errors, that of the first device is told.
     fn advance(
         &mut self,
         steps: &mut Vec<StepInProgress>,
@@ -181,6 +187,7 @@ impl Replicas {
     ) -> Result<Phase, TrainError> {
         let requests = interrupt::watched();
         let theirs: Vec<StepInProgress> = steps.drain(1..).collect();
+        let started = theirs.len();
         for (replica, step) in self.others.iter_mut().zip(theirs) {
             replica.start(step, requests.clone())?;
         }
@@ -188,20 +195,13 @@ impl Replicas {
             Some(own) => own.advance(detector, optimizer),
             None => Err(gone()),
         };
-        for replica in &mut self.others {
+        for replica in self.others.iter_mut().take(started) {
             let (step, theirs) = replica.wait()?;
             steps.push(step);
             outcome = outcome.and(theirs);
         }
         outcome
     }
-}
-
-fn too_small(images: usize, devices: usize) -> TrainError {
-    TrainError::Settings(format!(
-        "a batch of {images} cannot be cut for {devices} devices, each of which needs an image: set batch to a multiple \
-         of {devices}, or name fewer devices (an epoch that is not shuffled ends with a smaller batch)"
-    ))
 }
 
 #[cfg(test)]
@@ -246,7 +246,7 @@ mod tests {
     /// An iteration on this many CPUs, ready for its first phase.
     fn begun(config: &RunConfig, batches: &[Batch], devices: usize, probe: bool) -> (Network, Replicas, SharedStep) {
         let replicas = Replicas::new(config, &vec![Device::Cpu; devices]).unwrap();
-        (fresh(config), replicas, SharedStep::new(batches.to_vec(), settings(config, probe), devices).unwrap())
+        (fresh(config), replicas, SharedStep::new(batches.to_vec(), settings(config, probe), devices))
     }
 
     fn done(config: &RunConfig, batches: &[Batch], devices: usize, probe: bool) -> (Network, Replicas, StepReport) {
@@ -366,12 +366,29 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_with_fewer_images_than_devices_is_an_error_that_says_so() {
-        let (config, batches) = drawn(1, 1);
-        let step = SharedStep::new(batches, settings(&config, false), 2);
-        for error in [Replicas::new(&config, &[Device::Cpu, Device::Cpu]).err(), step.err()] {
-            let text = error.unwrap().to_string();
-            assert!(text.contains("a batch of 1 cannot be cut for 2 devices"), "{text}");
+    fn settings_of_a_batch_with_fewer_images_than_devices_are_an_error_that_says_so() {
+        let (config, _) = drawn(1, 1);
+        let text = Replicas::new(&config, &[Device::Cpu, Device::Cpu]).err().unwrap().to_string();
+        assert!(text.contains("a batch of 1 cannot be cut for 2 devices"), "{text}");
+    }
+
+    #[test]
+    fn a_shorter_batch_is_learnt_from_by_as_many_devices_as_it_has_images() {
+        for images in [1, 2] {
+            let (mut config, batches) = drawn(images, 1);
+            // A map of one cell has no batch statistics over one image.
+            (config.train.batch, config.train.freeze_batch_norm) = (3, true);
+            let (few, _, expected) = done(&config, &batches, images, true);
+            let (own, mut replicas, report) = done(&config, &batches, 3, true);
+            assert_eq!((report.loss, report.gradient_norm), (expected.loss, expected.gradient_norm));
+            assert_eq!((report.parts, report.traces.len()), (expected.parts, images));
+            let params = own.detector.params();
+            assert_eq!(params.values().unwrap(), few.detector.params().values().unwrap());
+            // All of them learn from the next one.
+            replicas.follow(params).unwrap();
+            for replica in &replicas.others {
+                assert_eq!(replica.network().unwrap().detector.params().values().unwrap(), params.values().unwrap());
+            }
         }
     }
 }

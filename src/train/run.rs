@@ -277,7 +277,7 @@ impl Run {
     pub fn advance_on(&mut self, mut batch: Batch, probe: bool) -> Result<StepReport, TrainError> {
         batch.position = self.position;
         self.loader = None;
-        self.begin(vec![batch], probe)?;
+        self.begin(vec![batch], probe);
         self.advance(probe)
     }
 
@@ -298,7 +298,7 @@ impl Run {
             }
             let count = self.config.train.accumulate.max(1);
             let batches: Result<Vec<Batch>, TrainError> = (0..count).map(|_| self.next_batch()).collect();
-            let begun = batches.and_then(|batches| self.begin(batches, probe));
+            let begun = batches.map(|batches| self.begin(batches, probe));
             if begun.is_err() {
                 self.loader = None;
             }
@@ -394,7 +394,7 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn begin(&mut self, batches: Vec<Batch>, probe: bool) -> Result<(), TrainError> {
+    pub(super) fn begin(&mut self, batches: Vec<Batch>, probe: bool) {
         let settings = StepSettings {
             mode: self.config.train.mode(),
             probe,
@@ -404,8 +404,7 @@ impl Run {
             loss_scale: self.loss_scale.map(LossScale::factor),
         };
         self.working = 0.0;
-        self.step = Some(SharedStep::new(batches, settings, self.replicas.count())?);
-        Ok(())
+        self.step = Some(SharedStep::new(batches, settings, self.replicas.count()));
     }
 
     /// The phase itself, and around the update what protects it.

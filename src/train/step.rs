@@ -17,6 +17,7 @@ use crate::ops::precision;
 use crate::trace::{FeatureMap, StageTime, Trace};
 use candle_core::Tensor;
 use serde::Serialize;
+use std::mem::swap;
 
 /// What one iteration did.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -365,29 +366,34 @@ impl StepInProgress {
         let mut traces = Vec::new();
         for (index, pass) in self.passes.iter().enumerate() {
             let images = self.batches.get(index).map_or(0, |batch| batch.indices.len());
+            let in_progress = index == self.current && !self.ended;
             for image in 0..images {
-                pass.trace(image, |trace| traces.push(trace.clone()));
-            }
-            if index == self.current && !self.ended {
-                let first = traces.len().saturating_sub(images);
-                for trace in traces.iter_mut().skip(first) {
-                    self.cover(trace);
-                }
+                pass.trace(image, |trace| {
+                    // What is covered is large, and laid aside so that it is not copied.
+                    let mut covered = Trace::default();
+                    if in_progress {
+                        self.swap_covered(trace, &mut covered);
+                    }
+                    traces.push(trace.clone());
+                    if in_progress {
+                        self.swap_covered(trace, &mut covered);
+                    }
+                });
             }
         }
         StepReport { traces, ..self.report() }
     }
 
-    /// Takes out of a trace what the phases still to come will show.
-    fn cover(&self, trace: &mut Trace) {
+    /// Exchanges what the phases still to come will show of a trace.
+    fn swap_covered(&self, trace: &mut Trace, other: &mut Trace) {
         if self.next <= Phase::Assign {
-            trace.assignment = None;
+            swap(&mut trace.assignment, &mut other.assignment);
         }
         if self.next <= Phase::Sample {
-            trace.sampling.clear();
+            swap(&mut trace.sampling, &mut other.sampling);
         }
         if self.next <= Phase::Loss {
-            trace.losses.clear();
+            swap(&mut trace.losses, &mut other.losses);
         }
     }
 

@@ -3,13 +3,15 @@
 use crate::app::action::{Action, Dialog};
 use crate::app::dialogs::is_weights_path;
 use crate::app::state::State;
+use crate::detect::class_order::ClassOrder;
 use crate::detect::{Arch, Config};
 use crate::engine::command::ModelChoice;
 use crate::engine::compare::{SLOT_NAMES, SlotSource};
 use crate::engine::devices::DeviceInfo;
-use crate::engine::event::ModelSummary;
+use crate::engine::event::{ModelSummary, OrderAsked};
+use crate::engine::model::Permit;
 use crate::weights::LoadReport;
-use egui::{Button, Grid, Label, RichText, ScrollArea, Slider, SliderClamping, Ui};
+use egui::{Button, CollapsingHeader, Grid, Label, RichText, ScrollArea, Slider, SliderClamping, Ui};
 use std::path::{Path, PathBuf};
 
 /// Names of a list of the load report that are shown.
@@ -22,9 +24,18 @@ pub struct ModelPanel {
     edited: Option<Config>,
     /// A network without embedded weights gets random ones.
     random: bool,
+    /// Where the class logits of files have their background; their names tell where nothing is said.
+    background: Option<ClassOrder>,
+    /// Weights whose classes are kept beside data of so many others.
+    kept: Option<(String, usize)>,
 }
 
 impl ModelPanel {
+    /// Where the class logits of the next file have their background, where somebody says it.
+    pub fn background(&self) -> Option<ClassOrder> {
+        self.background
+    }
+
     pub fn ui(&mut self, ui: &mut Ui, state: &State, actions: &mut Vec<Action>) {
         let current = state.model.as_ref().map(|m| m.config.arch());
         ui.horizontal_wrapped(|ui| {
@@ -52,6 +63,12 @@ impl ModelPanel {
             if load.on_hover_text("A checkpoint in any of the layouts that the network reads").clicked() {
                 actions.push(Action::OpenDialog(Dialog::Weights));
             }
+            let order = egui::ComboBox::from_id_salt("background")
+                .selected_text(format!("background: {}", place(self.background)))
+                .show_ui(ui, |ui| self.places(ui));
+            order.response.on_hover_text(
+                "Where the class logits of a file have their background; the names in the file tell as a rule",
+            );
             let save = ui.add_enabled(state.model.is_some(), Button::new("Save…"));
             let save = save.on_hover_text("The weights as safetensors, with the settings of the network");
             if save.on_disabled_hover_text("No model is loaded").clicked() {
@@ -59,15 +76,24 @@ impl ModelPanel {
             }
         });
         devices(ui, state, actions);
+        if let Some(asked) = &state.order_asked {
+            self.order(ui, asked, actions);
+        }
         let Some(model) = &state.model else {
             ui.label("No model is loaded.");
             return;
         };
         resets(ui, model, actions);
+        if let Some(data) = &state.data {
+            self.head(ui, model, &data.classes, actions);
+        }
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            if let Some(report) = state.training.as_ref().and_then(|training| training.start.as_ref()) {
+                start(ui, report);
+            }
             facts(ui, model, actions);
             if let Some(report) = &model.report {
-                troubles(ui, report);
+                troubles(ui, report, false);
             }
             ui.separator();
             self.limits(ui, &model.config, actions);
@@ -82,8 +108,60 @@ impl ModelPanel {
         Action::LoadModel {
             choice: ModelChoice::Named(arch.name().into()),
             weights: None,
-            allow_partial: arch.embedded_weights().is_none(),
+            permit: Permit { partial: arch.embedded_weights().is_none(), ..Permit::default() },
         }
+    }
+
+    /// The places that a background can have.
+    fn places(&mut self, ui: &mut Ui) {
+        for order in std::iter::once(None).chain(ClassOrder::ALL.map(Some)) {
+            ui.selectable_value(&mut self.background, order, place(order));
+        }
+    }
+
+    /// Asks where the background is of the file that did not load for want of it.
+    fn order(&mut self, ui: &mut Ui, asked: &OrderAsked, actions: &mut Vec<Action>) {
+        ui.add(Label::new(RichText::new(&asked.reason).color(ui.visuals().error_fg_color)).wrap());
+        ui.horizontal_wrapped(|ui| {
+            ui.label("Background");
+            self.places(ui);
+            let again = ui.add_enabled(self.background != asked.permit.class_order, Button::new("Load again"));
+            let again = again.on_hover_text("The same file, with its background there");
+            if again.on_disabled_hover_text("Choose another place first").clicked() {
+                let permit = Permit { class_order: self.background, ..asked.permit };
+                let (choice, weights) = (asked.choice.clone(), asked.weights.clone());
+                actions.push(Action::LoadModel { choice, weights, permit });
+            }
+        });
+    }
+
+    /// Asks what becomes of a head of another number of classes than the open data has.
+    fn head(&mut self, ui: &mut Ui, model: &ModelSummary, classes: &[String], actions: &mut Vec<Action>) {
+        let (own, wanted) = (model.config.classes().len(), classes.len());
+        let question = (model.weights.clone(), wanted);
+        if own == wanted || wanted == 0 || self.kept.as_ref() == Some(&question) {
+            return;
+        }
+        let Some((_, weights)) = source(model) else { return };
+        ui.add(Label::new(format!("The head of these weights has {own} classes, the open data {wanted}.")).wrap());
+        ui.horizontal_wrapped(|ui| {
+            let keep = ui.button("Keep the file's classes");
+            if keep.on_hover_text("Detections are of the classes that the weights were trained for").clicked() {
+                self.kept = Some(question);
+            }
+            let other = model.config.with_classes(classes);
+            let text = format!("New head for the {wanted} classes of the open data");
+            let fresh = ui.add_enabled(other.is_some(), Button::new(text));
+            let fresh = fresh.on_hover_text("What depends on the classes begins at random and has to be trained");
+            let fresh = fresh.on_disabled_hover_text("The head of a darknet network is in its cfg");
+            if let (true, Some(config)) = (fresh.clicked(), other) {
+                actions.push(Action::LoadModel {
+                    choice: ModelChoice::Configured(Box::new(config)),
+                    weights,
+                    permit: Permit { reinitialise_head: true, ..Permit::default() },
+                });
+            }
+        });
     }
 
     /// The limits between head and result: they need no other weights.
@@ -152,7 +230,7 @@ fn resets(ui: &mut Ui, model: &ModelSummary, actions: &mut Vec<Action>) {
         if reload.on_disabled_hover_text("These weights are in no file: save them first").clicked()
             && let Some((choice, weights)) = source
         {
-            actions.push(Action::LoadModel { choice, weights, allow_partial: false });
+            actions.push(Action::LoadModel { choice, weights, permit: Permit::default() });
         }
         let menu = ui.menu_button("Copy to a slot", |ui| {
             for (slot, name) in SLOT_NAMES.iter().enumerate() {
@@ -219,8 +297,24 @@ fn facts(ui: &mut Ui, model: &ModelSummary, actions: &mut Vec<Action>) {
     });
 }
 
+/// What a background's place is called.
+fn place(order: Option<ClassOrder>) -> String {
+    order.map_or_else(|| "as found".to_string(), |order| order.to_string())
+}
+
+/// What of the run's network its first weights did not fill.
+fn start(ui: &mut Ui, report: &LoadReport) {
+    let fresh = report.missing.len() + report.mismatched.len();
+    if fresh > 0 {
+        let text = format!("The run started with {fresh} fresh tensors, at random:");
+        ui.add(Label::new(RichText::new(text).color(ui.visuals().error_fg_color)).wrap());
+        ui.push_id("start", |ui| troubles(ui, report, true));
+        ui.separator();
+    }
+}
+
 /// What of the file and of the network did not come together.
-fn troubles(ui: &mut Ui, report: &LoadReport) {
+fn troubles(ui: &mut Ui, report: &LoadReport, open: bool) {
     let shape = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
     let missing = report.missing.iter().map(|entry| format!("{}  {}", entry.name, shape(&entry.shape)));
     let unexpected = report.unexpected.iter().map(|(name, found)| format!("{name}  {}", shape(found)));
@@ -228,14 +322,15 @@ fn troubles(ui: &mut Ui, report: &LoadReport) {
         .mismatched
         .iter()
         .map(|(name, wanted, found)| format!("{name}  {} in the network, {} in the file", shape(wanted), shape(found)));
-    let lists: [(&str, Vec<String>); 3] = [
+    let lists: [(&str, Vec<String>); 4] = [
         ("missing in the file", missing.collect()),
         ("unexpected in the file", unexpected.collect()),
         ("of another shape", mismatched.collect()),
+        ("left as built, as asked", report.reinitialised.clone()),
     ];
     for (kind, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
         let title = RichText::new(format!("{} {kind}", names.len())).color(ui.visuals().error_fg_color);
-        ui.collapsing(title, |ui| {
+        CollapsingHeader::new(title).default_open(open).show(ui, |ui| {
             for name in names.iter().take(NAMED) {
                 ui.monospace(name);
             }
@@ -294,8 +389,71 @@ mod tests {
         let mut panel = ModelPanel::default();
         assert_eq!(panel.load(Arch::Ssd300), Action::OpenDialog(Dialog::WeightsOf(Arch::Ssd300)));
         panel.random = true;
-        assert!(matches!(panel.load(Arch::Ssd300), Action::LoadModel { allow_partial: true, .. }));
-        assert!(matches!(panel.load(Arch::SsdNano), Action::LoadModel { allow_partial: false, .. }));
+        assert!(matches!(panel.load(Arch::Ssd300), Action::LoadModel { permit: Permit { partial: true, .. }, .. }));
+        assert!(matches!(panel.load(Arch::SsdNano), Action::LoadModel { permit: Permit { partial: false, .. }, .. }));
+    }
+
+    /// A harness over a panel, with what it raises.
+    fn drawn(
+        mut draw: impl FnMut(&mut Ui, &mut Vec<Action>) + 'static,
+    ) -> (Harness<'static>, Rc<RefCell<Vec<Action>>>) {
+        let raised: Rc<RefCell<Vec<Action>>> = Rc::default();
+        let inner = raised.clone();
+        let mut harness = Harness::new_ui(move |ui| draw(ui, &mut inner.borrow_mut()));
+        harness.run_steps(2);
+        (harness, raised)
+    }
+
+    #[test]
+    fn a_file_whose_order_is_unknown_loads_again_with_the_one_that_is_chosen() {
+        let (choice, weights) = (ModelChoice::Named("fcos-nano".into()), Some(PathBuf::from("a.pth")));
+        let (permit, reason) = (Permit::default(), "no name tells the order".to_string());
+        let mut state = State::default();
+        state.fold(Event::OrderAsked(OrderAsked { choice: choice.clone(), weights: weights.clone(), permit, reason }));
+        let mut panel = ModelPanel::default();
+        let (mut harness, raised) = drawn(move |ui, actions| panel.ui(ui, &state, actions));
+        assert!(harness.query_by_label("no name tells the order").is_some());
+        harness.get_by_role_and_label(Role::Button, "Load again").click();
+        harness.run_steps(3);
+        assert!(raised.borrow().is_empty(), "nothing is chosen yet");
+        harness.get_by_label("none").click();
+        harness.run_steps(3);
+        harness.get_by_role_and_label(Role::Button, "Load again").click();
+        harness.run_steps(3);
+        let permit = Permit { class_order: Some(ClassOrder::NoBackground), ..permit };
+        assert_eq!(*raised.borrow(), [Action::LoadModel { choice, weights, permit }]);
+    }
+
+    #[test]
+    fn a_head_of_another_number_of_classes_is_kept_or_made_anew_as_a_person_says() {
+        let classes = ["a".to_string(), "b".to_string()];
+        let file = PathBuf::from("a.safetensors");
+        let fresh = "New head for the 2 classes of the open data";
+        let (mut panel, model, data) = (ModelPanel::default(), summary("a.safetensors"), classes.clone());
+        let (mut harness, raised) = drawn(move |ui, actions| panel.head(ui, &model, &data, actions));
+        assert!(harness.query_by_label("The head of these weights has 1 classes, the open data 2.").is_some());
+        harness.get_by_role_and_label(Role::Button, fresh).click();
+        harness.run_steps(3);
+        let permit = Permit { reinitialise_head: true, ..Permit::default() };
+        let choice = ModelChoice::Configured(Box::new(Config::new(Arch::SsdNano, &classes)));
+        assert_eq!(*raised.borrow(), [Action::LoadModel { choice, weights: Some(file), permit }]);
+        harness.get_by_role_and_label(Role::Button, "Keep the file's classes").click();
+        harness.run_steps(3);
+        assert!(harness.query_by_label(fresh).is_none() && raised.borrow().len() == 1);
+    }
+
+    #[test]
+    fn what_a_run_had_to_begin_at_random_is_listed() {
+        let permit = Permit { reinitialise_head: true, ..Permit::default() };
+        let config = Config::new(Arch::SsdNano, &["a".to_string(), "b".to_string()]);
+        let choice = ModelChoice::Configured(Box::new(config));
+        let cpu = DeviceChoice::Cpu.open().unwrap();
+        let model = crate::engine::model::load_permitting(&choice, None, permit, &cpu).unwrap();
+        let report = model.report.unwrap();
+        let (count, name) = (report.mismatched.len(), report.reinitialised[0].clone());
+        let (harness, _) = drawn(move |ui, _| start(ui, &report));
+        assert!(harness.query_by_label(&format!("The run started with {count} fresh tensors, at random:")).is_some());
+        assert!(harness.query_by_label(&name).is_some(), "{name}");
     }
 
     #[test]

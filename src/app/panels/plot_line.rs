@@ -4,7 +4,7 @@ use crate::app::bridge::{CurvePicture, Shaders, paint_curve};
 use crate::render::CurveStyle;
 use egui::{Color32, Pos2, Shape, Ui};
 use egui_plot::{
-    ClosestElem, Line, LineStyle, PlotBounds, PlotGeometry, PlotItem, PlotItemBase, PlotTransform, PlotUi,
+    ClosestElem, Line, LineStyle, PlotBounds, PlotGeometry, PlotItem, PlotItemBase, PlotPoint, PlotTransform, PlotUi,
 };
 use std::hash::{DefaultHasher, Hasher};
 use std::ops::RangeInclusive;
@@ -24,17 +24,33 @@ impl LineIds {
     }
 }
 
-/// Adds a line, by the shader where there is one.
+/// Adds a line, by the shader where there is one. A point that is no number leaves a gap.
 pub(super) fn add_line<'a>(plot: &mut PlotUi<'a>, ids: &mut LineIds, line: Line<'a>, width: f32, style: LineStyle) {
     let line = line.width(width).style(style);
-    if matches!(line.geometry(), PlotGeometry::Points(points) if points.is_empty()) {
+    let PlotGeometry::Points(points) = line.geometry() else { return };
+    if !points.iter().any(is_number) {
         return;
     }
     if Shaders::of(plot.ctx()).curves {
         plot.add(ShadedLine { line, id: ids.next(), width, style });
-    } else {
+    } else if points.iter().all(is_number) {
         plot.line(line);
+    } else {
+        for piece in pieces(points) {
+            let piece = Line::new(PlotItem::name(&line), piece).color(PlotItem::color(&line));
+            plot.line(piece.width(width).style(style));
+        }
     }
+}
+
+fn is_number(point: &PlotPoint) -> bool {
+    point.x.is_finite() && point.y.is_finite()
+}
+
+/// What lies between the gaps.
+fn pieces(points: &[PlotPoint]) -> Vec<Vec<[f64; 2]>> {
+    let between = points.split(|point| !is_number(point)).filter(|piece| !piece.is_empty());
+    between.map(|piece| piece.iter().map(|point| [point.x, point.y]).collect()).collect()
 }
 
 /// A line of a plot whose picture is the shader's.
@@ -48,8 +64,8 @@ struct ShadedLine<'a> {
 impl PlotItem for ShadedLine<'_> {
     fn shapes(&self, ui: &Ui, transform: &PlotTransform, shapes: &mut Vec<Shape>) {
         let PlotGeometry::Points(points) = self.line.geometry() else { return };
-        let Some(first) = points.first() else { return };
-        // 32 bits hold few digits of numbers far from zero: all are told from the first point on.
+        let Some(first) = points.iter().find(|point| is_number(point)) else { return };
+        // 32 bits hold few digits of numbers far from zero: all are told from the first number on.
         let points: Vec<[f32; 2]> = points.iter().map(|p| [(p.x - first.x) as f32, (p.y - first.y) as f32]).collect();
         let (low, high) = (transform.bounds().min(), transform.bounds().max());
         let width = if self.highlighted() { 2.0 * self.width } else { self.width };
@@ -116,7 +132,8 @@ mod tests {
     use egui_kittest::Harness;
     use egui_plot::{Plot, PlotPoints};
 
-    /// Callbacks for the device among what a plot of two lines paints, and whether its bounds hold the lines.
+    /// Callbacks for the device among what a plot of two lines that begin with a gap paints, and whether its bounds hold
+    /// the lines.
     fn callbacks(shaders: Shaders) -> (usize, bool) {
         let mut holds = false;
         let count = {
@@ -125,7 +142,8 @@ mod tests {
                 let answer = Plot::new("two").show(ui, |plot| {
                     let mut ids = LineIds::of_plot(9);
                     for top in [1.0, 2.0] {
-                        let line = Line::new("line", PlotPoints::from(vec![[1e6, 0.0], [1e6 + 10.0, top]]));
+                        let points = vec![[1e6, f64::NAN], [1e6, 0.0], [1e6 + 10.0, top]];
+                        let line = Line::new("line", PlotPoints::from(points));
                         add_line(plot, &mut ids, line.color(Color32::RED), 1.5, LineStyle::Solid);
                     }
                 });
@@ -143,6 +161,15 @@ mod tests {
     fn lines_are_the_shaders_where_there_is_one_and_bound_the_plot_either_way() {
         assert_eq!(callbacks(Shaders { curves: true, ..Shaders::default() }), (2, true));
         assert_eq!(callbacks(Shaders::default()), (0, true));
+    }
+
+    #[test]
+    fn a_line_is_cut_where_a_point_is_no_number() {
+        let nan = f64::NAN;
+        let points = [[0.0, nan], [1.0, 2.0], [2.0, 3.0], [3.0, nan], [4.0, f64::INFINITY], [5.0, 6.0]];
+        let cut = pieces(&points.map(PlotPoint::from));
+        assert_eq!(cut, [vec![[1.0, 2.0], [2.0, 3.0]], vec![[5.0, 6.0]]]);
+        assert!(pieces(&[PlotPoint::new(0.0, nan)]).is_empty());
     }
 
     #[test]

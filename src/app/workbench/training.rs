@@ -35,7 +35,12 @@ impl Workbench {
         let train = self.drafted(arch);
         let config = RunConfig { data: data.path.clone(), split: Some(self.panels.step.split_of(&data)), train, model };
         let folder = self.panels.step.folder(arch, &self.settings.runs);
-        let start = if start == InitialWeights::Loaded && !fits { InitialWeights::Random } else { start };
+        let stays_out = start == InitialWeights::Loaded && !fits;
+        if stays_out && self.state.model.is_some() {
+            let message = "the loaded weights are of other classes than the data: the run starts from random ones";
+            self.state.note(Severity::Warning, "training", message);
+        }
+        let start = if stays_out { InitialWeights::Random } else { start };
         self.send(Command::StartTraining { config: Box::new(config), folder, start });
         true
     }

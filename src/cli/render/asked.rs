@@ -7,6 +7,7 @@ use crate::cli::detect;
 use crate::engine::command::{Command, InitialWeights};
 use crate::engine::compare::{ComparedImage, SlotSource};
 use crate::engine::event::ModelSummary;
+use crate::engine::model::Permit;
 use crate::engine::{DeviceChoice, Engine, Event, Severity};
 use crate::train::{RunConfig, TrainConfig};
 use std::sync::Arc;
@@ -123,8 +124,8 @@ fn open_data(arguments: &Arguments) -> Command {
 
 fn load_model(arguments: &Arguments) -> Result<Command, CliError> {
     let choice = detect::choice(arguments.model.as_deref(), arguments.weights.as_deref())?;
-    let (weights, allow_partial) = (arguments.weights.clone(), arguments.allow_partial);
-    Ok(Command::LoadModel { choice, weights, allow_partial })
+    let permit = Permit { partial: arguments.allow_partial, ..Permit::default() };
+    Ok(Command::LoadModel { choice, weights: arguments.weights.clone(), permit })
 }
 
 /// Has an engine do the commands, until `answer` makes something of what it tells.

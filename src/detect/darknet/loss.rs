@@ -123,6 +123,7 @@ pub(in crate::detect) fn losses(
             let samples = samples(targets, each.get(range).unwrap_or_default());
             pass.trace(image, |t| {
                 t.sampling = samples;
+                t.all_background = true;
                 t.assignment = Some(targets.assignment.clone());
                 t.losses = traced;
             });

@@ -116,6 +116,7 @@ pub(super) fn losses(
             let own = image * count..(image + 1) * count;
             pass.trace(image, |t| {
                 t.sampling = samples(target, &parts[0].3[own.clone()]);
+                t.all_background = true;
                 t.assignment = Some(assignment(points, target, &objects[image]));
                 t.losses = parts
                     .iter()

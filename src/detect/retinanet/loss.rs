@@ -133,6 +133,7 @@ pub(super) fn losses(
             let (focal, distances) = (focal[own.clone()].to_vec(), distances[own.clone()].to_vec());
             pass.trace(image, |t| {
                 t.sampling = samples(&matches.target, &focal);
+                t.all_background = true;
                 t.assignment = Some(assignment(matches, &[]));
                 let part = |name: &str, value: f32, per_anchor: Vec<f32>, terms: &Terms| LossPart {
                     name: name.into(),

@@ -69,16 +69,30 @@ impl Trainer {
         Ok(phases)
     }
 
-    /// The arithmetic of a step alone: no stops, no clock, no look at what comes out.
+    /// The arithmetic of a step alone, its loss scaled alike: no stops, no clock, no look at the loss.
     fn bare_step(&mut self) -> Result<(), TrainError> {
         let Some(batch) = &self.batch else { return Ok(()) };
         let pass = Pass::new(Mode::Train);
         let images = Tensor::from_slice(&batch.images, &batch.shape, self.detector.params().device())?;
         let outputs = self.detector.forward(&images, &pass)?;
         let losses = self.detector.losses(&outputs, &batch.objects, &pass)?;
-        let gradients = self.optimizer.collect(&mut backward(&losses.total()?)?);
-        self.optimizer.update(&gradients, RATE, gradients.norm()?, self.iteration)?;
-        pass.commit()?;
+        let total = losses.total()?;
+        let total = match self.loss_scale {
+            Some(scale) => total.affine(f64::from(scale.factor()), 0.0)?,
+            None => total,
+        };
+        let mut gradients = self.optimizer.collect(&mut backward(&total)?);
+        if let Some(scale) = self.loss_scale {
+            gradients.divide(scale.factor())?;
+        }
+        let norm = gradients.norm()?;
+        if norm.is_finite() {
+            self.optimizer.update(&gradients, RATE, norm, self.iteration)?;
+            pass.commit()?;
+        }
+        if let Some(scale) = &mut self.loss_scale {
+            scale.follow(!norm.is_finite());
+        }
         self.detector.params().device().synchronize()?;
         self.iteration += 1;
         Ok(())
@@ -165,6 +179,20 @@ fn random_object(subject: &Subject, classes: usize, rng: &mut Random) -> Result<
 mod tests {
     use super::*;
     use crate::detect::Arch;
+    use crate::ops::precision::Precision;
+
+    #[test]
+    fn a_bare_step_in_f16_is_the_same_as_one_by_phases() {
+        let subject = Subject::new(Arch::RetinanetNano, None).unwrap();
+        Precision::F16.within(|| {
+            let [mut plain, mut bare] = [(); 2].map(|()| Trainer::new(&subject, 2).unwrap());
+            plain.step(false).unwrap();
+            bare.bare_step().unwrap();
+            assert!(plain.loss_scale.is_some());
+            assert_eq!(bare.loss_scale, plain.loss_scale);
+            assert_eq!(bare.detector.params().values().unwrap(), plain.detector.params().values().unwrap());
+        });
+    }
 
     #[test]
     fn objects_lie_inside_and_have_masks_where_the_network_learns_them() {

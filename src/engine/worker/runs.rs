@@ -32,7 +32,7 @@ impl Worker {
         match Run::fork(source, iteration, config, &devices, folder, progress) {
             Ok(run) => {
                 self.finish(FORK, Ok(()));
-                self.take_run(run);
+                self.take_run(run, None);
             }
             Err(error) => self.finish(FORK, Err(error.to_string())),
         }

@@ -4,6 +4,7 @@
 use crate::train::optimizer::Gradients;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use nccl::Ring;
+use std::iter::repeat;
 
 #[cfg(feature = "nccl")]
 mod nccl;
@@ -53,7 +54,8 @@ impl Exchange {
         &self.devices
     }
 
-    /// The mean over all devices, on the first. A parameter that has a gradient on some counts as 0 on the others.
+    /// The mean over the first devices, on the first of all: one entry of `all` each. A parameter that has a gradient on
+    /// some of them counts as 0 on the others.
     ///
     /// # Errors
     /// Gradients of different networks, or a device without room.
@@ -66,7 +68,9 @@ impl Exchange {
         for slot in 0..count {
             let row: Vec<Option<Tensor>> = all.iter().map(|&gradients| of(gradients, slot)).collect();
             let Some(shape) = row.iter().flatten().next().map(|gradient| gradient.shape().clone()) else { continue };
-            let filled = row.into_iter().zip(&self.devices).map(|(gradient, device)| match gradient {
+            // Every GPU takes part in a sum.
+            let row = row.into_iter().chain(repeat(None));
+            let filled = row.zip(&self.devices).map(|(gradient, device)| match gradient {
                 Some(gradient) => gradient.contiguous(),
                 None => Tensor::zeros(&shape, DType::F32, device),
             });
@@ -143,6 +147,9 @@ mod tests {
             found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6)
         };
         assert!(close(values(0)?, &[3.0, 2.0]) && values(1)?.is_none() && close(values(2)?, &[2.0]));
+        let [first, second, _] = all.each_ref();
+        let of_two = exchange.mean(&[first, second])?;
+        assert_eq!(of_two.slots[0].as_ref().map(|t| t.to_vec1::<f32>()).transpose()?, Some(vec![1.5, 3.0]));
         let copies = exchange.spread(&[tensor(&[5.0])?])?;
         assert_eq!(copies.len(), 2);
         assert_eq!(copies[1][0].to_vec1::<f32>()?, [5.0]);

@@ -1,6 +1,6 @@
 //! One iteration over all devices: a step for each on its part of every batch, advanced together.
 
-use super::{Replicas, too_small};
+use super::Replicas;
 use crate::data::loader::Batch;
 use crate::detect::Detector;
 use crate::trace::Trace;
@@ -12,29 +12,25 @@ use std::ops::Range;
 
 /// An iteration that has not ended, on one device or several.
 pub struct SharedStep {
-    /// One for each device, in order.
+    /// One for each device that has a part, in order.
     pub(super) shards: Vec<StepInProgress>,
     /// The batches as they were drawn; none where there is one device, whose step has them.
     whole: Vec<Batch>,
 }
 
 impl SharedStep {
-    /// Begins an iteration whose gradient is the mean over `batches` and over `devices`.
-    ///
-    /// # Errors
-    /// A batch with fewer images than there are devices.
-    pub fn new(batches: Vec<Batch>, settings: StepSettings, devices: usize) -> Result<Self, TrainError> {
+    /// Begins an iteration whose gradient is the mean over `batches` and over `devices`, or over the first of them where
+    /// a batch has fewer images.
+    pub fn new(batches: Vec<Batch>, settings: StepSettings, devices: usize) -> Self {
+        let devices = batches.iter().map(|batch| batch.indices.len()).fold(devices, usize::min);
         if devices <= 1 {
-            return Ok(Self { shards: vec![StepInProgress::new(batches, settings)], whole: Vec::new() });
-        }
-        if let Some(small) = batches.iter().find(|batch| batch.indices.len() < devices) {
-            return Err(too_small(small.indices.len(), devices));
+            return Self { shards: vec![StepInProgress::new(batches, settings)], whole: Vec::new() };
         }
         let shard = |rank| {
             let parts = batches.iter().map(|batch| part(batch, share(batch, rank, devices))).collect();
             StepInProgress::new(parts, settings).into_shard()
         };
-        Ok(Self { shards: (0..devices).map(shard).collect(), whole: batches })
+        Self { shards: (0..devices).map(shard).collect(), whole: batches }
     }
 
     /// See [`StepInProgress::next_phase`].
@@ -81,11 +77,12 @@ impl SharedStep {
         detector: &dyn Detector,
         optimizer: &mut Optimizer,
     ) -> Result<Phase, TrainError> {
+        let several = self.shards.len() > 1;
         let Some(own) = self.shards.first_mut() else {
             return Err(TrainError::Settings("an iteration on no device".into()));
         };
         match own.next_phase() {
-            Some(next) if next != Phase::Update && replicas.count() > 1 => {
+            Some(next) if next != Phase::Update && several => {
                 replicas.follow(detector.params())?;
                 let phase = replicas.advance(&mut self.shards, detector, optimizer)?;
                 if self.next_phase() == Some(Phase::Update) {

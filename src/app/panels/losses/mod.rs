@@ -248,14 +248,15 @@ impl Drawing<'_> {
                 _ => Vec::new(),
             };
             if !validated.is_empty() {
-                add_line(plot, ids, Line::new(of(name), validated.clone()).color(color), 2.0, style);
-                plot.points(Points::new(of(name), validated).color(color).radius(3.0));
+                let marks: Vec<[f64; 2]> = validated.iter().copied().filter(|[_, y]| y.is_finite()).collect();
+                add_line(plot, ids, Line::new(of(name), validated).color(color), 2.0, style);
+                plot.points(Points::new(of(name), marks).color(color).radius(3.0));
             }
         }
     }
 
     /// At most eight points for each column of the screen. They reach beyond the view, to round places, so that they stay
-    /// the same ones while it is moved.
+    /// the same ones while it is moved. A column without a number has one NaN, which leaves a gap.
     fn points(&self, curves: &Curves, curve: &MinMaxPyramid) -> PlotPoints<'static> {
         let first = curves.first as f64;
         // One more on each side, so that lines lead out of the view.
@@ -265,20 +266,22 @@ impl Drawing<'_> {
         let (from, to) = (from / round * round, to.next_multiple_of(round));
         let mut points = Vec::new();
         for (x, min, max) in curve.query(from, to, 4 * self.buckets) {
-            let x = f64::from(x) + first;
+            let (x, known) = (f64::from(x) + first, points.len());
             for value in [min, max].into_iter().take(if max > min { 2 } else { 1 }) {
                 let y = self.panel.scale(value);
                 if y.is_finite() {
                     points.push([x, y]);
                 }
             }
+            if points.len() == known {
+                points.push([x, f64::NAN]);
+            }
         }
         PlotPoints::from(points)
     }
 
     fn validations(&self, curves: &Curves, value: impl Fn(&crate::engine::curves::Validated) -> f32) -> Vec<[f64; 2]> {
-        let points = curves.validations.iter().map(|v| [v.iteration as f64, self.panel.scale(value(v))]);
-        points.filter(|[_, y]| y.is_finite()).collect()
+        curves.validations.iter().map(|v| [v.iteration as f64, self.panel.scale(value(v))]).collect()
     }
 }
 
@@ -379,6 +382,21 @@ mod tests {
         panel.logarithmic = true;
         assert_eq!(panel.scale(100.0), 2.0);
         assert!(panel.scale(0.0).is_nan());
+    }
+
+    #[test]
+    fn an_iteration_without_a_number_leaves_a_gap() {
+        let mut curves = Curves::default();
+        for (iteration, loss) in (1..).zip([f32::NAN, 2.0, f32::NAN, 4.0]) {
+            curves.add(&StepReport { iteration, loss, seconds: 1.0, ..StepReport::default() });
+        }
+        let panel = LossesPanel::default();
+        let view = (f64::NEG_INFINITY, f64::INFINITY);
+        let drawing = Drawing { panel: &panel, names: &[], view, buckets: 64 };
+        let points = drawing.points(&curves, &curves.series["loss"]);
+        let points: Vec<(f64, Option<f64>)> =
+            points.points().iter().map(|p| (p.x, Some(p.y).filter(|y| y.is_finite()))).collect();
+        assert_eq!(points, [(1.0, None), (2.0, Some(2.0)), (3.0, None), (4.0, Some(4.0))]);
     }
 
     #[test]

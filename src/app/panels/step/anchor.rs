@@ -27,12 +27,13 @@ pub fn card(ui: &mut Ui, stepped: &Stepped, trace: &Trace, image: &str, anchor: 
         let names = Names::new(state.config(), &stepped.classes);
         // A second stage counts its losses by RoI, which says nothing of anchors.
         let parts = trace.losses.iter().filter(|part| by_anchor(trace, part));
-        losses(ui, parts, anchor, sample.is_some(), &names);
+        let counts = sample.is_some() || (trace.all_background && target == -1);
+        losses(ui, parts, anchor, counts, &names);
         if let Some(sample) = sample.filter(|s| !s.positive) {
-            ui.label(format!("hard negative number {} by loss", sample.rank + 1));
+            ui.label(format!("negative number {} by loss", sample.rank + 1));
             if let Some(input) = &trace.input {
                 let (mined, seen) = state.stepping.hard.times(image, bbox, input.width, input.height);
-                ui.label(format!("this patch of the image was mined in {mined} of {seen} probed iterations"))
+                ui.label(format!("this patch of the image was listed in {mined} of {seen} probed iterations"))
                     .on_hover_text(
                         "Boxes of about this size around the same sixteenth of the input count as one patch",
                     );

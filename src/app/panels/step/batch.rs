@@ -92,18 +92,12 @@ impl StepPanel {
 
     fn tables(&mut self, ui: &mut Ui, stepped: &Stepped, trace: &Trace, image: &str, state: &State) {
         let Some(assignment) = &trace.assignment else { return };
-        let positives = trace.sampling.iter().filter(|s| s.positive).count();
-        let negatives = trace.sampling.len() - positives;
-        ui.label(format!(
-            "{} anchors: {positives} positive, {negatives} mined of {} background",
-            assignment.target.len(),
-            assignment.target.iter().filter(|t| **t == -1).count()
-        ));
+        ui.label(entering(trace, assignment));
         if let Some(anchor) = self.anchor {
             card(ui, stepped, trace, image, anchor, state);
         }
         ui.collapsing("Positives", |ui| wide(ui, "positives", |ui| self.positives(ui, stepped, trace, assignment)));
-        ui.collapsing("Hard negatives by loss", |ui| {
+        ui.collapsing("Negatives by loss", |ui| {
             wide(ui, "negatives", |ui| self.negatives(ui, trace, assignment, image, state));
         });
         self.rois(ui, trace, &Names::new(state.config(), &stepped.classes));
@@ -140,12 +134,12 @@ impl StepPanel {
             header(
                 ui,
                 &[
-                    ("rank", "Hard negative mining: 1 is the background anchor of the highest loss"),
+                    ("rank", "1 is the background anchor of the highest loss, of those that enter"),
                     ("anchor", "Its number; a click opens its card"),
                     ("IoU", "|A ∩ B| / |A ∪ B| with the object that it overlaps most"),
                     ("loss", "Its classification loss, which it is ranked by"),
                     ("weight", "Of the cross-entropy: 1, or the focal weight α_t (1 − p_t)^γ"),
-                    ("came back", "Probed iterations that mined this patch, of those with its image"),
+                    ("came back", "Probed iterations that listed this patch here, of those with its image"),
                 ],
             );
             for sample in trace.sampling.iter().filter(|s| !s.positive).take(ROWS) {
@@ -168,7 +162,23 @@ impl StepPanel {
     }
 }
 
-/// How often the patch of a negative was mined, of the probed iterations that its image was in.
+/// How many anchors there are, and which of them enter the loss once that is known.
+fn entering(trace: &Trace, assignment: &Assignment) -> String {
+    let (anchors, background) = (assignment.target.len(), assignment.background());
+    let positives = trace.sampling.iter().filter(|s| s.positive).count();
+    let listed = trace.sampling.len() - positives;
+    if trace.sampling.is_empty() {
+        format!("{anchors} anchors, {background} of them background")
+    } else if trace.all_background {
+        format!(
+            "{anchors} anchors: {positives} positive, all {background} background enter, the {listed} hardest listed"
+        )
+    } else {
+        format!("{anchors} anchors: {positives} positive, {listed} of {background} background enter")
+    }
+}
+
+/// How often the patch of a negative was listed, of the probed iterations that its image was in.
 fn came_back(trace: &Trace, image: &str, sample: &Sample, state: &State) -> String {
     let bbox = trace.anchors.boxes.get(sample.anchor as usize);
     match (bbox, &trace.input) {
@@ -209,8 +219,12 @@ fn anchor_loss(trace: &Trace, anchor: usize) -> f32 {
     parts.map(|part| own(part) / part.normalizer.max(f32::MIN_POSITIVE)).sum()
 }
 
-/// What this image adds to the batch's loss: that of its sampled anchors, and of its RoIs where there are any.
+/// What this image adds to the batch's loss: that of its anchors that enter, and of its RoIs where there are any.
 fn image_loss(trace: &Trace) -> f32 {
+    if trace.all_background {
+        let share = |part: &LossPart| part.per_anchor.iter().sum::<f32>() / part.normalizer.max(f32::MIN_POSITIVE);
+        return trace.losses.iter().map(share).sum();
+    }
     let by_roi = trace.losses.iter().filter(|part| !by_anchor(trace, part));
     let of_rois: f32 = by_roi.map(|part| part.per_anchor.iter().sum::<f32>() / part.normalizer.max(1.0)).sum();
     of_rois + trace.sampling.iter().map(|sample| anchor_loss(trace, sample.anchor as usize)).sum::<f32>()
@@ -264,6 +278,19 @@ mod tests {
     use crate::geometry::BBox;
 
     #[test]
+    fn it_is_told_whether_some_background_enters_or_all() {
+        let assignment = Assignment { target: vec![0, -1, -1, -2, -1], ..Assignment::default() };
+        let sample = |anchor, positive| Sample { anchor, positive, rank: 0, loss: 0.0 };
+        let mut trace = Trace::default();
+        assert_eq!(entering(&trace, &assignment), "5 anchors, 3 of them background");
+        trace.sampling = vec![sample(0, true), sample(1, false), sample(2, false)];
+        assert_eq!(entering(&trace, &assignment), "5 anchors: 1 positive, 2 of 3 background enter");
+        trace.all_background = true;
+        let all = "5 anchors: 1 positive, all 3 background enter, the 2 hardest listed";
+        assert_eq!(entering(&trace, &assignment), all);
+    }
+
+    #[test]
     fn the_image_and_the_anchor_that_move_the_loss_most_are_found() {
         let sample = |anchor, positive| Sample { anchor, positive, rank: 0, loss: 0.0 };
         let part = |per_anchor: Vec<f32>, normalizer| LossPart { per_anchor, normalizer, ..LossPart::default() };
@@ -281,6 +308,8 @@ mod tests {
         assert_eq!(hardest(&[trace(Vec::new()), trace(Vec::new())]), (0, None));
         assert_eq!(hardest(&[]), (0, None));
         // What is no number comes first, and a small normaliser counts.
+        let focal = Trace { all_background: true, ..trace(vec![part(vec![1.0, 99.0, 2.0], 2.0)]) };
+        assert_eq!(image_loss(&focal), 51.0);
         let torn = trace(vec![part(vec![1.0, 0.0, -f32::NAN], 2.0)]);
         assert_eq!(hardest(&[second, torn]), (1, Some(2)));
         assert_eq!(image_loss(&trace(vec![part(vec![1.0, 0.0, 0.0], 0.5)])), 2.0);

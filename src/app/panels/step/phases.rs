@@ -117,8 +117,7 @@ fn made(phase: Phase, report: &StepReport) -> String {
         }
         Phase::Sample => {
             let positive = sum(&|t| t.sampling.iter().filter(|s| s.positive).count());
-            let all = sum(&|t| t.sampling.len());
-            format!("{positive} positives and {} negatives enter", all - positive)
+            format!("{positive} positives and {} negatives enter", sum(&Trace::negatives))
         }
         Phase::Loss => {
             let parts: Vec<String> = report.parts.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
@@ -144,7 +143,7 @@ pub fn losses(ui: &mut Ui, report: &StepReport) {
         ui.label(RichText::new(format!("{:.4}", report.loss)).strong());
         ui.end_row();
         for (name, value) in &report.parts {
-            ui.label(name).on_hover_text("One part of L: Σ over the sampled anchors or RoIs / N");
+            ui.label(name).on_hover_text("One part of L: Σ over the anchors or RoIs that enter / N");
             ui.label(format!("{value:.4}"));
             ui.end_row();
         }
@@ -185,6 +184,10 @@ mod tests {
             sampling: vec![sample(true), sample(false), sample(false)],
             ..Trace::default()
         };
+        // Both lists are of the hardest alone.
+        let focal = Trace { all_background: true, sampling: vec![sample(true), sample(false)], ..trace.clone() };
+        let report = StepReport { traces: vec![focal.clone(), focal], ..StepReport::default() };
+        assert_eq!(made(Phase::Sample, &report), "2 positives and 4 negatives enter");
         let report = StepReport { traces: vec![trace.clone(), trace], loss: 1.5, ..StepReport::default() };
         assert_eq!(made(Phase::Assign, &report), "2 anchors with an object, 4 background, 2 ignored");
         assert_eq!(made(Phase::Sample, &report), "2 positives and 4 negatives enter");
