@@ -47,6 +47,10 @@ fn vs_bar(
     low.x += 0.5 * gap;
     // A bar narrower than a pixel still shows.
     high.x = max(high.x - 0.5 * gap, low.x + 1.0);
+    // So does one that is lower, unless it is empty.
+    if height > 0.0 {
+        high.y = min(high.y, low.y - 1.0);
+    }
     var out: BarVertex;
     out.position = clip_from_screen(bars.plot.target_size, mix(low, high, strip_corner(vertex)));
     out.color = select(bars.color, bars.color_above, left >= bars.above - 1.0e-6);

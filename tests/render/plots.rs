@@ -33,6 +33,13 @@ fn bars_are_as_high_as_their_numbers_with_lines_at_the_thresholds() {
     let wide = Plot { y_range: [0.0, 8.0], ..plot };
     draw.prepare(gpu, &BarInput { version: 1, heights: &heights }, &look, &wide, &target).unwrap();
     assert_eq!((draw.uploads, draw.uniform_uploads), (1, 2));
+    // A bar that is lower than a pixel still shows.
+    let flat = Plot { y_range: [0.0, 4000.0], ..plot };
+    draw.prepare(gpu, &BarInput { version: 1, heights: &heights }, &look, &flat, &target).unwrap();
+    let picture = fixture.draw(&target, |pass| draw.paint(renderer, pass));
+    for (y, color) in [(49, GREEN), (48, BLACK)] {
+        picture.expect(20, y, color);
+    }
     let many = BarLook { thresholds: vec![look.thresholds[0]; THRESHOLD_LIMIT + 1], ..look };
     let error = draw.prepare(gpu, &BarInput { version: 1, heights: &heights }, &many, &plot, &target).unwrap_err();
     assert!(matches!(error, RenderError::TooMany { .. }));

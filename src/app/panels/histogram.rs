@@ -78,7 +78,11 @@ impl HistogramView<'_> {
         let x = |value: f32| rect.left() + value * rect.width();
         for (bin, &count) in histogram.counts().iter().enumerate() {
             let (low, high) = histogram.edges(bin);
-            let top = rect.bottom() - count as f32 / highest * (rect.height() - 2.0);
+            if count == 0 {
+                continue;
+            }
+            // One with anything in it shows.
+            let top = rect.bottom() - (count as f32 / highest * (rect.height() - 2.0)).max(1.0);
             let bar = Rect::from_min_max(pos2(x(low) + 0.5, top), pos2(x(high) - 0.5, rect.bottom()));
             let is_above = self.threshold.is_some_and(|threshold| low >= threshold - 1e-6);
             painter.rect_filled(bar, 0.0, if is_above { theme::TRUTH } else { Color32::GRAY });
