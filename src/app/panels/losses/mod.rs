@@ -265,7 +265,8 @@ impl Drawing<'_> {
         let round = to.saturating_sub(from).next_power_of_two();
         let (from, to) = (from / round * round, to.next_multiple_of(round));
         let mut points = Vec::new();
-        for (x, min, max) in curve.query(from, to, 4 * self.buckets) {
+        // A stretch of `round` points is less than two views.
+        for (x, min, max) in curve.query(from, to, 2 * self.buckets * to.saturating_sub(from) / round) {
             let (x, known) = (f64::from(x) + first, points.len());
             for value in [min, max].into_iter().take(if max > min { 2 } else { 1 }) {
                 let y = self.panel.scale(value);
@@ -382,6 +383,26 @@ mod tests {
         panel.logarithmic = true;
         assert_eq!(panel.scale(100.0), 2.0);
         assert!(panel.scale(0.0).is_nan());
+    }
+
+    #[test]
+    fn a_view_that_moves_keeps_its_points_and_one_past_the_end_has_none() {
+        let mut curves = Curves::default();
+        for iteration in 1..=4000 {
+            let loss = (iteration as f32).sin();
+            curves.add(&StepReport { iteration, loss, seconds: 1.0, ..StepReport::default() });
+        }
+        let panel = LossesPanel::default();
+        let points = |view: (f64, f64)| {
+            let drawing = Drawing { panel: &panel, names: &[], view, buckets: 20 };
+            drawing.points(&curves, &curves.series["loss"]).points().to_vec()
+        };
+        let still = points((1100.0, 1500.0));
+        // 400 iterations in 20 columns or finer, two points a column.
+        assert!(still.iter().filter(|p| (1100.0..1500.0).contains(&p.x)).count() >= 40, "{}", still.len());
+        assert!(still.len() <= 8 * 20, "{}", still.len());
+        assert_eq!(points((1103.0, 1503.0)), still);
+        assert!(points((9000.0, 9400.0)).is_empty());
     }
 
     #[test]
