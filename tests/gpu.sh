@@ -53,7 +53,8 @@ for fixture in tests/fixtures/*_*.json; do
         echo "skipped: $fixture (BOXWRIGHT_WEIGHTS names no folder with its weights)"
         continue
     fi
-    "$boxwright" parity --device cuda:0 "$fixture" || failed+=("$fixture")
+    # cuDNN's algorithms round as freely as the quick ones of the CPU.
+    "$boxwright" parity --quick --device cuda:0 "$fixture" || failed+=("$fixture")
 done
 
 "$python" tests/benches/peer_gpu.py "$boxwright" "$@" || failed+=("times")

@@ -10,6 +10,7 @@ mod export;
 mod formats;
 mod fuzz;
 mod geometry;
+mod gpu;
 mod health;
 mod imaging;
 mod nano;

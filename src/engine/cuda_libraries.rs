@@ -30,7 +30,7 @@ struct Library {
 }
 
 macro_rules! libraries {
-    ($({ $name:literal, $load:expr, [$($file:literal),*], $($function:ident)* })*) => {
+    ($({ $name:literal, $error:literal, $load:expr, [$($file:literal),*], $($function:ident)* })*) => {
         const LIBRARIES: &[Library] = &[$(Library {
             name: $name,
             load: $load,
@@ -46,9 +46,14 @@ macro_rules! libraries {
             ".globl boxwright_cuda_addresses",
             ".hidden boxwright_cuda_addresses",
             "boxwright_cuda_addresses:",
-            $($(concat!(".Lcuda_", stringify!($function), ": .quad {unavailable}"),)*)*
+            $($(concat!(".Lcuda_", stringify!($function), ": .quad .Lcuda_error_", stringify!($error)),)*)*
             ".popsection",
             ".pushsection .text.cuda_jumps, \"ax\", @progbits",
+            // What a function answers whose library is not loaded, or lacks it: not initialised, in its own numbers.
+            $(concat!(".ifndef .Lcuda_error_", stringify!($error)),
+            concat!(".Lcuda_error_", stringify!($error), ": mov eax, ", stringify!($error)),
+            "ret",
+            ".endif",)*
             $($(
                 concat!(".globl ", stringify!($function)),
                 concat!(".hidden ", stringify!($function)),
@@ -56,13 +61,12 @@ macro_rules! libraries {
                 concat!(stringify!($function), ": jmp qword ptr [rip + .Lcuda_", stringify!($function), "]"),
             )*)*
             ".popsection",
-            unavailable = sym unavailable,
         );
     };
 }
 
 libraries! {
-    { "the NVIDIA driver", Load::Always, [c"libcuda.so.1", c"libcuda.so"],
+    { "the NVIDIA driver", 3, Load::Always, [c"libcuda.so.1", c"libcuda.so"],
         cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxGetCacheConfig cuCtxGetCurrent cuCtxGetLimit
         cuCtxGetStreamPriorityRange cuCtxSetCacheConfig cuCtxSetCurrent cuCtxSetFlags cuCtxSetLimit
         cuCtxSynchronize cuDestroyExternalMemory cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
@@ -85,23 +89,23 @@ libraries! {
         cuStreamBeginCapture_v2 cuStreamCreate cuStreamCreateWithPriority cuStreamDestroy_v2 cuStreamEndCapture
         cuStreamIsCapturing cuStreamSynchronize cuStreamWaitEvent
     }
-    { "cuBLAS", Load::Always, [c"libcublas.so.13", c"libcublas.so.12", c"libcublas.so"],
+    { "cuBLAS", 1, Load::Always, [c"libcublas.so.13", c"libcublas.so.12", c"libcublas.so"],
         cublasCreate_v2 cublasDasum_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasDgemm_v2 cublasDgemv_v2
         cublasGemmEx cublasGemmGroupedBatchedEx cublasGemmStridedBatchedEx cublasGetPointerMode_v2
         cublasSasum_v2 cublasSetPointerMode_v2 cublasSetStream_v2 cublasSgemmStridedBatched cublasSgemm_v2
         cublasSgemv_v2
     }
-    { "cuRAND", Load::Always, [c"libcurand.so.10", c"libcurand.so"],
+    { "cuRAND", 101, Load::Always, [c"libcurand.so.10", c"libcurand.so"],
         curandCreateGenerator curandDestroyGenerator curandGenerate curandGenerateLogNormal
         curandGenerateLogNormalDouble curandGenerateLongLong curandGenerateNormal curandGenerateNormalDouble
         curandGeneratePoisson curandGenerateUniform curandGenerateUniformDouble curandSetGeneratorOffset
         curandSetPseudoRandomGeneratorSeed curandSetStream
     }
-    { "NVRTC", Load::Always, [c"libnvrtc.so.13", c"libnvrtc.so.12", c"libnvrtc.so"],
+    { "NVRTC", 11, Load::Always, [c"libnvrtc.so.13", c"libnvrtc.so.12", c"libnvrtc.so"],
         nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize
         nvrtcGetProgramLog nvrtcGetProgramLogSize
     }
-    { "cuDNN", if cfg!(feature = "cudnn") { Load::Always } else { Load::Never }, [c"libcudnn.so.9", c"libcudnn.so"],
+    { "cuDNN", 1001, if cfg!(feature = "cudnn") { Load::Always } else { Load::Never }, [c"libcudnn.so.9", c"libcudnn.so"],
         cudnnActivationForward cudnnAdvInferVersionCheck cudnnAdvTrainVersionCheck cudnnAdvVersionCheck
         cudnnCnnInferVersionCheck cudnnCnnTrainVersionCheck cudnnCnnVersionCheck cudnnConvolutionBackwardData
         cudnnConvolutionBackwardFilter cudnnConvolutionBiasActivationForward cudnnConvolutionForward cudnnCreate
@@ -119,14 +123,14 @@ libraries! {
         cudnnSetPoolingNdDescriptor cudnnSetReduceTensorDescriptor cudnnSetStream cudnnSetTensor4dDescriptor
         cudnnSetTensor4dDescriptorEx cudnnSetTensorNdDescriptor cudnnSoftmaxForward
     }
-    { "NCCL", if cfg!(feature = "nccl") { Load::IfThere } else { Load::Never }, [c"libnccl.so.2", c"libnccl.so"],
+    { "NCCL", 3, if cfg!(feature = "nccl") { Load::IfThere } else { Load::Never }, [c"libnccl.so.2", c"libnccl.so"],
         ncclAllGather ncclAllReduce ncclBroadcast ncclCommAbort ncclCommCount ncclCommCuDevice ncclCommDestroy
         ncclCommFinalize ncclCommInitAll ncclCommInitRank ncclCommInitRankConfig ncclCommSplit ncclCommUserRank
         ncclGetUniqueId ncclGetVersion ncclGroupEnd ncclGroupStart ncclRecv ncclRedOpCreatePreMulSum
         ncclRedOpDestroy ncclReduce ncclReduceScatter ncclSend
     }
     // candle's kernels for quantised tensors register themselves with it before `main`; nothing here runs them.
-    { "the CUDA runtime", Load::Never, [],
+    { "the CUDA runtime", 3, Load::Never, [],
         __cudaGetKernel __cudaInitModule __cudaLaunchKernel __cudaLaunchKernel_ptsz __cudaPopCallConfiguration
         __cudaPushCallConfiguration __cudaRegisterFatBinary __cudaRegisterFatBinaryEnd __cudaRegisterFunction
         __cudaRegisterVar __cudaUnregisterFatBinary cudaDeviceGetAttribute cudaFree cudaFreeAsync
@@ -152,11 +156,6 @@ unsafe extern "C" {
     /// Where each function is, in the order of [`LIBRARIES`].
     #[link_name = "boxwright_cuda_addresses"]
     safe static ADDRESSES: [AtomicPtr<c_void>; FUNCTIONS];
-}
-
-/// What a function does whose library is not loaded: in every library 3 is an error, as all but 0 are.
-extern "C" fn unavailable() -> usize {
-    3
 }
 
 /// Loads the libraries at the first call; later ones have the same answer: those that cannot be loaded, by their file

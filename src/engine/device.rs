@@ -39,7 +39,30 @@ impl DeviceChoice {
 fn cuda(index: usize) -> Result<Device, String> {
     let refused = |why: String| format!("cuda:{index}: {why}, or use --device cpu");
     load_cuda().map_err(refused)?;
-    Device::new_cuda(index).map_err(|error| refused(format!("the device does not open ({error}); check nvidia-smi")))
+    // One stream for all threads: what one thread starts is done before what another starts after it.
+    let device = Device::new_cuda_with_stream(index);
+    let device = device.map_err(|error| refused(format!("the device does not open ({error}); check nvidia-smi")))?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = &device {
+        // SAFETY: the device has no second stream that would have to be told of the first one's events.
+        unsafe { cuda.disable_event_tracking() };
+        keep_memory(index);
+    }
+    Ok(device)
+}
+
+/// Lets the driver keep freed memory for the next allocation. Left alone it gives it back whenever a result is waited
+/// for, and maps it anew for the next iteration. Where a driver has no pools, nothing changes.
+#[cfg(feature = "cuda")]
+fn keep_memory(index: usize) {
+    use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
+    use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    let mut most = u64::MAX;
+    let Ok(device) = device::get(index as i32) else { return };
+    // SAFETY: the device was just opened, and the attribute is a u64.
+    let _ = unsafe { device::get_default_mem_pool(device) }.and_then(|pool| unsafe {
+        mem_pool::set_attribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, (&raw mut most).cast())
+    });
 }
 
 /// Makes CUDA's functions callable.

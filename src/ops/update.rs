@@ -154,15 +154,27 @@ pub fn adamw(
     parameter.inplace_op3(first, second, &op)
 }
 
-/// Σ x² in double precision, in a fixed order.
+/// Σ x² of each of `tensors`, which lie on one device, in double precision and in a fixed order.
+///
+/// # Errors
+/// A tensor that cannot be read back as f32.
+pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    match tensors.first() {
+        Some(first) if !first.device().is_cpu() => cuda::update::squared_norms(tensors),
+        _ => tensors.iter().map(|x| on_cpu(x)).collect(),
+    }
+}
+
+/// [`squared_norms`] of one tensor.
 ///
 /// # Errors
 /// A tensor that cannot be read back as f32.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
-    if !x.device().is_cpu() {
-        return cuda::update::squared_norm(x);
-    }
-    with_values(x, "squared_norm", |values| {
+    Ok(squared_norms(&[x])?.iter().sum())
+}
+
+fn on_cpu(x: &Tensor) -> Result<f64> {
+    with_values(x, "squared_norms", |values| {
         let chunk = |values: &[f32]| {
             let mut lanes = [0f64; 8];
             for eight in values.chunks(8) {

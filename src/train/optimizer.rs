@@ -7,7 +7,7 @@ use super::config::Method;
 use super::groups::{Group, groups};
 use crate::nn::Params;
 use crate::ops::gradients::GradientStore;
-use crate::ops::update::{adamw, blend, squared_norm, velocity};
+use crate::ops::update::{adamw, blend, squared_norm, squared_norms, velocity};
 use candle_core::{DType, Result, Tensor, Var};
 
 /// State of one parameter.
@@ -81,7 +81,10 @@ impl Gradients {
     /// # Errors
     /// A gradient that cannot be read back.
     pub fn squares(&self) -> Result<Vec<f64>> {
-        self.slots.iter().map(|gradient| gradient.as_ref().map_or(Ok(0.0), squared_norm)).collect()
+        let there: Vec<&Tensor> = self.slots.iter().flatten().collect();
+        let mut squares = squared_norms(&there)?.into_iter();
+        let of = |slot: &Option<Tensor>| slot.as_ref().and_then(|_| squares.next()).unwrap_or(0.0);
+        Ok(self.slots.iter().map(of).collect())
     }
 
     /// L2 norm over all of them.
@@ -181,60 +184,73 @@ impl Optimizer {
     /// A gradient of another shape than its parameter, before anything has moved; a device that runs out of memory, in
     /// the middle.
     pub fn update(&mut self, gradients: &Gradients, rate: f32, norm: f64, iteration: u64) -> Result<()> {
-        self.check(gradients)?;
+        let (gradients, mut averages) = self.prepare(gradients)?;
         let scale = if self.clip_norm > 0.0 && norm > f64::from(self.clip_norm) {
             (f64::from(self.clip_norm) / norm) as f32
         } else {
             1.0
         };
-        for (slot, gradient) in self.slots.iter_mut().zip(&gradients.slots) {
-            let Some(gradient) = gradient else { continue };
+        for (slot, gradient) in self.slots.iter_mut().zip(&gradients) {
+            let (Some(gradient), Some(momentum)) = (gradient, &slot.velocity) else { continue };
             let Group { rate: factor, decay, .. } = slot.group;
             let rate = rate * factor;
-            // SGD's velocity is no mean of gradients: a run that was changed to AdamW begins both moments anew.
-            let fits = self.method == Method::Sgd || slot.square.is_some();
-            let momentum = match slot.velocity.take().filter(|_| fits) {
-                Some(v) => v,
-                None => slot.var.zeros_like()?,
-            };
             let weights = slot.var.as_tensor();
-            match self.method {
-                Method::Sgd => {
-                    velocity(&momentum, gradient, weights, (self.momentum, scale, decay))?;
-                    if self.nesterov {
-                        blend(weights, gradient, 1.0 - rate * decay, -rate * scale)?;
-                        blend(weights, &momentum, 1.0, -rate * self.momentum)?;
-                    } else {
-                        blend(weights, &momentum, 1.0, -rate)?;
-                    }
-                }
-                Method::AdamW => {
-                    let square = match slot.square.take() {
-                        Some(square) => square,
-                        None => {
-                            slot.updates = 0;
-                            slot.var.zeros_like()?
-                        }
-                    };
+            match (self.method, &slot.square) {
+                (Method::AdamW, Some(square)) => {
                     slot.updates += 1;
                     let betas = (self.momentum, BETA2);
-                    adamw(weights, gradient, (&momentum, &square), betas, (rate, decay, scale), slot.updates)?;
-                    slot.square = Some(square);
+                    adamw(weights, gradient, (momentum, square), betas, (rate, decay, scale), slot.updates)?;
+                }
+                _ => {
+                    velocity(momentum, gradient, weights, (self.momentum, scale, decay))?;
+                    if self.nesterov {
+                        blend(weights, gradient, 1.0 - rate * decay, -rate * scale)?;
+                        blend(weights, momentum, 1.0, -rate * self.momentum)?;
+                    } else {
+                        blend(weights, momentum, 1.0, -rate)?;
+                    }
                 }
             }
-            slot.velocity = Some(momentum);
         }
         if self.ema > 0.0 {
             let keep = self.ema.min((1.0 + iteration as f32) / (10.0 + iteration as f32));
             for slot in &mut self.slots {
-                match &slot.average {
-                    Some(average) => blend(average, slot.var.as_tensor(), keep, 1.0 - keep)?,
-                    None => slot.average = Some(copied(slot.var.as_tensor())?),
+                let (average, keep) = match slot.average.take() {
+                    Some(average) => (Some(average), keep),
+                    None => (averages.next(), 0.0),
+                };
+                if let Some(average) = &average {
+                    blend(average, slot.var.as_tensor(), keep, 1.0 - keep)?;
                 }
+                slot.average = average;
             }
         }
         self.params.touch();
         Ok(())
+    }
+
+    /// Makes all memory that an update needs, so that once it has begun a full device cannot stop it: gradients in
+    /// row-major order, moments, and zeros for the averages that begin.
+    fn prepare(
+        &mut self,
+        gradients: &Gradients,
+    ) -> Result<(Vec<Option<Tensor>>, impl Iterator<Item = Tensor> + use<>)> {
+        self.check(gradients)?;
+        let rows = |gradient: &Option<Tensor>| gradient.as_ref().map(Tensor::contiguous).transpose();
+        let gradients: Vec<Option<Tensor>> = gradients.slots.iter().map(rows).collect::<Result<_>>()?;
+        for (slot, _) in self.slots.iter_mut().zip(&gradients).filter(|(_, gradient)| gradient.is_some()) {
+            // SGD's velocity is no mean of gradients: a run that was changed to AdamW begins both moments anew.
+            if self.method == Method::AdamW && slot.square.is_none() {
+                (slot.velocity, slot.updates) = (None, 0);
+                slot.square = Some(slot.var.zeros_like()?);
+            }
+            if slot.velocity.is_none() {
+                slot.velocity = Some(slot.var.zeros_like()?);
+            }
+        }
+        let begin = self.slots.iter().filter(|slot| self.ema > 0.0 && slot.average.is_none());
+        let averages: Vec<Tensor> = begin.map(|slot| slot.var.zeros_like()).collect::<Result<_>>()?;
+        Ok((gradients, averages.into_iter()))
     }
 
     /// Whether every gradient fits its parameter.

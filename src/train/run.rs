@@ -412,9 +412,7 @@ impl Run {
         let missing = || TrainError::Settings("no iteration is in progress".into());
         let next = self.step.as_ref().and_then(SharedStep::next_phase).ok_or_else(missing)?;
         let (most, bytes) = (self.config.train.history, self.config.train.history_mib.saturating_mul(1 << 20));
-        // On the CPU an update that is checked before it begins goes through; another device may run out of memory.
-        let may_fail = !self.detector.params().device().is_cpu();
-        let before = if next == Phase::Update && (most > 0 || may_fail) { Some(self.state()?) } else { None };
+        let before = if next == Phase::Update && most > 0 { Some(self.state()?) } else { None };
         let step = self.step.as_mut().ok_or_else(missing)?;
         let phase = match step.advance(&mut self.replicas, &*self.detector, &mut self.optimizer) {
             Ok(phase) => phase,

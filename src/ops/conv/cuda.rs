@@ -4,14 +4,16 @@
 
 use super::cache::WeightCache;
 use super::spec::{Activation, Geometry};
+use crate::ops::cuda::norm::Norm;
 use crate::ops::cuda::{Arg, Operand, add_up, apply2, apply3, channel_sums, floats, launch, make, with_operands};
 use crate::ops::gradients::hand_over;
+use crate::ops::precision;
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Result, Shape, Tensor};
 use std::sync::Arc;
 
 #[cfg(feature = "cudnn")]
-use super::cudnn::{forward, input_gradient, weight_gradient};
+use super::cudnn::{forward, forward_relu, input_gradient, weight_gradient};
 #[cfg(not(feature = "cudnn"))]
 use crate::ops::precision::Precision;
 #[cfg(not(feature = "cudnn"))]
@@ -86,6 +88,12 @@ fn forward(geometry: &Geometry, x: Operand<'_>, weight: Operand<'_>, y: &mut Cud
     })
 }
 
+/// The plain kernels leave bias and ReLU to a pass of their own.
+#[cfg(not(feature = "cudnn"))]
+fn forward_relu(_: &Geometry, _: [Operand<'_>; 3], _: &mut CudaStorage) -> Result<bool> {
+    Ok(false)
+}
+
 /// The gradient of x from that of the output before its activation.
 #[cfg(not(feature = "cudnn"))]
 fn input_gradient(geometry: &Geometry, g: Operand<'_>, weight: Operand<'_>, gx: &mut CudaStorage) -> Result<()> {
@@ -118,15 +126,6 @@ fn weight_gradient(geometry: &Geometry, x: Operand<'_>, g: Operand<'_>, gw: &mut
     })
 }
 
-/// Derivative of the activation below zero.
-fn slope(activation: Activation) -> f32 {
-    match activation {
-        Activation::None => 1.0,
-        Activation::Relu => 0.0,
-        Activation::Leaky(slope) => slope,
-    }
-}
-
 /// Calls `work` with the weight in 16 bits where it is kept so, and else as it is.
 fn with_weight<R>(
     half: Option<&Tensor>,
@@ -149,6 +148,11 @@ fn run(
 ) -> Result<(CudaStorage, Shape)> {
     let (device, count) = (x.0.device(), geometry.output_len());
     let mut y = floats(device, count)?;
+    if let Some(bias) = bias.filter(|_| slope == 0.0 && count > 0)
+        && forward_relu(geometry, [x, weight, bias], &mut y)?
+    {
+        return Ok((y, geometry.output_shape().into()));
+    }
     if count > 0 {
         forward(geometry, x, weight, &mut y)?;
     }
@@ -213,11 +217,8 @@ pub(super) fn conv2d(
     activation: Activation,
     cache: Option<(&Arc<WeightCache>, u64)>,
 ) -> Result<Tensor> {
-    let slope = slope(activation);
-    let half = match (geometry.precision.half(), cache) {
-        (Some(half), Some((cache, version))) => Some(cache.half(version, weight, half)?),
-        _ => None,
-    };
+    let slope = activation.slope();
+    let half = half_weight(&geometry, weight, cache)?;
     let kept = half.clone();
     match bias {
         None => apply2(
@@ -241,5 +242,50 @@ pub(super) fn conv2d(
                 Ok([of_x, of_weight, of_bias])
             },
         ),
+    }
+}
+
+/// [`super::conv2d_norm_train`] of x, weight, gamma and beta for shapes that it has checked.
+pub(super) fn conv2d_norm_train(
+    [x, weight, gamma, beta]: [&Tensor; 4],
+    geometry: Geometry,
+    slope: f32,
+    eps: f32,
+    cache: Option<(&Arc<WeightCache>, u64)>,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let geometry = geometry.at(precision::current());
+    let (n, channels, height, width) = geometry.output_shape();
+    let half = half_weight(&geometry, weight, cache)?;
+    let before = conv2d(&x.detach(), &weight.detach(), None, geometry, Activation::None, cache)?;
+    let norm = Norm::of_batch(&before, (n, channels, height * width), eps, slope)?;
+    let (mean, variance) = norm.mean_and_variance()?;
+    let (kept, kept_before) = (norm.clone(), before.clone());
+    let y = apply3(
+        [x, weight, &Tensor::stack(&[beta, gamma], 0)?],
+        "conv2d_norm_train",
+        move |[_, _, (storage, layout)]| {
+            let row = |index| layout.narrow(0, index, 1);
+            let (beta, gamma) = (row(0)?, row(1)?);
+            let y = with_operands([&before], |_, [before]| norm.run([before, (storage, &gamma), (storage, &beta)]))?;
+            Ok((y, geometry.output_shape().into()))
+        },
+        move |[x, weight, affine], _, g| {
+            let (g, of_affine) = kept.gradients([&kept_before, g, &affine.get(1)?, &affine.get(0)?])?;
+            let (of_x, of_weight, _) = gradients(&geometry, 1.0, [x, weight, &kept_before, &g], half.as_ref())?;
+            Ok([of_x, of_weight, Some(of_affine)])
+        },
+    )?;
+    Ok((y, mean, variance))
+}
+
+/// The weight in 16 bits, where the geometry asks for them and they are kept.
+fn half_weight(
+    geometry: &Geometry,
+    weight: &Tensor,
+    cache: Option<(&Arc<WeightCache>, u64)>,
+) -> Result<Option<Tensor>> {
+    match (geometry.precision.half(), cache) {
+        (Some(half), Some((cache, version))) => Ok(Some(cache.half(version, weight, half)?)),
+        _ => Ok(None),
     }
 }

@@ -1,4 +1,5 @@
-//! cuDNN's convolutions: forward and both gradients, with the algorithm for a shape and precision chosen once.
+//! cuDNN's convolutions: forward (with bias and ReLU where it offers that) and both gradients, with the algorithm for a
+//! shape and precision chosen once.
 //!
 //! In 16 bits operands that are not yet so are cast before and results after: cuDNN sums in f32 and writes in the type of
 //! the operands. TF32 lets matrix units round f32 factors; f32 itself keeps away from them.
@@ -8,24 +9,31 @@ use crate::ops::cuda::Operand;
 use crate::ops::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
-    cudnnConvolutionBwdDataAlgo_t as DataAlgorithm, cudnnConvolutionBwdFilterAlgo_t as FilterAlgorithm,
-    cudnnConvolutionFwdAlgo_t as ForwardAlgorithm, cudnnConvolutionMode_t, cudnnMathType_t, cudnnTensorFormat_t,
+    cudnnActivationMode_t, cudnnConvolutionBwdDataAlgo_t as DataAlgorithm,
+    cudnnConvolutionBwdFilterAlgo_t as FilterAlgorithm, cudnnConvolutionFwdAlgo_t as ForwardAlgorithm,
+    cudnnConvolutionMode_t, cudnnMathType_t, cudnnNanPropagation_t, cudnnStatus_t, cudnnTensorFormat_t,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{
-    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError,
-    FilterDescriptor, TensorDescriptor,
+    ConvBackwardData, ConvBackwardFilter, ConvBiasActivationForward, ConvDescriptor, ConvForward, Cudnn, CudnnDataType,
+    CudnnError, FilterDescriptor, TensorDescriptor,
 };
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, DeviceId};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, WithDType, bail};
 use half::{bf16, f16};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The most memory an algorithm may work in, in bytes.
 const WORKSPACE: usize = 1 << 30;
+
+/// The forward algorithms for any geometry, the faster first.
+const FORWARD: [ForwardAlgorithm; 2] = [
+    ForwardAlgorithm::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+    ForwardAlgorithm::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+];
 
 /// A device's handle, which belongs to one thread, and the algorithms found with it.
 struct Library {
@@ -33,6 +41,8 @@ struct Library {
     forward: HashMap<Geometry, ForwardAlgorithm>,
     data: HashMap<Geometry, DataAlgorithm>,
     filter: HashMap<Geometry, FilterAlgorithm>,
+    /// Those whose bias and activation cuDNN does not add by itself.
+    plain: HashSet<Geometry>,
 }
 
 thread_local! {
@@ -48,6 +58,7 @@ fn with_library<R>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Resul
                 forward: HashMap::new(),
                 data: HashMap::new(),
                 filter: HashMap::new(),
+                plain: HashSet::new(),
             }),
         };
         work(library)
@@ -82,7 +93,10 @@ struct Descriptors<T> {
 
 impl<T: Element> Descriptors<T> {
     fn new(handle: &Arc<Cudnn>, geometry: &Geometry) -> Result<Self> {
-        // Tensors in memory have sides that fit.
+        let largest = geometry.input_len().max(geometry.output_len()).max(geometry.weight_len());
+        if largest > i32::MAX as usize {
+            bail!("conv2d: {largest} elements are more than cuDNN counts; use smaller batches or images ({geometry:?})")
+        }
         let int = |size: usize| size as i32;
         let pair = |(down, across): (usize, usize)| [int(down), int(across)];
         let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
@@ -91,7 +105,9 @@ impl<T: Element> Descriptors<T> {
         conv.set_group_count(int(geometry.groups))?;
         conv.set_math_type(match geometry.precision {
             Precision::F32 => cudnnMathType_t::CUDNN_FMA_MATH,
-            Precision::Tf32 | Precision::F16 | Precision::Bf16 => cudnnMathType_t::CUDNN_DEFAULT_MATH,
+            // Before Ampere the default keeps f16 away from the matrix units.
+            Precision::F16 => cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            Precision::Tf32 | Precision::Bf16 => cudnnMathType_t::CUDNN_DEFAULT_MATH,
         })?;
         let format = cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
         let [height, width] = pair(geometry.input);
@@ -104,19 +120,20 @@ impl<T: Element> Descriptors<T> {
     }
 }
 
-/// The algorithm kept for a geometry; else, and from then on, the first of `candidates` that works in little enough
-/// memory.
+/// The algorithm kept for a geometry; else, and from then on, the one that cuDNN picks, or where that fails or needs too
+/// much memory the first of `others` that works.
 fn algorithm<A: Copy, const N: usize>(
     kept: &mut HashMap<Geometry, A>,
     geometry: &Geometry,
-    candidates: impl FnOnce() -> std::result::Result<[A; N], CudnnError>,
+    pick: impl FnOnce() -> std::result::Result<A, CudnnError>,
+    others: [A; N],
     workspace: impl Fn(A) -> std::result::Result<usize, CudnnError>,
 ) -> Result<A> {
     if let Some(&known) = kept.get(geometry) {
         return Ok(known);
     }
     let fits = |algorithm: &A| workspace(*algorithm).is_ok_and(|bytes| bytes <= WORKSPACE);
-    let Some(found) = candidates()?.into_iter().find(fits) else {
+    let Some(found) = pick().into_iter().chain(others).find(fits) else {
         bail!("conv2d: no algorithm of cuDNN works in {} MiB for {geometry:?}", WORKSPACE >> 20)
     };
     kept.insert(*geometry, found);
@@ -179,15 +196,65 @@ fn forward_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], y: &m
     with_library(&device, |library| {
         let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
         let op = ConvForward { conv: &shapes.conv, x: &shapes.x, w: &shapes.weight, y: &shapes.y };
-        let implicit = ForwardAlgorithm::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM;
         let room_for = |algorithm| op.get_workspace_size(algorithm);
-        let algorithm = algorithm(&mut library.forward, geometry, || Ok([op.pick_algorithm()?, implicit]), room_for)?;
+        let algorithm = algorithm(&mut library.forward, geometry, || op.pick_algorithm(), FORWARD, room_for)?;
         let mut room = workspace(&device, room_for(algorithm)?)?;
         with_elements::<T>(operands, (y, geometry.output_len()), |x, weight, y| {
             // SAFETY: the descriptors are made of the sizes and types that the tensors have.
             unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), x, weight, y) }?;
             Ok(())
         })
+    })
+}
+
+/// The convolution of x with weight, plus bias, through a ReLU, into y in one pass; false where cuDNN has none for this
+/// geometry, and nothing was written. In 16 bits the sum would be rounded elsewhere than on the CPU.
+pub(super) fn forward_relu(
+    geometry: &Geometry,
+    [x, weight, bias]: [Operand<'_>; 3],
+    y: &mut CudaStorage,
+) -> Result<bool> {
+    if geometry.precision.half().is_some() {
+        return Ok(false);
+    }
+    let device = x.0.device().clone();
+    with_library(&device, |library| {
+        if library.plain.contains(geometry) {
+            return Ok(false);
+        }
+        let shapes = Descriptors::<f32>::new(&library.handle, geometry)?;
+        let channels = geometry.weight_shape()[0] as i32;
+        let of_bias = library.handle.create_4d_tensor(cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, [1, channels, 1, 1])?;
+        let relu = library.handle.create_activation::<f32>(
+            cudnnActivationMode_t::CUDNN_ACTIVATION_RELU,
+            cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
+            0.0,
+        )?;
+        let Descriptors { conv, x: of_x, weight: of_weight, y: of_y } = &shapes;
+        let op =
+            ConvBiasActivationForward { conv, act: &relu, x: of_x, w: of_weight, z: of_y, bias: &of_bias, y: of_y };
+        let room_for = |algorithm| op.get_workspace_size(algorithm);
+        let algorithm = algorithm(&mut library.forward, geometry, || op.pick_algorithm(), FORWARD, room_for)?;
+        let mut room = workspace(&device, room_for(algorithm)?)?;
+        let [x, weight, bias] = [view(x.0, x.1)?, view(weight.0, weight.1)?, view(bias.0, bias.1)?];
+        let y = y.as_cuda_slice_mut::<f32>()?;
+        let stream = device.cuda_stream();
+        let (place, guard) = y.device_ptr(&stream);
+        drop(guard);
+        // SAFETY: a second name for y, as the term that is added with factor 0, which cuDNN allows; it is given up below.
+        let nothing = unsafe { stream.upgrade_device_ptr::<f32>(place, geometry.output_len()) };
+        // SAFETY: the descriptors are made of the sizes and types that the tensors have.
+        let outcome =
+            unsafe { op.launch(algorithm, Some(&mut room), (1.0, 0.0), &x, &weight, &nothing.as_view(), &bias, y) };
+        nothing.leak();
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(CudnnError(cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED)) => {
+                library.plain.insert(*geometry);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     })
 }
 
@@ -206,10 +273,10 @@ fn input_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2]
     with_library(&device, |library| {
         let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
         let op = ConvBackwardData { conv: &shapes.conv, dx: &shapes.x, w: &shapes.weight, dy: &shapes.y };
-        let [first, second] =
+        let others =
             [DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_0];
         let room_for = |algorithm| op.get_workspace_size(algorithm);
-        let algorithm = algorithm(&mut library.data, geometry, || Ok([op.pick_algorithm()?, first, second]), room_for)?;
+        let algorithm = algorithm(&mut library.data, geometry, || op.pick_algorithm(), others, room_for)?;
         let mut room = workspace(&device, room_for(algorithm)?)?;
         with_elements::<T>(operands, (gx, geometry.input_len()), |g, weight, gx| {
             // SAFETY: the descriptors are made of the sizes and types that the tensors have.
@@ -229,13 +296,12 @@ fn weight_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2
     with_library(&device, |library| {
         let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
         let op = ConvBackwardFilter { conv: &shapes.conv, x: &shapes.x, dw: &shapes.weight, dy: &shapes.y };
-        let [first, second] = [
+        let others = [
             FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
             FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
         ];
         let room_for = |algorithm| op.get_workspace_size(algorithm);
-        let algorithm =
-            algorithm(&mut library.filter, geometry, || Ok([op.pick_algorithm()?, first, second]), room_for)?;
+        let algorithm = algorithm(&mut library.filter, geometry, || op.pick_algorithm(), others, room_for)?;
         let mut room = workspace(&device, room_for(algorithm)?)?;
         with_elements::<T>(operands, (gw, geometry.weight_len()), |x, g, gw| {
             // SAFETY: the descriptors are made of the sizes and types that the tensors have.

@@ -4,12 +4,11 @@
 //! backward; together the map before the norm is kept and everything else is recomputed from it in two passes.
 
 use super::WeightCache;
-use super::op::{Convolution, contiguous_floats, conv2d};
+use super::cuda;
+use super::op::{Convolution, contiguous_floats};
 use super::simd::{Lanes, Simd, dispatch};
 use super::spec::{Activation, ConvSpec, Geometry};
 use super::tasks::{filled, parallel};
-use crate::ops::activation;
-use crate::ops::norm;
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,11 +27,6 @@ pub fn conv2d_norm_train(
     cache: Option<(&Arc<WeightCache>, u64)>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let plain = spec.activation(Activation::None);
-    if !x.device().is_cpu() {
-        let y = conv2d(x, weight, None, plain, cache)?;
-        let (y, mean, variance) = norm::batch_norm_train(&y, gamma, beta, eps)?;
-        return Ok((activation::apply(&y, spec.activation)?, mean, variance));
-    }
     let geometry = Geometry::new(x.dims(), weight.dims(), &plain)?;
     let channels = geometry.weight_shape()[0];
     if gamma.dims() != [channels] || beta.dims() != [channels] {
@@ -42,10 +36,14 @@ pub fn conv2d_norm_train(
     if count < 2 {
         bail!("batch norm needs more than one value per channel, not an output of {:?}", geometry.output_shape());
     }
+    if !x.device().is_cpu() {
+        let tensors = [x, weight, gamma, beta];
+        return cuda::conv2d_norm_train(tensors, geometry, spec.activation.slope(), eps, cache);
+    }
     let kept = Arc::new(Mutex::new(Kept::default()));
     let op = Normed {
         convolution: Convolution::new(plain, cache),
-        slope: slope(spec.activation),
+        slope: spec.activation.slope(),
         eps,
         kept: Arc::clone(&kept),
     };
@@ -56,15 +54,6 @@ pub fn conv2d_norm_train(
     let mean: Vec<f32> = kept.channels.iter().map(|c| c.mean).collect();
     let variance: Vec<f32> = kept.channels.iter().map(|c| (c.variance * unbias) as f32).collect();
     Ok((y, Tensor::from_vec(mean, channels, &Device::Cpu)?, Tensor::from_vec(variance, channels, &Device::Cpu)?))
-}
-
-/// Derivative of the activation below zero.
-fn slope(activation: Activation) -> f32 {
-    match activation {
-        Activation::None => 1.0,
-        Activation::Relu => 0.0,
-        Activation::Leaky(slope) => slope,
-    }
 }
 
 /// One channel's batch statistics.
@@ -347,7 +336,9 @@ impl CustomOp3 for Normed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::conv::conv2d;
     use crate::ops::precision::Precision;
+    use crate::ops::{activation, norm};
     use crate::random::Random;
     use candle_core::Var;
 

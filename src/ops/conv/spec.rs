@@ -15,6 +15,15 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// The derivative below zero.
+    pub fn slope(self) -> f32 {
+        match self {
+            Self::None => 1.0,
+            Self::Relu => 0.0,
+            Self::Leaky(slope) => slope,
+        }
+    }
+
     /// The activated value; NaN stays NaN.
     #[inline(always)]
     pub fn apply(self, value: f32) -> f32 {

@@ -62,23 +62,30 @@ KERNEL factor_and_shift(int count, const float* gamma, const float* beta, const 
     }
 }
 
+// What is normalised passes an activation that has this slope below zero.
 KERNEL normalise(int count, const float* x, const float* statistics, const float* gamma, const float* beta,
-                 int statistics_count, int channels, int inner, int block, float* y) {
+                 int statistics_count, int channels, int inner, int block, float slope, float* y) {
     FOR_EACH(i, count) {
         int channel = i / inner % channels, set = set_of(i, channels, inner, block);
-        y[i] = (x[i] - statistics[set]) * (gamma[channel] * statistics[statistics_count + set]) + beta[channel];
+        float scale = gamma[channel] * statistics[statistics_count + set];
+        float v = (x[i] - statistics[set]) * scale + beta[channel];
+        y[i] = v <= 0.0f ? slope * v : v;
     }
 }
 
-// Sums of g and of g times the normalised input of every plane, in `lanes` interleaved pairs.
-KERNEL plane_gradient_sums(int count, const float* x, const float* g, const float* statistics, int statistics_count,
-                           int channels, int inner, int block, int lanes, double* parts) {
+// Sums of g before the activation, and of that times the normalised input, of every plane, in `lanes` interleaved
+// pairs.
+KERNEL plane_gradient_sums(int count, const float* x, const float* g, const float* statistics, const float* gamma,
+                           const float* beta, int statistics_count, int channels, int inner, int block, int lanes,
+                           float slope, double* parts) {
     FOR_EACH(i, count) {
         unsigned plane = i / lanes;
-        int set = set_of(plane * inner, channels, inner, block);
+        int channel = plane % channels, set = set_of(plane * inner, channels, inner, block);
+        float scale = gamma[channel] * statistics[statistics_count + set], shift = beta[channel];
         double mean = statistics[set], plain = 0.0, weighted = 0.0;
         for (int k = i % lanes; k < inner; k += lanes) {
-            double v = x[plane * inner + k], gradient = g[plane * inner + k];
+            float x_k = x[plane * inner + k], g_k = g[plane * inner + k];
+            double v = x_k, gradient = (x_k - statistics[set]) * scale + shift <= 0.0f ? slope * g_k : g_k;
             plain += gradient;
             weighted += (v - mean) * gradient;
         }
@@ -131,11 +138,14 @@ KERNEL group_levels(int count, const double* parts, const float* gamma, const fl
 }
 
 KERNEL normalise_gradient(int count, const float* x, const float* g, const float* statistics, const float* gamma,
-                          const float* levels, int statistics_count, int channels, int inner, int block, float* gx) {
+                          const float* beta, const float* levels, int statistics_count, int channels, int inner,
+                          int block, float slope, float* gx) {
     FOR_EACH(i, count) {
         int channel = i / inner % channels, set = set_of(i, channels, inner, block);
-        float tilted = (x[i] - statistics[set]) * levels[statistics_count + set];
-        gx[i] = statistics[statistics_count + set] * (gamma[channel] * g[i] - levels[set] - tilted);
+        float centred = x[i] - statistics[set], inverse = statistics[statistics_count + set];
+        float gradient = centred * (gamma[channel] * inverse) + beta[channel] <= 0.0f ? slope * g[i] : g[i];
+        float tilted = centred * levels[statistics_count + set];
+        gx[i] = inverse * (gamma[channel] * gradient - levels[set] - tilted);
     }
 }
 

@@ -1,9 +1,9 @@
 //! Batch, group and L2 normalisation; statistics stay on the device.
 
-use super::{Arg, add_up, apply2, apply3, doubles, floats, lanes, launch, make, with_operands};
+use super::{Arg, Operand, add_up, apply2, apply3, doubles, floats, lanes, launch, make, with_operands};
 use crate::ops::norm::L2Eps;
 use candle_core::backend::BackendStorage;
-use candle_core::{Result, Tensor};
+use candle_core::{CudaStorage, Result, Tensor};
 
 /// Batch, channels and the rest of a tensor, and how statistics are shared among its elements.
 #[derive(Clone, Copy)]
@@ -127,107 +127,152 @@ fn statistics(x: &Tensor, n: usize, count: usize, inner: usize, eps: f32) -> Res
 
 /// `(x − mean) · inverse · gamma + beta` with the statistics `[2 or 3, sets]` that `plan` shares out.
 fn normalise(tensors: [&Tensor; 3], statistics: Tensor, plan: Plan) -> Result<Tensor> {
-    let kept = statistics.clone();
+    let norm = Norm { statistics, plan, slope: 1.0 };
+    let kept = norm.clone();
     apply3(
         tensors,
         "normalise",
-        move |[x, gamma, beta]| {
-            with_operands([&statistics], |device, [statistics]| {
-                let mut y = floats(device, plan.elements())?;
-                let sizes = plan.sizes();
-                launch(
-                    device,
-                    "normalise",
-                    plan.elements(),
-                    &mut [
-                        Arg::In(x),
-                        Arg::In(statistics),
-                        Arg::In(gamma),
-                        Arg::In(beta),
-                        Arg::Ints(&sizes),
-                        Arg::Out(&mut y),
-                    ],
-                )?;
-                Ok((y, x.1.shape().clone()))
-            })
+        move |[x, gamma, beta]| Ok((norm.run([x, gamma, beta])?, x.1.shape().clone())),
+        move |[x, gamma, beta], _, g| {
+            let (gx, vectors) = kept.gradients([x, g, gamma, beta])?;
+            Ok([Some(gx), Some(vectors.get(1)?), Some(vectors.get(0)?)])
         },
-        move |[x, gamma, _], _, g| gradients([x, g, gamma, &kept], plan),
     )
 }
 
-/// The gradients of x, gamma and beta.
-fn gradients([x, g, gamma, statistics]: [&Tensor; 4], plan: Plan) -> Result<[Option<Tensor>; 3]> {
-    let Plan { n, channels, inner, block, of_input } = plan;
-    let (lanes, sizes, sets) = (lanes(plan.planes(), inner), plan.sizes(), plan.sets());
-    let threads = plan.planes() * lanes;
-    let parts = with_operands([x, g, statistics], |device, [x, g, statistics]| {
-        let mut parts = doubles(device, 2 * threads)?;
-        launch(
-            device,
-            "plane_gradient_sums",
-            threads,
-            &mut [
-                Arg::In(x),
-                Arg::In(g),
-                Arg::In(statistics),
-                Arg::Ints(&sizes),
-                Arg::Ints(&[lanes]),
-                Arg::Out(&mut parts),
-            ],
-        )?;
-        Ok(parts)
-    })?;
-    let vectors = make([g], (2, channels), |device, _, sums| {
-        launch(
-            device,
-            "norm_vector_gradients",
-            channels,
-            &mut [Arg::All(&parts), Arg::Ints(&[n, lanes]), Arg::Out(sums)],
-        )
-    })?;
-    let levels = add_up([gamma, statistics, &vectors], (2, sets), |device, [gamma, statistics, vectors], levels| {
-        if !of_input {
-            return Ok(());
-        }
-        if block == 0 {
-            return launch(
+/// A normalisation and an activation in one.
+#[derive(Clone)]
+pub(in crate::ops) struct Norm {
+    statistics: Tensor,
+    plan: Plan,
+    /// The activation's derivative below zero.
+    slope: f32,
+}
+
+impl Norm {
+    /// By the statistics of `x` itself, a batch of shape `(n, channels, inner)`.
+    pub fn of_batch(x: &Tensor, (n, channels, inner): (usize, usize, usize), eps: f32, slope: f32) -> Result<Self> {
+        let plan = Plan { n, channels, inner, block: 0, of_input: true };
+        Ok(Self { statistics: statistics(x, n, channels, inner, eps)?, plan, slope })
+    }
+
+    /// The batch mean and the unbiased variance.
+    pub fn mean_and_variance(&self) -> Result<(Tensor, Tensor)> {
+        Ok((self.statistics.get(0)?, self.statistics.get(2)?))
+    }
+
+    /// What becomes of x with gamma and beta.
+    pub fn run(&self, [x, gamma, beta]: [Operand<'_>; 3]) -> Result<CudaStorage> {
+        with_operands([&self.statistics], |device, [statistics]| {
+            let mut y = floats(device, self.plan.elements())?;
+            let sizes = self.plan.sizes();
+            launch(
                 device,
-                "batch_levels",
-                sets,
-                &mut [Arg::In(vectors), Arg::In(gamma), Arg::In(statistics), Arg::Ints(&[n * inner]), Arg::Out(levels)],
-            );
-        }
-        let members = block / inner.max(1);
-        launch(
-            device,
-            "group_levels",
-            sets,
-            &mut [
-                Arg::All(&parts),
-                Arg::In(gamma),
-                Arg::In(statistics),
-                Arg::Ints(&[channels / members.max(1), members, block, lanes]),
-                Arg::Out(levels),
-            ],
-        )
-    })?;
-    let gx = make([x, g, statistics, gamma, &levels], x.shape(), |device, [x, g, statistics, gamma, levels], gx| {
-        launch(
-            device,
-            "normalise_gradient",
-            plan.elements(),
-            &mut [
-                Arg::In(x),
-                Arg::In(g),
-                Arg::In(statistics),
-                Arg::In(gamma),
-                Arg::In(levels),
-                Arg::Ints(&sizes),
-                Arg::Out(gx),
-            ],
-        )
-    })?;
-    Ok([Some(gx), Some(vectors.get(1)?), Some(vectors.get(0)?)])
+                "normalise",
+                self.plan.elements(),
+                &mut [
+                    Arg::In(x),
+                    Arg::In(statistics),
+                    Arg::In(gamma),
+                    Arg::In(beta),
+                    Arg::Ints(&sizes),
+                    Arg::Float(self.slope),
+                    Arg::Out(&mut y),
+                ],
+            )?;
+            Ok(y)
+        })
+    }
+
+    /// The gradient of x, and those of beta and gamma, `[2, channels]`.
+    pub fn gradients(&self, [x, g, gamma, beta]: [&Tensor; 4]) -> Result<(Tensor, Tensor)> {
+        let Self { statistics, plan, slope } = self;
+        let Plan { n, channels, inner, block, of_input } = *plan;
+        let (lanes, sizes, sets) = (lanes(plan.planes(), inner), plan.sizes(), plan.sets());
+        let threads = plan.planes() * lanes;
+        let parts = with_operands([x, g, statistics, gamma, beta], |device, [x, g, statistics, gamma, beta]| {
+            let mut parts = doubles(device, 2 * threads)?;
+            launch(
+                device,
+                "plane_gradient_sums",
+                threads,
+                &mut [
+                    Arg::In(x),
+                    Arg::In(g),
+                    Arg::In(statistics),
+                    Arg::In(gamma),
+                    Arg::In(beta),
+                    Arg::Ints(&sizes),
+                    Arg::Ints(&[lanes]),
+                    Arg::Float(*slope),
+                    Arg::Out(&mut parts),
+                ],
+            )?;
+            Ok(parts)
+        })?;
+        let vectors = make([g], (2, channels), |device, _, sums| {
+            launch(
+                device,
+                "norm_vector_gradients",
+                channels,
+                &mut [Arg::All(&parts), Arg::Ints(&[n, lanes]), Arg::Out(sums)],
+            )
+        })?;
+        let levels =
+            add_up([gamma, statistics, &vectors], (2, sets), |device, [gamma, statistics, vectors], levels| {
+                if !of_input {
+                    return Ok(());
+                }
+                if block == 0 {
+                    let total = [n * inner];
+                    return launch(
+                        device,
+                        "batch_levels",
+                        sets,
+                        &mut [
+                            Arg::In(vectors),
+                            Arg::In(gamma),
+                            Arg::In(statistics),
+                            Arg::Ints(&total),
+                            Arg::Out(levels),
+                        ],
+                    );
+                }
+                let members = block / inner.max(1);
+                launch(
+                    device,
+                    "group_levels",
+                    sets,
+                    &mut [
+                        Arg::All(&parts),
+                        Arg::In(gamma),
+                        Arg::In(statistics),
+                        Arg::Ints(&[channels / members.max(1), members, block, lanes]),
+                        Arg::Out(levels),
+                    ],
+                )
+            })?;
+        let operands = [x, g, statistics, gamma, beta, &levels];
+        let gx = make(operands, x.shape(), |device, [x, g, statistics, gamma, beta, levels], gx| {
+            launch(
+                device,
+                "normalise_gradient",
+                plan.elements(),
+                &mut [
+                    Arg::In(x),
+                    Arg::In(g),
+                    Arg::In(statistics),
+                    Arg::In(gamma),
+                    Arg::In(beta),
+                    Arg::In(levels),
+                    Arg::Ints(&sizes),
+                    Arg::Float(*slope),
+                    Arg::Out(gx),
+                ],
+            )
+        })?;
+        Ok((gx, vectors))
+    }
 }
 
 /// [`crate::ops::norm::l2_norm`] for shapes that it has checked.

@@ -16,11 +16,20 @@ KERNEL adaptive_step(int count, float* p, const float* m, const float* v, float 
     FOR_EACH(i, count) p[i] = shrink * p[i] - rate * m[i] / (sqrtf(v[i] * correction) + 1e-8f);
 }
 
-// Sums of squares of `total` elements, in `count` interleaved parts.
-KERNEL squares(int count, const float* x, int total, double* parts) {
+// Sums of squares of `total` elements, in `count` interleaved parts, which stand in parts from `first` on.
+KERNEL squares(int count, const float* x, int total, int first, double* parts) {
     FOR_EACH(i, count) {
         double sum = 0.0;
         for (int k = i; k < total; k += count) sum += (double)x[k] * x[k];
-        parts[i] = sum;
+        parts[first + i] = sum;
+    }
+}
+
+// Sums of `lanes` parts in a row each.
+KERNEL sum_parts(int count, const double* parts, int lanes, double* sums) {
+    FOR_EACH(i, count) {
+        double sum = 0.0;
+        for (int lane = 0; lane < lanes; ++lane) sum += parts[i * lanes + lane];
+        sums[i] = sum;
     }
 }

@@ -19,16 +19,25 @@ pub(in crate::ops) fn change<const N: usize>(
     launch(&device, kernel, layout.shape().elem_count(), &mut arguments)
 }
 
-/// Σ x² in double precision.
-pub(in crate::ops) fn squared_norm(x: &Tensor) -> Result<f64> {
+/// Σ x² of each tensor in double precision; all are read back at once.
+pub(in crate::ops) fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    /// Parts that a tensor's sum is made of, and those of them that are summed up on the device.
     const PARTS: usize = 1 << 12;
-    with_operands([x], |device, [x]| {
-        let mut parts = doubles(device, PARTS)?;
-        let total = x.1.shape().elem_count();
-        launch(device, "squares", PARTS, &mut [Arg::In(x), Arg::Ints(&[total]), Arg::Out(&mut parts)])?;
-        match parts.to_cpu_storage()? {
-            CpuStorage::F64(parts) => Ok(parts.iter().sum()),
-            other => bail!("squared_norm: partial sums came back as {:?}", other.dtype()),
-        }
-    })
+    const LANES: usize = 1 << 6;
+    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+    let device = first.device().as_cuda_device()?;
+    let mut parts = doubles(device, tensors.len() * PARTS)?;
+    for (index, x) in tensors.iter().enumerate() {
+        with_operands([x], |device, [x]| {
+            let sizes = [x.1.shape().elem_count(), index * PARTS];
+            launch(device, "squares", PARTS, &mut [Arg::In(x), Arg::Ints(&sizes), Arg::Out(&mut parts)])
+        })?;
+    }
+    let count = tensors.len() * PARTS / LANES;
+    let mut sums = doubles(device, count)?;
+    launch(device, "sum_parts", count, &mut [Arg::All(&parts), Arg::Ints(&[LANES]), Arg::Out(&mut sums)])?;
+    match sums.to_cpu_storage()? {
+        CpuStorage::F64(sums) => Ok(sums.chunks_exact(PARTS / LANES).map(|own| own.iter().sum()).collect()),
+        other => bail!("squared_norms: sums came back as {:?}", other.dtype()),
+    }
 }

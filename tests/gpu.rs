@@ -1,0 +1,137 @@
+//! Whole networks on a CUDA device against the CPU: detections, training in every precision, several devices.
+
+use boxwright::data::{self, Dataset};
+use boxwright::detect::predict::{inference_pass, predict};
+use boxwright::detect::{Arch, Config};
+use boxwright::engine::command::ModelChoice;
+use boxwright::engine::device::DeviceChoice;
+use boxwright::engine::model::load;
+use boxwright::imaging::Augmentation;
+use boxwright::imaging::picture::Picture;
+use boxwright::train::checkpoint::saved_config;
+use boxwright::train::config::Precision;
+use boxwright::train::{Run, RunConfig, TrainConfig};
+use candle_core::Device;
+use std::path::Path;
+use std::sync::Arc;
+
+const DATA: &str = "shapes:train=8,val=1,test=1";
+
+/// The first `count` CUDA devices; without them, says which test is skipped.
+fn devices(count: usize, test: &str) -> Option<Vec<Device>> {
+    let choices: Vec<DeviceChoice> = (0..count).map(DeviceChoice::Cuda).collect();
+    match DeviceChoice::open_all(&choices) {
+        Ok(devices) => Some(devices),
+        Err(reason) => {
+            println!("skipped: {test} ({reason})");
+            None
+        }
+    }
+}
+
+fn nanos() -> impl Iterator<Item = Arch> {
+    Arch::ALL.into_iter().filter(|arch| arch.embedded_weights().is_some())
+}
+
+fn dataset() -> Arc<Dataset> {
+    Arc::new(data::open(DATA, Some("train")).unwrap())
+}
+
+fn config(arch: Arch, precision: Precision) -> RunConfig {
+    let mut train = TrainConfig { iterations: 3, batch: 2, checkpoint_every: 0, precision, ..TrainConfig::new(arch) };
+    (train.augmentation, train.schedule.warmup) = (Augmentation::none(), 0);
+    RunConfig { data: DATA.into(), split: Some("train".into()), train, model: Config::new(arch, &dataset().classes) }
+}
+
+/// Loss and gradient norm of every iteration.
+fn learn(config: RunConfig, devices: &[Device], folder: Option<&Path>) -> Vec<[f64; 2]> {
+    let mut run = Run::new(config, dataset(), devices, folder.map(Path::to_path_buf)).unwrap();
+    let mut found = Vec::new();
+    while !run.is_finished() {
+        let report = run.advance(false).unwrap();
+        found.push([report.loss.into(), report.gradient_norm]);
+    }
+    found
+}
+
+/// The largest relative difference of two lists.
+fn apart(found: &[[f64; 2]], expected: &[[f64; 2]]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let pairs = found.iter().flatten().zip(expected.iter().flatten());
+    pairs.map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, |most, error| if error > most { error } else { most })
+}
+
+#[test]
+fn detections_on_a_gpu_equal_those_on_the_cpu() {
+    let Some(gpu) = devices(1, "detections of all embedded networks") else { return };
+    let scene = data::open(DATA, Some("test")).unwrap();
+    let picture: Picture = scene.picture(0).unwrap();
+    for arch in nanos() {
+        let on = |device: &Device| {
+            let model = load(&ModelChoice::Named(arch.name().into()), None, false, device).unwrap();
+            predict(&*model.detector, &picture, None, inference_pass(false)).unwrap().detections
+        };
+        let (expected, found) = (on(&Device::Cpu), on(&gpu[0]));
+        assert!(!expected.is_empty() && found.len() == expected.len(), "{arch}: {} found", found.len());
+        for (a, b) in found.iter().zip(&expected) {
+            let corners = |d: &boxwright::geometry::Detection| [d.bbox.x0, d.bbox.y0, d.bbox.x1, d.bbox.y1];
+            let moved = corners(&a.clone()).into_iter().zip(corners(b)).any(|(a, b)| (a - b).abs() > 0.01);
+            assert!(a.class == b.class && (a.score - b.score).abs() < 1e-4 && !moved, "{arch}: {a:?} and {b:?}");
+        }
+    }
+}
+
+#[test]
+fn training_on_a_gpu_equals_that_on_the_cpu() {
+    let Some(gpu) = devices(1, "training of all embedded networks") else { return };
+    for arch in nanos() {
+        let found = learn(config(arch, Precision::F32), &gpu, None);
+        let expected = learn(config(arch, Precision::F32), &[Device::Cpu], None);
+        // RoIs are drawn by what the network answers, to the last bit; later, anchors that are nearly as hard trade places.
+        let draws =
+            arch.name().contains("rcnn") || ["faster", "mask", "cascade"].iter().any(|n| arch.name().starts_with(n));
+        let (first, later) = if draws { (0.2, 0.5) } else { (1e-3, 0.25) };
+        let (start, whole) = (apart(&found[..1], &expected[..1]), apart(&found, &expected));
+        assert!(start < first && whole < later, "{arch}: {found:?} and {expected:?}");
+    }
+}
+
+#[test]
+fn every_precision_on_a_gpu_equals_its_twin_on_the_cpu() {
+    let Some(gpu) = devices(1, "training in every precision") else { return };
+    for precision in Precision::ALL {
+        let found = learn(config(Arch::SsdNano, precision), &gpu, None);
+        let expected = learn(config(Arch::SsdNano, precision), &[Device::Cpu], None);
+        assert!(apart(&found[..1], &expected[..1]) < 2e-2, "{precision}: {found:?} and {expected:?}");
+    }
+}
+
+#[test]
+fn a_run_resumed_on_a_gpu_goes_on_where_it_was() {
+    let Some(gpu) = devices(1, "resuming a run") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let whole = learn(config(Arch::SsdNano, Precision::F16), &gpu, None);
+    {
+        let config = config(Arch::SsdNano, Precision::F16);
+        let mut first = Run::new(config, dataset(), &gpu, Some(folder.path().to_path_buf())).unwrap();
+        first.advance(false).unwrap();
+        first.save().unwrap();
+    }
+    let saved = saved_config(folder.path()).unwrap();
+    let mut second = Run::resume(saved, dataset(), &gpu, folder.path()).unwrap();
+    let next = second.advance(true).unwrap();
+    assert_eq!(next.traces.len(), 2);
+    assert!(apart(&[[next.loss.into(), next.gradient_norm]], &whole[1..2]) < 1e-3, "{next:?} and {whole:?}");
+}
+
+#[test]
+fn two_devices_on_a_gpu_machine_learn_as_two_processors_do() {
+    let Some(gpus) = devices(2, "data-parallel training") else { return };
+    let of = |devices: &[Device]| {
+        let mut config = config(Arch::SsdNano, Precision::F32);
+        config.train.batch = 4;
+        learn(config, devices, None)
+    };
+    let (found, expected) = (of(&gpus), of(&[Device::Cpu, Device::Cpu]));
+    assert!(apart(&found[..1], &expected[..1]) < 1e-3 && apart(&found, &expected) < 2e-2, "{found:?} and {expected:?}");
+}
