@@ -10,7 +10,7 @@ use boxwright::imaging::Augmentation;
 use boxwright::imaging::picture::Picture;
 use boxwright::train::checkpoint::saved_config;
 use boxwright::train::config::Precision;
-use boxwright::train::{Run, RunConfig, TrainConfig};
+use boxwright::train::{Run, RunConfig, StepReport, TrainConfig};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ fn devices(count: usize, test: &str) -> Option<Vec<Device>> {
     match DeviceChoice::open_all(&choices) {
         Ok(devices) => Some(devices),
         Err(reason) => {
+            assert!(std::env::var_os("EMULATED_GPUS").is_none(), "{test}: {reason}");
             println!("skipped: {test} ({reason})");
             None
         }
@@ -43,13 +44,17 @@ fn config(arch: Arch, precision: Precision) -> RunConfig {
     RunConfig { data: DATA.into(), split: Some("train".into()), train, model: Config::new(arch, &dataset().classes) }
 }
 
-/// Loss and gradient norm of every iteration.
+/// Loss and gradient norm, 0 where the update was skipped.
+fn of(report: &StepReport) -> [f64; 2] {
+    [report.loss.into(), if report.skipped { 0.0 } else { report.gradient_norm }]
+}
+
+/// The same of every iteration.
 fn learn(config: RunConfig, devices: &[Device], folder: Option<&Path>) -> Vec<[f64; 2]> {
     let mut run = Run::new(config, dataset(), devices, folder.map(Path::to_path_buf)).unwrap();
     let mut found = Vec::new();
     while !run.is_finished() {
-        let report = run.advance(false).unwrap();
-        found.push([report.loss.into(), report.gradient_norm]);
+        found.push(of(&run.advance(false).unwrap()));
     }
     found
 }
@@ -58,7 +63,9 @@ fn learn(config: RunConfig, devices: &[Device], folder: Option<&Path>) -> Vec<[f
 fn apart(found: &[[f64; 2]], expected: &[[f64; 2]]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let pairs = found.iter().flatten().zip(expected.iter().flatten());
-    pairs.map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, |most, error| if error > most { error } else { most })
+    let errors: Vec<f64> = pairs.map(|(a, b)| (a - b).abs() / b.abs().max(1e-9)).collect();
+    assert!(errors.iter().all(|error| error.is_finite()), "{found:?} and {expected:?}");
+    errors.into_iter().fold(0.0, f64::max)
 }
 
 #[test]
@@ -88,10 +95,10 @@ fn training_on_a_gpu_equals_that_on_the_cpu() {
         let found = learn(config(arch, Precision::F32), &gpu, None);
         let expected = learn(config(arch, Precision::F32), &[Device::Cpu], None);
         // RoIs are drawn by what the network answers, to the last bit; later, anchors that are nearly as hard trade places.
-        let draws =
-            arch.name().contains("rcnn") || ["faster", "mask", "cascade"].iter().any(|n| arch.name().starts_with(n));
-        let (first, later) = if draws { (0.2, 0.5) } else { (1e-3, 0.25) };
-        let (start, whole) = (apart(&found[..1], &expected[..1]), apart(&found, &expected));
+        let draws = ["faster", "mask", "cascade"].iter().any(|name| arch.name().starts_with(name));
+        let (first, later) = if draws { (0.2, 0.3) } else { (1e-3, 0.1) };
+        let losses = |all: &[[f64; 2]]| all.iter().map(|[loss, _]| [*loss; 2]).collect::<Vec<_>>();
+        let (start, whole) = (apart(&found[..1], &expected[..1]), apart(&losses(&found), &losses(&expected)));
         assert!(start < first && whole < later, "{arch}: {found:?} and {expected:?}");
     }
 }
@@ -121,17 +128,17 @@ fn a_run_resumed_on_a_gpu_goes_on_where_it_was() {
     let mut second = Run::resume(saved, dataset(), &gpu, folder.path()).unwrap();
     let next = second.advance(true).unwrap();
     assert_eq!(next.traces.len(), 2);
-    assert!(apart(&[[next.loss.into(), next.gradient_norm]], &whole[1..2]) < 1e-3, "{next:?} and {whole:?}");
+    assert!(apart(&[of(&next)], &whole[1..2]) < 1e-3, "{next:?} and {whole:?}");
 }
 
 #[test]
 fn two_devices_on_a_gpu_machine_learn_as_two_processors_do() {
     let Some(gpus) = devices(2, "data-parallel training") else { return };
-    let of = |devices: &[Device]| {
+    let run = |devices: &[Device]| {
         let mut config = config(Arch::SsdNano, Precision::F32);
         config.train.batch = 4;
         learn(config, devices, None)
     };
-    let (found, expected) = (of(&gpus), of(&[Device::Cpu, Device::Cpu]));
+    let (found, expected) = (run(&gpus), run(&[Device::Cpu, Device::Cpu]));
     assert!(apart(&found[..1], &expected[..1]) < 1e-3 && apart(&found, &expected) < 2e-2, "{found:?} and {expected:?}");
 }

@@ -14,6 +14,7 @@ mod train_jobs;
 mod weights;
 
 use crate::engine::DeviceChoice;
+use crate::engine::device::explained;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -115,7 +116,7 @@ pub fn run() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(CliError(message)) => {
-            eprintln!("boxwright: {message}");
+            eprintln!("boxwright: {}", explained(message));
             ExitCode::from(2)
         }
     }

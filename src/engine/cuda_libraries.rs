@@ -49,7 +49,7 @@ macro_rules! libraries {
             $($(concat!(".Lcuda_", stringify!($function), ": .quad .Lcuda_error_", stringify!($error)),)*)*
             ".popsection",
             ".pushsection .text.cuda_jumps, \"ax\", @progbits",
-            // What a function answers whose library is not loaded, or lacks it: not initialised, in its own numbers.
+            // What a function answers whose library is not loaded, or lacks it: an error that the library has too.
             $(concat!(".ifndef .Lcuda_error_", stringify!($error)),
             concat!(".Lcuda_error_", stringify!($error), ": mov eax, ", stringify!($error)),
             "ret",

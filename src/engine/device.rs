@@ -44,7 +44,7 @@ fn cuda(index: usize) -> Result<Device, String> {
     let device = device.map_err(|error| refused(format!("the device does not open ({error}); check nvidia-smi")))?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = &device {
-        // SAFETY: the device has no second stream that would have to be told of the first one's events.
+        // SAFETY: a device has this one stream, and what crosses devices is waited for.
         unsafe { cuda.disable_event_tracking() };
         keep_memory(index);
     }
@@ -119,6 +119,19 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// A message with what to do about a GPU that is full, where it tells of one.
+pub fn explained(message: String) -> String {
+    // The driver's words, and those of the libraries that ask it for memory.
+    let full = ["CUDA_ERROR_OUT_OF_MEMORY", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"];
+    if !full.iter().any(|word| message.contains(word)) {
+        return message;
+    }
+    format!(
+        "{message}: the GPU has no room left for this. A smaller batch, smaller pictures or 16 bits need less \
+         (--set batch=N, --size N, --precision bf16); close what else runs on it, or use --device cpu"
+    )
+}
+
 /// The name of an opened device.
 pub fn device_name(device: &Device) -> String {
     match device.location() {
@@ -131,6 +144,14 @@ pub fn device_name(device: &Device) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_gpu_is_explained_and_nothing_else() {
+        let full = "training: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        let told = explained(full.to_string());
+        assert!(told.starts_with(full) && told.contains("--set batch=N"), "{told}");
+        assert_eq!(explained("no such file".to_string()), "no such file");
+    }
 
     #[test]
     fn names_round_trip_and_nonsense_is_refused() {

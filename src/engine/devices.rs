@@ -60,10 +60,9 @@ fn add_cuda_devices(list: &mut Vec<DeviceInfo>) -> Result<(), String> {
         let name = device::get_name(cuda).unwrap_or_else(|_| "CUDA device".into());
         // The two may count devices differently; the identifier is the same.
         let memory = device::get_uuid(cuda).ok().zip(nvml.as_ref().ok()).and_then(|(id, nvml)| {
-            let id = nvml_name(id.bytes.map(|byte| byte as u8));
+            let id = id.bytes.map(|byte| byte as u8);
             // A slice of a device has an identifier of its own.
-            let names = [format!("GPU{id}"), format!("MIG{id}")];
-            let device = names.into_iter().find_map(|name| nvml.device_by_uuid(name).ok());
+            let device = ["GPU", "MIG"].into_iter().find_map(|kind| nvml.device_by_uuid(nvml_name(kind, id)).ok());
             device.and_then(|device| device.memory_info().ok())
         });
         // SAFETY: `cuda` is a device of the driver.
@@ -87,10 +86,10 @@ fn add_cuda_devices(_: &mut Vec<DeviceInfo>) -> Result<(), String> {
     load_cuda()
 }
 
-/// NVML's name of a device from CUDA's identifier, behind what kind of device it is.
+/// NVML's name of a device from its kind and CUDA's identifier.
 #[cfg(any(feature = "cuda", test))]
-fn nvml_name(id: [u8; 16]) -> String {
-    let mut name = String::new();
+fn nvml_name(kind: &str, id: [u8; 16]) -> String {
+    let mut name = kind.to_string();
     for (at, byte) in id.iter().enumerate() {
         if [0, 4, 6, 8, 10].contains(&at) {
             name.push('-');
@@ -167,6 +166,6 @@ mod tests {
     #[test]
     fn nvml_names_devices_by_cudas_identifiers() {
         let id = [0xd1, 0x0c, 0, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 255];
-        assert_eq!(nvml_name(id), "-d10c007f-0102-0304-0506-0708090a0bff");
+        assert_eq!(nvml_name("GPU", id), "GPU-d10c007f-0102-0304-0506-0708090a0bff");
     }
 }

@@ -9,7 +9,7 @@ mod stepping;
 use super::command::{Command, InitialWeights, ModelChoice};
 use super::compare::{SLOTS, Slot};
 use super::details::EvalDetails;
-use super::device::DeviceChoice;
+use super::device::{DeviceChoice, explained};
 use super::event::{DataSummary, Event, ImageSummary, OrderAsked, Severity};
 use super::latest::{Shown, Slots};
 use super::model::{self, Model, ModelError, Permit};
@@ -220,7 +220,7 @@ impl Worker {
         if message.contains(interrupt::INTERRUPTED) {
             self.log(Severity::Info, source, "cancelled");
         } else {
-            self.log(Severity::Error, source, message);
+            self.log(Severity::Error, source, explained(message));
         }
     }
 

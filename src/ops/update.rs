@@ -2,7 +2,7 @@
 
 use super::cuda;
 use super::storage::with_values;
-use candle_core::{CpuStorage, CudaStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
 /// Elements that one task of a parallel update handles.
@@ -22,43 +22,67 @@ fn write<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f3
     }
 }
 
-/// `d ← update(d, s)` for every pair of elements; on a GPU by a kernel that is given the same factors.
-struct Pairs<'a, F> {
-    kernel: &'static str,
-    factors: &'a [f32],
-    update: F,
+/// What becomes of an element of a parameter or of its state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Rule {
+    /// `d ← keep · d + add · a`
+    Blend { keep: f32, add: f32 },
+    /// `d ← keep · d + add · a²`
+    BlendSquares { keep: f32, add: f32 },
+    /// `d ← momentum · d + scale · a + decay · b`
+    Velocity { momentum: f32, scale: f32, decay: f32 },
+    /// `d ← shrink · d − rate · a / (√(b · correction) + ε)`
+    AdaptiveStep { shrink: f32, rate: f32, correction: f32 },
 }
 
-impl<F: Fn(f32, f32) -> f32 + Sync> InplaceOp2 for Pairs<'_, F> {
-    fn name(&self) -> &'static str {
-        self.kernel
+impl Rule {
+    /// The rule's number and its factors, as `update.cu` knows them.
+    pub fn coded(self) -> (usize, [f32; 3]) {
+        match self {
+            Self::Blend { keep, add } => (0, [keep, add, 0.0]),
+            Self::BlendSquares { keep, add } => (1, [keep, add, 0.0]),
+            Self::Velocity { momentum, scale, decay } => (2, [momentum, scale, decay]),
+            Self::AdaptiveStep { shrink, rate, correction } => (3, [shrink, rate, correction]),
+        }
     }
 
-    fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        let (destination, source) = (write(s1, l1)?, read(s2, l2)?);
-        destination.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(d, s)| {
-            for (d, &s) in d.iter_mut().zip(s) {
-                *d = (self.update)(*d, s);
+    /// Changes `d` by the values of `a` and, where the rule has a second source, `b`.
+    fn run(self, d: &mut [f32], a: &[f32], b: &[f32]) {
+        match self {
+            Self::Blend { keep, add } => d.iter_mut().zip(a).for_each(|(d, &a)| *d = keep * *d + add * a),
+            Self::BlendSquares { keep, add } => d.iter_mut().zip(a).for_each(|(d, &a)| *d = keep * *d + add * a * a),
+            Self::Velocity { momentum, scale, decay } => {
+                d.iter_mut().zip(a).zip(b).for_each(|((d, &a), &b)| *d = momentum * *d + scale * a + decay * b);
             }
-        });
-        Ok(())
-    }
-
-    fn cuda_fwd(&self, s1: &mut CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<()> {
-        cuda::update::change(self.kernel, (s1, l1), [(s2, l2)], self.factors)
+            Self::AdaptiveStep { shrink, rate, correction } => {
+                let step = |a: f32, b: f32| rate * a / ((b * correction).sqrt() + EPSILON);
+                d.iter_mut().zip(a).zip(b).for_each(|((d, &a), &b)| *d = shrink * *d - step(a, b));
+            }
+        }
     }
 }
 
-/// `d ← update(d, a, b)` for every triple of elements; on a GPU by a kernel that is given the same factors.
-struct Triples<'a, F> {
-    kernel: &'static str,
-    factors: &'a [f32],
-    update: F,
+/// One tensor that changes, what it changes by (the first source twice where there is one), and how.
+pub(super) struct Change<'a> {
+    pub destination: &'a Tensor,
+    pub sources: [&'a Tensor; 2],
+    pub rule: Rule,
 }
 
-impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<'_, F> {
+impl<'a> Change<'a> {
+    fn new(destination: &'a Tensor, sources: [&'a Tensor; 2], rule: Rule) -> Result<Self> {
+        for source in sources {
+            if destination.dims() != source.dims() {
+                candle_core::bail!("an in-place update of {:?} by {:?}", destination.dims(), source.dims());
+            }
+        }
+        Ok(Self { destination, sources, rule })
+    }
+}
+
+impl InplaceOp3 for Change<'_> {
     fn name(&self) -> &'static str {
-        self.kernel
+        "update"
     }
 
     fn cpu_fwd(
@@ -72,86 +96,88 @@ impl<F: Fn(f32, f32, f32) -> f32 + Sync> InplaceOp3 for Triples<'_, F> {
     ) -> Result<()> {
         let (destination, first, second) = (write(s1, l1)?, read(s2, l2)?, read(s3, l3)?);
         let sources = first.par_chunks(CHUNK).zip(second.par_chunks(CHUNK));
-        destination.par_chunks_mut(CHUNK).zip(sources).for_each(|(d, (a, b))| {
-            for ((d, &a), &b) in d.iter_mut().zip(a).zip(b) {
-                *d = (self.update)(*d, a, b);
-            }
-        });
+        destination.par_chunks_mut(CHUNK).zip(sources).for_each(|(d, (a, b))| self.rule.run(d, a, b));
         Ok(())
     }
+}
 
-    fn cuda_fwd(
-        &self,
-        s1: &mut CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-        s3: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<()> {
-        cuda::update::change(self.kernel, (s1, l1), [(s2, l2), (s3, l3)], self.factors)
+/// Makes changes that do not depend on each other; on a GPU all at once. All rules are of one kind.
+fn apply(changes: &[Change<'_>]) -> Result<()> {
+    match changes.first() {
+        Some(first) if !first.destination.device().is_cpu() => cuda::update::apply(changes),
+        _ => changes.iter().try_for_each(|change| {
+            let [a, b] = change.sources;
+            change.destination.inplace_op3(&a.contiguous()?, &b.contiguous()?, change)
+        }),
     }
 }
 
-/// `destination ← keep · destination + add · source`, both f32 of one shape.
+/// `destination ← keep · destination + add · source` for each `(destination, source, (keep, add))`.
 ///
 /// # Errors
-/// Shapes that differ, or tensors that are not contiguous f32.
-pub fn blend(destination: &Tensor, source: &Tensor, keep: f32, add: f32) -> Result<()> {
-    same_shape(destination, source)?;
-    let update = |d: f32, s: f32| keep * d + add * s;
-    destination.inplace_op2(&source.contiguous()?, &Pairs { kernel: "blend", factors: &[keep, add], update })
+/// Shapes that differ, or tensors that are not contiguous f32 on one device.
+pub fn blend_all(all: &[(&Tensor, &Tensor, (f32, f32))]) -> Result<()> {
+    let mut changes = Vec::with_capacity(all.len());
+    for &(destination, source, (keep, add)) in all {
+        changes.push(Change::new(destination, [source; 2], Rule::Blend { keep, add })?);
+    }
+    apply(&changes)
 }
 
-/// One step of momentum: `velocity ← momentum · velocity + scale · gradient + decay · parameter`.
+/// Velocity, gradient and parameter; momentum, scale and decay.
+pub type Momentum<'a> = ([&'a Tensor; 3], (f32, f32, f32));
+
+/// One step of momentum: `velocity ← momentum · velocity + scale · gradient + decay · parameter` for each.
 ///
 /// # Errors
-/// Shapes that differ, or tensors that are not contiguous f32.
-pub fn velocity(
-    velocity: &Tensor,
-    gradient: &Tensor,
-    parameter: &Tensor,
-    (momentum, scale, decay): (f32, f32, f32),
-) -> Result<()> {
-    same_shape(velocity, gradient)?;
-    same_shape(velocity, parameter)?;
-    let update = |v: f32, g: f32, p: f32| momentum * v + scale * g + decay * p;
-    let op = Triples { kernel: "velocity", factors: &[momentum, scale, decay], update };
-    velocity.inplace_op3(&gradient.contiguous()?, parameter, &op)
+/// As [`blend_all`].
+pub fn velocity_all(all: &[Momentum<'_>]) -> Result<()> {
+    let mut changes = Vec::with_capacity(all.len());
+    for &([velocity, gradient, parameter], (momentum, scale, decay)) in all {
+        changes.push(Change::new(velocity, [gradient, parameter], Rule::Velocity { momentum, scale, decay })?);
+    }
+    apply(&changes)
 }
 
 /// Adam's ε.
 const EPSILON: f32 = 1e-8;
 
-/// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) at `step` ≥ 1: both moments and the parameter move.
+/// A parameter of an AdamW step.
+#[derive(Clone, Copy, Debug)]
+pub struct Adam<'a> {
+    pub parameter: &'a Tensor,
+    pub gradient: &'a Tensor,
+    /// First and second moment.
+    pub moments: (&'a Tensor, &'a Tensor),
+    pub rate: f32,
+    pub decay: f32,
+    /// What the gradient is multiplied by.
+    pub scale: f32,
+    /// Counts from 1.
+    pub step: u64,
+}
+
+/// One step of AdamW (Loshchilov & Hutter 2019, algorithm 2) for each: both moments and the parameter move.
 ///
 /// # Errors
-/// Shapes that differ, or tensors that are not contiguous f32.
-pub fn adamw(
-    parameter: &Tensor,
-    gradient: &Tensor,
-    (first, second): (&Tensor, &Tensor),
-    (beta1, beta2): (f32, f32),
-    (rate, decay, scale): (f32, f32, f32),
-    step: u64,
-) -> Result<()> {
-    for moment in [first, second] {
-        same_shape(parameter, moment)?;
+/// As [`blend_all`].
+pub fn adamw_all(all: &[Adam<'_>], (beta1, beta2): (f32, f32)) -> Result<()> {
+    let (mut first, mut second, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    for &Adam { parameter, gradient, moments, rate, decay, scale, step } in all {
+        let power = step.min(1_000_000) as i32;
+        let corrections = (1.0 - f64::from(beta1).powi(power), 1.0 - f64::from(beta2).powi(power));
+        let (keep, add) = (beta1, (1.0 - beta1) * scale);
+        first.push(Change::new(moments.0, [gradient; 2], Rule::Blend { keep, add })?);
+        let (keep, add) = (beta2, (1.0 - beta2) * scale * scale);
+        second.push(Change::new(moments.1, [gradient; 2], Rule::BlendSquares { keep, add })?);
+        let rule = Rule::AdaptiveStep {
+            shrink: 1.0 - rate * decay,
+            rate: (f64::from(rate) / corrections.0) as f32,
+            correction: (1.0 / corrections.1) as f32,
+        };
+        steps.push(Change::new(parameter, [moments.0, moments.1], rule)?);
     }
-    same_shape(parameter, gradient)?;
-    let power = step.min(1_000_000) as i32;
-    let corrections = (1.0 - f64::from(beta1).powi(power), 1.0 - f64::from(beta2).powi(power));
-    blend(first, gradient, beta1, (1.0 - beta1) * scale)?;
-    let (keep, add) = (beta2, (1.0 - beta2) * scale * scale);
-    let update = |d: f32, g: f32| keep * d + add * g * g;
-    let op = Pairs { kernel: "blend_squares", factors: &[keep, add], update };
-    second.inplace_op2(&gradient.contiguous()?, &op)?;
-    let shrink = 1.0 - rate * decay;
-    let rate = (f64::from(rate) / corrections.0) as f32;
-    let correction = (1.0 / corrections.1) as f32;
-    let update = |p: f32, m: f32, v: f32| shrink * p - rate * m / ((v * correction).sqrt() + EPSILON);
-    let op = Triples { kernel: "adaptive_step", factors: &[shrink, rate, correction], update };
-    parameter.inplace_op3(first, second, &op)
+    [first, second, steps].iter().try_for_each(|changes| apply(changes))
 }
 
 /// Σ x² of each of `tensors`, which lie on one device, in double precision and in a fixed order.
@@ -189,13 +215,6 @@ fn on_cpu(x: &Tensor) -> Result<f64> {
     })
 }
 
-fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
-    if a.dims() != b.dims() {
-        candle_core::bail!("an in-place update of {:?} by {:?}", a.dims(), b.dims());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,10 +224,15 @@ mod tests {
     fn two_adamw_steps_follow_the_formula_by_hand() -> Result<()> {
         let tensor = |v: f32| Tensor::from_slice(&[v], 1, &Device::Cpu);
         let (p, m, v) = (tensor(1.0)?, tensor(0.0)?, tensor(0.0)?);
-        adamw(&p, &tensor(2.0)?, (&m, &v), (0.9, 0.99), (0.1, 0.5, 1.0), 1)?;
+        let step = |gradient: f32, step: u64| {
+            let (parameter, moments) = (&p, (&m, &v));
+            let gradient = &tensor(gradient)?;
+            adamw_all(&[Adam { parameter, gradient, moments, rate: 0.1, decay: 0.5, scale: 1.0, step }], (0.9, 0.99))
+        };
+        step(2.0, 1)?;
         // Bias-corrected, the first step moves by the rate whatever the gradient: 0.95 · 1 − 0.1 · 2 / √4.
         assert!((p.to_vec1::<f32>()?[0] - 0.85).abs() < 1e-6);
-        adamw(&p, &tensor(-1.0)?, (&m, &v), (0.9, 0.99), (0.1, 0.5, 1.0), 2)?;
+        step(-1.0, 2)?;
         // m = 0.08, v = 0.0496; m̂ = 0.08 / 0.19, v̂ = 0.0496 / 0.0199.
         let expected = 0.95 * 0.85 - 0.1 * (0.08 / 0.19) / (0.0496f64 / 0.0199).sqrt();
         assert!((f64::from(p.to_vec1::<f32>()?[0]) - expected).abs() < 1e-6);
@@ -220,11 +244,12 @@ mod tests {
         let var = Var::from_slice(&[1.0f32, -2.0], 2, &Device::Cpu)?;
         let v = Tensor::from_slice(&[0.5f32, 0.5], 2, &Device::Cpu)?;
         let g = Tensor::from_slice(&[2.0f32, 4.0], 2, &Device::Cpu)?;
-        velocity(&v, &g, var.as_tensor(), (0.5, 1.0, 0.1))?;
+        velocity_all(&[([&v, &g, var.as_tensor()], (0.5, 1.0, 0.1))])?;
         assert_eq!(v.to_vec1::<f32>()?, vec![0.25 + 2.0 + 0.1, 0.25 + 4.0 - 0.2]);
-        blend(var.as_tensor(), &v, 1.0, -1.0)?;
+        blend_all(&[(var.as_tensor(), &v, (1.0, -1.0))])?;
         assert_eq!(var.to_vec1::<f32>()?, vec![1.0 - 2.35, -2.0 - 4.05]);
-        assert!(blend(&v, &Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu)?, 1.0, 1.0).is_err());
+        let longer = Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu)?;
+        assert!(blend_all(&[(&v, &longer, (1.0, 1.0))]).is_err());
         assert_eq!(squared_norm(&g)?, 20.0);
         Ok(())
     }

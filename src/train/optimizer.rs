@@ -7,7 +7,7 @@ use super::config::Method;
 use super::groups::{Group, groups};
 use crate::nn::Params;
 use crate::ops::gradients::GradientStore;
-use crate::ops::update::{adamw, blend, squared_norm, squared_norms, velocity};
+use crate::ops::update::{Adam, adamw_all, blend_all, squared_norm, squared_norms, velocity_all};
 use candle_core::{DType, Result, Tensor, Var};
 
 /// State of one parameter.
@@ -181,8 +181,7 @@ impl Optimizer {
     /// corrected by the updates of each parameter.
     ///
     /// # Errors
-    /// A gradient of another shape than its parameter, before anything has moved; a device that runs out of memory, in
-    /// the middle.
+    /// A gradient of another shape than its parameter, or a device without room, before anything has moved.
     pub fn update(&mut self, gradients: &Gradients, rate: f32, norm: f64, iteration: u64) -> Result<()> {
         let (gradients, mut averages) = self.prepare(gradients)?;
         let scale = if self.clip_norm > 0.0 && norm > f64::from(self.clip_norm) {
@@ -190,40 +189,43 @@ impl Optimizer {
         } else {
             1.0
         };
+        let (mut velocities, mut first, mut second, mut adam) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (slot, gradient) in self.slots.iter_mut().zip(&gradients) {
             let (Some(gradient), Some(momentum)) = (gradient, &slot.velocity) else { continue };
             let Group { rate: factor, decay, .. } = slot.group;
-            let rate = rate * factor;
-            let weights = slot.var.as_tensor();
+            let (rate, weights) = (rate * factor, slot.var.as_tensor());
             match (self.method, &slot.square) {
                 (Method::AdamW, Some(square)) => {
                     slot.updates += 1;
-                    let betas = (self.momentum, BETA2);
-                    adamw(weights, gradient, (momentum, square), betas, (rate, decay, scale), slot.updates)?;
+                    let (parameter, moments, step) = (weights, (momentum, square), slot.updates);
+                    adam.push(Adam { parameter, gradient, moments, rate, decay, scale, step });
                 }
                 _ => {
-                    velocity(momentum, gradient, weights, (self.momentum, scale, decay))?;
+                    velocities.push(([momentum, gradient, weights], (self.momentum, scale, decay)));
                     if self.nesterov {
-                        blend(weights, gradient, 1.0 - rate * decay, -rate * scale)?;
-                        blend(weights, momentum, 1.0, -rate * self.momentum)?;
+                        first.push((weights, gradient, (1.0 - rate * decay, -rate * scale)));
+                        second.push((weights, momentum, (1.0, -rate * self.momentum)));
                     } else {
-                        blend(weights, momentum, 1.0, -rate)?;
+                        first.push((weights, momentum, (1.0, -rate)));
                     }
                 }
             }
         }
+        velocity_all(&velocities)?;
+        blend_all(&first)?;
+        blend_all(&second)?;
+        adamw_all(&adam, (self.momentum, BETA2))?;
         if self.ema > 0.0 {
             let keep = self.ema.min((1.0 + iteration as f32) / (10.0 + iteration as f32));
+            let mut all = Vec::with_capacity(self.slots.len());
             for slot in &mut self.slots {
-                let (average, keep) = match slot.average.take() {
-                    Some(average) => (Some(average), keep),
-                    None => (averages.next(), 0.0),
-                };
-                if let Some(average) = &average {
-                    blend(average, slot.var.as_tensor(), keep, 1.0 - keep)?;
+                let keep = if slot.average.is_some() { keep } else { 0.0 };
+                if slot.average.is_none() {
+                    slot.average = averages.next();
                 }
-                slot.average = average;
+                all.extend(slot.average.as_ref().map(|average| (average, slot.var.as_tensor(), (keep, 1.0 - keep))));
             }
+            blend_all(&all)?;
         }
         self.params.touch();
         Ok(())
@@ -241,8 +243,8 @@ impl Optimizer {
         for (slot, _) in self.slots.iter_mut().zip(&gradients).filter(|(_, gradient)| gradient.is_some()) {
             // SGD's velocity is no mean of gradients: a run that was changed to AdamW begins both moments anew.
             if self.method == Method::AdamW && slot.square.is_none() {
-                (slot.velocity, slot.updates) = (None, 0);
                 slot.square = Some(slot.var.zeros_like()?);
+                (slot.velocity, slot.updates) = (None, 0);
             }
             if slot.velocity.is_none() {
                 slot.velocity = Some(slot.var.zeros_like()?);

@@ -108,7 +108,7 @@ fn run_phases(inbox: &Receiver<Work>, outbox: &Sender<Done>) {
     for Work { mut network, mut step, requests } in inbox {
         interrupt::watch(requests);
         let advanced = step.advance(&*network.detector, &mut network.optimizer);
-        // A GPU orders the work of one thread; another one reads what is computed here.
+        // Another device reads what is computed here.
         let ready = network.detector.params().device().synchronize();
         let outcome = advanced.and_then(|phase| ready.map(|()| phase).map_err(TrainError::from));
         if outbox.send(Done { network, step, outcome }).is_err() {

@@ -423,7 +423,7 @@ impl Run {
                 return Err(error);
             }
         };
-        if let Some(before) = before.filter(|_| most > 0) {
+        if let Some(before) = before {
             self.recorder.push(before, most, bytes);
         }
         if let (Phase::Loss, Some(loss)) = (phase, step.loss())

@@ -6,6 +6,7 @@
 //! emulated. Sums are made in f32, or in f64 of f64.
 
 use crate::complain;
+use crate::driver::is_ordered;
 use crate::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::memory::{current, view, view_mut};
 use std::ffi::c_void;
@@ -68,8 +69,12 @@ pub unsafe extern "C" fn cublasDestroy_v2(handle: *mut Handle) -> i32 {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cublasSetStream_v2(handle: *mut Handle, _stream: u64) -> i32 {
-    if handle.is_null() { NOT_INITIALIZED } else { SUCCESS }
+pub unsafe extern "C" fn cublasSetStream_v2(handle: *mut Handle, stream: u64) -> i32 {
+    match handle.is_null() {
+        true => NOT_INITIALIZED,
+        false if !is_ordered(stream) => EXECUTION_FAILED,
+        false => SUCCESS,
+    }
 }
 
 #[unsafe(no_mangle)]

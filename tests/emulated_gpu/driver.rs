@@ -1,6 +1,7 @@
 //! The CUDA driver: devices, contexts, streams and events; memory and launches are in files of their own.
 //!
-//! Streams run at once. What a handle is used for must fit the thread's context, sizes of nothing are refused where the
+//! What a stream is given is done before the call returns, so a wait that is missing does not show; streams that nothing
+//! orders do. What a handle is used for must fit the thread's context, sizes of nothing are refused where the
 //! driver refuses them, and a kernel that fails leaves its context broken, as on a device.
 
 mod modules;
@@ -9,7 +10,7 @@ pub mod transfers;
 use crate::{complain, devices, memory};
 use std::ffi::{c_char, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Instant;
@@ -43,6 +44,9 @@ static LISTS: LazyLock<bool> = LazyLock::new(|| std::env::var_os("EMULATED_GPU_L
 const PER_THREAD: usize = 2;
 static THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
 
+/// How many streams were created: none of them waits for a default stream, as programs ask for it.
+static OWN_STREAMS: AtomicUsize = AtomicUsize::new(0);
+
 struct Stream {
     device: usize,
 }
@@ -64,16 +68,29 @@ fn here() -> Result<usize, i32> {
     }
 }
 
+/// Whether what is given to a stream comes after what the program gave to others; 0, 1 and 2 are the default streams.
+pub(crate) fn is_ordered(stream: u64) -> bool {
+    let this = thread::current().id();
+    if stream == PER_THREAD as u64 && *locked(&THREAD).get_or_insert(this) != this {
+        complain(format_args!("two threads use the stream that each has for itself: nothing orders their work"));
+        return false;
+    }
+    if stream <= PER_THREAD as u64 && OWN_STREAMS.load(Ordering::Relaxed) > 0 {
+        complain(format_args!("a default stream, and others beside it that do not wait for it"));
+        return false;
+    }
+    true
+}
+
 /// The device of a stream, which must be the thread's.
 #[track_caller]
 unsafe fn on(stream: *mut c_void) -> Result<usize, i32> {
     let device = here()?;
-    if stream.addr() == PER_THREAD && *locked(&THREAD).get_or_insert(thread::current().id()) != thread::current().id() {
-        complain(format_args!("two threads use the stream that each has for itself: nothing orders their work"));
+    if !is_ordered(stream as u64) {
         return Err(INVALID_HANDLE);
     }
-    // 0, 1 and 2 are the default streams. SAFETY: others are made below.
-    if stream.addr() > 2 && unsafe { &*stream.cast::<Stream>() }.device != device {
+    // SAFETY: streams other than the default ones are made below.
+    if stream.addr() > PER_THREAD && unsafe { &*stream.cast::<Stream>() }.device != device {
         complain(format_args!("a stream of another device than the thread's: {}", std::panic::Location::caller()));
         return Err(INVALID_HANDLE);
     }
@@ -228,6 +245,7 @@ pub extern "C" fn cuCtxSetFlags(_flags: u32) -> i32 {
 }
 
 unsafe fn create_stream(stream: *mut *mut c_void) -> i32 {
+    OWN_STREAMS.fetch_add(1, Ordering::Relaxed);
     match here() {
         Ok(device) => unsafe { put(stream, Box::into_raw(Box::new(Stream { device })).cast()) },
         Err(why) => why,

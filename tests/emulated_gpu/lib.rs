@@ -2,7 +2,8 @@
 //!
 //! Laid in place of those libraries it lets every CUDA path run on a machine without a GPU, slowly but checked: kernels
 //! are interpreted from their PTX, every access must lie inside an allocation of its device, and fresh memory holds NaN.
-//! It shows that what is launched computes the right thing; it says nothing about time, and streams run at once.
+//! It shows that what is launched computes the right thing. It says nothing about time, and since all work is done before
+//! a call returns, a wait that is missing does not show.
 //! `EMULATED_GPUS` says how many devices there are (1).
 
 mod blas;

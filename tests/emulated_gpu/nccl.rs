@@ -11,6 +11,7 @@
 mod clique;
 mod collect;
 
+use crate::driver::is_ordered;
 use crate::memory::current;
 use crate::{complain, devices};
 use clique::{Call, Clique, PENDING, What, locked};
@@ -313,8 +314,11 @@ pub unsafe extern "C" fn ncclAllReduce(
     kind: i32,
     op: i32,
     comm: usize,
-    _stream: u64,
+    stream: u64,
 ) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [send, receive], (count, kind), (0, op), |_, op| What::AllReduce { op })
 }
 
@@ -327,8 +331,11 @@ pub unsafe extern "C" fn ncclReduce(
     op: i32,
     root: i32,
     comm: usize,
-    _stream: u64,
+    stream: u64,
 ) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [send, receive], (count, kind), (root, op), |root, op| What::Reduce { op, root })
 }
 
@@ -340,8 +347,11 @@ pub unsafe extern "C" fn ncclReduceScatter(
     kind: i32,
     op: i32,
     comm: usize,
-    _stream: u64,
+    stream: u64,
 ) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [send, receive], (count, kind), (0, op), |_, op| What::ReduceScatter { op })
 }
 
@@ -353,8 +363,11 @@ pub unsafe extern "C" fn ncclBroadcast(
     kind: i32,
     root: i32,
     comm: usize,
-    _stream: u64,
+    stream: u64,
 ) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [send, receive], (count, kind), (root, 0), |root, _| What::Broadcast { root })
 }
 
@@ -365,17 +378,26 @@ pub unsafe extern "C" fn ncclAllGather(
     count: usize,
     kind: i32,
     comm: usize,
-    _stream: u64,
+    stream: u64,
 ) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [send, receive], (count, kind), (0, 0), |_, _| What::AllGather)
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ncclSend(send: u64, count: usize, kind: i32, to: i32, comm: usize, _stream: u64) -> i32 {
+pub unsafe extern "C" fn ncclSend(send: u64, count: usize, kind: i32, to: i32, comm: usize, stream: u64) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [send, 0], (count, kind), (to, 0), |to, _| What::Send { to })
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ncclRecv(receive: u64, count: usize, kind: i32, from: i32, comm: usize, _stream: u64) -> i32 {
+pub unsafe extern "C" fn ncclRecv(receive: u64, count: usize, kind: i32, from: i32, comm: usize, stream: u64) -> i32 {
+    if !is_ordered(stream) {
+        return INVALID_ARGUMENT;
+    }
     call(comm, [0, receive], (count, kind), (from, 0), |from, _| What::Receive { from })
 }

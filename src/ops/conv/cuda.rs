@@ -138,17 +138,17 @@ fn with_weight<R>(
     }
 }
 
-/// The whole forward pass: `[N, O, H', W']`.
+/// The whole forward pass: `[N, O, H', W']`. `learns` where a gradient will follow.
 fn run(
     geometry: &Geometry,
     slope: f32,
-    x: Operand<'_>,
-    weight: Operand<'_>,
+    [x, weight]: [Operand<'_>; 2],
     bias: Option<Operand<'_>>,
+    learns: bool,
 ) -> Result<(CudaStorage, Shape)> {
     let (device, count) = (x.0.device(), geometry.output_len());
     let mut y = floats(device, count)?;
-    if let Some(bias) = bias.filter(|_| slope == 0.0 && count > 0)
+    if let Some(bias) = bias.filter(|_| slope == 0.0 && count > 0 && !learns)
         && forward_relu(geometry, [x, weight, bias], &mut y)?
     {
         return Ok((y, geometry.output_shape().into()));
@@ -220,11 +220,14 @@ pub(super) fn conv2d(
     let slope = activation.slope();
     let half = half_weight(&geometry, weight, cache)?;
     let kept = half.clone();
+    let learns = [Some(x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op);
     match bias {
         None => apply2(
             [x, weight],
             "conv2d",
-            move |[x, weight]| with_weight(half.as_ref(), weight, |weight| run(&geometry, slope, x, weight, None)),
+            move |[x, weight]| {
+                with_weight(half.as_ref(), weight, |weight| run(&geometry, slope, [x, weight], None, learns))
+            },
             move |[x, weight], y, g| {
                 let (of_x, of_weight, _) = gradients(&geometry, slope, [x, weight, y, g], kept.as_ref())?;
                 Ok([of_x, of_weight])
@@ -234,7 +237,7 @@ pub(super) fn conv2d(
             [x, weight, bias],
             "conv2d with bias",
             move |[x, weight, bias]| {
-                with_weight(half.as_ref(), weight, |weight| run(&geometry, slope, x, weight, Some(bias)))
+                with_weight(half.as_ref(), weight, |weight| run(&geometry, slope, [x, weight], Some(bias), learns))
             },
             move |[x, weight, bias], y, g| {
                 let (of_x, of_weight, before) = gradients(&geometry, slope, [x, weight, y, g], kept.as_ref())?;

@@ -71,11 +71,6 @@ KERNEL round_tf32(int count, const int* x, float* y) {
     FOR_EACH(i, count) y[i] = __int_as_float((x[i] & 0x7f800000) == 0x7f800000 ? x[i] : (x[i] + 0x1000) & ~0x1fff);
 }
 
-// slope is 1 for no activation, 0 for relu, else that of the leaky one.
-__device__ inline float bent(float v, float decides, float slope) {
-    return decides <= 0.0f ? (slope == 0.0f ? 0.0f : slope * v) : v;
-}
-
 // y becomes the activation of y + bias, in place.
 KERNEL bias_activation(int count, float* y, const float* bias, int channels, int inner, float slope) {
     FOR_EACH(i, count) {

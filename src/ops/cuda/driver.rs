@@ -1,6 +1,6 @@
 //! Launching through the CUDA driver.
 
-use super::Arg;
+use super::{Arg, Operand};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg, SyncOnDrop,
 };
@@ -70,6 +70,12 @@ fn offset(start: usize) -> u64 {
     (start * size_of::<f32>()) as u64
 }
 
+/// Where the first element of an f32 tensor lies. Of use only to what runs on the device's stream while it lives.
+pub(super) fn address(device: &CudaDevice, (storage, layout): Operand<'_>) -> Result<u64> {
+    let (place, _) = storage.as_cuda_slice::<f32>()?.device_ptr(&device.cuda_stream());
+    Ok(place + offset(layout.start_offset()))
+}
+
 /// Starts `kernel` on the device's stream; see [`super::launch`], which has checked sizes and layouts.
 pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &mut [Arg<'_>]) -> Result<()> {
     let function = device.get_or_load_custom_func(kernel, "boxwright", program()?)?;
@@ -86,8 +92,9 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::F32(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::F64(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::I32(slice) => read(slice, &stream, &mut pending),
+                CudaStorageSlice::I64(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::U8(slice) => read(slice, &stream, &mut pending),
-                _ => bail!("{kernel} reads f32, f64, i32 and u8 alone"),
+                _ => bail!("{kernel} reads f32, f64, i32, i64 and u8 alone"),
             })),
             Arg::Out(storage) => values.push(Value::Pointer(match &mut storage.slice {
                 CudaStorageSlice::F32(slice) => write(slice, &stream, &mut pending),

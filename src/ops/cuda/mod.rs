@@ -31,8 +31,12 @@ use candle_core::{
 mod driver {
     //! What stands in for the driver in a build without CUDA.
 
-    use super::Arg;
+    use super::{Arg, Operand};
     use candle_core::{CudaDevice, Error, Result};
+
+    pub(super) fn address(_: &CudaDevice, _: Operand<'_>) -> Result<u64> {
+        Err(Error::NotCompiledWithCudaSupport)
+    }
 
     pub(super) fn launch(_: &CudaDevice, _: &str, _: i32, _: &mut [Arg<'_>]) -> Result<()> {
         Err(Error::NotCompiledWithCudaSupport)

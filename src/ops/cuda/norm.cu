@@ -69,7 +69,7 @@ KERNEL normalise(int count, const float* x, const float* statistics, const float
         int channel = i / inner % channels, set = set_of(i, channels, inner, block);
         float scale = gamma[channel] * statistics[statistics_count + set];
         float v = (x[i] - statistics[set]) * scale + beta[channel];
-        y[i] = v <= 0.0f ? slope * v : v;
+        y[i] = bent(v, v, slope);
     }
 }
 

@@ -33,3 +33,8 @@ KERNEL channel_sums(int count, const float* x, int channels, int inner, int tota
         parts[i] = sum;
     }
 }
+
+// slope is 1 for no activation, 0 for relu, else that of the leaky one.
+__device__ inline float bent(float v, float decides, float slope) {
+    return decides <= 0.0f ? (slope == 0.0f ? 0.0f : slope * v) : v;
+}

@@ -1,19 +1,32 @@
 // In-place arithmetic on parameters.
 
-KERNEL blend(int count, float* d, const float* s, float keep, float add) {
-    FOR_EACH(i, count) d[i] = keep * d[i] + add * s[i];
-}
-
-KERNEL blend_squares(int count, float* d, const float* s, float keep, float add) {
-    FOR_EACH(i, count) d[i] = keep * d[i] + add * s[i] * s[i];
-}
-
-KERNEL velocity(int count, float* v, const float* g, const float* p, float momentum, float scale, float decay) {
-    FOR_EACH(i, count) v[i] = momentum * v[i] + scale * g[i] + decay * p[i];
-}
-
-KERNEL adaptive_step(int count, float* p, const float* m, const float* v, float shrink, float rate, float correction) {
-    FOR_EACH(i, count) p[i] = shrink * p[i] - rate * m[i] / (sqrtf(v[i] * correction) + 1e-8f);
+// Changes n tensors by one rule. table holds for each the number of elements up to its end, and the addresses of what
+// changes and of two sources; factors holds three numbers for each. The rules are those of ops/update.rs.
+KERNEL update(int count, const long long* table, const float* factors, int n, int rule) {
+    FOR_EACH(i, count) {
+        int low = 0;
+        for (int high = n - 1; low < high;) {
+            int middle = (low + high) / 2;
+            if ((long long)i < table[4 * middle]) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        unsigned k = i - (low > 0 ? (unsigned)table[4 * (low - 1)] : 0u);
+        float* d = (float*)table[4 * low + 1] + k;
+        float a = ((const float*)table[4 * low + 2])[k], b = ((const float*)table[4 * low + 3])[k];
+        const float* by = factors + 3 * low;
+        if (rule == 0) {
+            *d = by[0] * *d + by[1] * a;
+        } else if (rule == 1) {
+            *d = by[0] * *d + by[1] * a * a;
+        } else if (rule == 2) {
+            *d = by[0] * *d + by[1] * a + by[2] * b;
+        } else {
+            *d = by[0] * *d - by[1] * a / (sqrtf(b * by[2]) + 1e-8f);
+        }
+    }
 }
 
 // Sums of squares of `total` elements, in `count` interleaved parts, which stand in parts from `first` on.

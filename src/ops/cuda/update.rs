@@ -1,22 +1,62 @@
 //! In-place arithmetic on parameters.
 
-use super::{Arg, Operand, doubles, launch, with_operands};
+use super::{Arg, Operand, doubles, driver, launch, upload, with_operands};
+use crate::ops::update::Change;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, CudaDevice, Result, Storage, Tensor, bail};
 
-/// Changes a tensor by a kernel of `update.cu` that reads one or two others and then three or fewer numbers.
-pub(in crate::ops) fn change<const N: usize>(
-    kernel: &str,
-    destination: (&mut CudaStorage, &Layout),
-    sources: [Operand<'_>; N],
-    factors: &[f32],
-) -> Result<()> {
-    let (storage, layout) = destination;
-    let device = storage.device().clone();
-    let mut arguments = vec![Arg::Change(storage, layout)];
-    arguments.extend(sources.map(Arg::In));
-    arguments.extend(factors.iter().map(|&factor| Arg::Float(factor)));
-    launch(&device, kernel, layout.shape().elem_count(), &mut arguments)
+/// Makes changes of one rule's kind in as few launches as 32-bit counts allow.
+pub(in crate::ops) fn apply(changes: &[Change<'_>]) -> Result<()> {
+    /// Elements of a launch; a single tensor of more is refused by it.
+    const MOST: usize = 1 << 30;
+    let mut rest = changes;
+    while let Some(first) = rest.first() {
+        let (mut total, mut taken) = (0, 0);
+        while let Some(change) = rest.get(taken)
+            && (taken == 0 || total + change.destination.elem_count() <= MOST)
+        {
+            total += change.destination.elem_count();
+            taken += 1;
+        }
+        let (now, later) = rest.split_at(taken);
+        apply_at_once(first.destination.device().as_cuda_device()?, now, total)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn apply_at_once(device: &CudaDevice, changes: &[Change<'_>], total: usize) -> Result<()> {
+    let (mut table, mut factors, mut end, mut kind) = (Vec::new(), Vec::new(), 0, 0);
+    // Copies live until the kernel has been started, and what is freed then stays as it is until it has run.
+    let mut rows = Vec::with_capacity(changes.len());
+    for change in changes {
+        let [a, b] = change.sources;
+        rows.push([change.destination.clone(), a.contiguous()?, b.contiguous()?]);
+    }
+    for (change, tensors) in changes.iter().zip(&rows) {
+        end += change.destination.elem_count();
+        table.push(end as i64);
+        for tensor in tensors {
+            table.push(with_storage(tensor, |operand| driver::address(device, operand))? as i64);
+        }
+        let (rule, own) = change.rule.coded();
+        factors.extend(own);
+        kind = rule;
+    }
+    let (table, factors) = (upload(device, &table)?, upload(device, &factors)?);
+    let sizes = [changes.len(), kind];
+    launch(device, "update", total, &mut [Arg::All(&table), Arg::All(&factors), Arg::Ints(&sizes)])
+}
+
+/// Calls `work` with a tensor of a CUDA device as it lies there.
+fn with_storage<R>(tensor: &Tensor, work: impl FnOnce(Operand<'_>) -> Result<R>) -> Result<R> {
+    match tensor.storage_and_layout() {
+        (storage, layout) if layout.is_contiguous() => match &*storage {
+            Storage::Cuda(storage) => work((storage, layout)),
+            _ => bail!("an update on a CUDA device was given a tensor of another"),
+        },
+        (_, layout) => bail!("an in-place update needs contiguous tensors, not {layout:?}"),
+    }
 }
 
 /// Σ x² of each tensor in double precision; all are read back at once.

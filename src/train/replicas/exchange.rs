@@ -33,8 +33,8 @@ mod nccl {
     }
 }
 
-/// The devices of a run and what connects them. A GPU orders the work of one thread alone, and other threads compute on
-/// these: whatever is exchanged is waited for, before and after.
+/// The devices of a run and what connects them. Each orders its own work alone: whatever is exchanged is waited for,
+/// before and after.
 pub(super) struct Exchange {
     devices: Vec<Device>,
     /// Copies where there is none.
@@ -60,7 +60,6 @@ impl Exchange {
     /// # Errors
     /// Gradients of different networks, or a device without room.
     pub fn mean(&self, all: &[&Gradients]) -> Result<Gradients> {
-        self.wait()?;
         let count = all.iter().map(|gradients| gradients.slots.len()).max().unwrap_or(0);
         let of = |gradients: &Gradients, slot: usize| gradients.slots.get(slot).cloned().flatten();
         let mut used = Vec::new();
@@ -77,6 +76,7 @@ impl Exchange {
             rows.push(filled.collect::<Result<Vec<Tensor>>>()?);
             used.push(slot);
         }
+        self.wait()?;
         let sums = match &self.ring {
             Some(ring) => ring.sum(&rows)?,
             None => rows.iter().map(|row| self.copied_sum(row)).collect::<Result<_>>()?,
@@ -111,7 +111,7 @@ impl Exchange {
         Ok(copies)
     }
 
-    /// Waits for what this thread has asked of the devices.
+    /// Waits for all that was asked of the devices.
     fn wait(&self) -> Result<()> {
         self.devices.iter().try_for_each(Device::synchronize)
     }

@@ -11,6 +11,7 @@ mod descriptors;
 mod products;
 mod tensor;
 
+use crate::driver::is_ordered;
 use crate::memory;
 use descriptors::Convolution;
 use std::collections::BTreeMap;
@@ -134,10 +135,12 @@ pub unsafe extern "C" fn cudnnDestroy(handle: *mut c_void) -> i32 {
     answer("cudnnDestroy", || destroy(handle, |object| matches!(object, Object::Handle(_))))
 }
 
-/// Every stream has done its work when a call returns, so which one it is does not matter.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cudnnSetStream(handle: *mut c_void, _stream: *mut c_void) -> i32 {
-    answer("cudnnSetStream", || check_handle(handle))
+pub unsafe extern "C" fn cudnnSetStream(handle: *mut c_void, stream: *mut c_void) -> i32 {
+    answer("cudnnSetStream", || match is_ordered(stream as u64) {
+        true => check_handle(handle),
+        false => bad("a stream that nothing orders".to_owned()),
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -50,7 +50,7 @@ pub unsafe extern "C" fn cuMemAlloc_v2(place: *mut u64, bytes: usize) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAllocAsync(place: *mut u64, bytes: usize, stream: *mut c_void) -> i32 {
     match unsafe { on(stream) } {
-        // Nothing is asked for by candle where it sums up a single number.
+        // candle asks for this where it sums up a single number.
         Ok(_) if bytes == 0 => unsafe { put(place, 0) },
         Ok(_) => unsafe { allocate(place, bytes) },
         Err(why) => why,

@@ -29,8 +29,7 @@ impl Ring {
         if devices.len() < 2 || numbers.len() < devices.len() {
             return Ok(None);
         }
-        // candle's stream is another one in every thread; the default stream waits for all of them, and they for it.
-        let streams = gpus.iter().map(|gpu| gpu.cuda_stream().context().default_stream()).collect();
+        let streams = gpus.iter().map(CudaDevice::cuda_stream).collect();
         match Comm::from_devices(streams) {
             Ok(comms) => Ok(Some(Self { comms, devices: gpus })),
             Err(error) => {
