@@ -127,8 +127,8 @@ pub fn explained(message: String) -> String {
         return message;
     }
     format!(
-        "{message}: the GPU has no room left for this. A smaller batch, smaller pictures or 16 bits need less \
-         (--set batch=N, --size N, --precision bf16); close what else runs on it, or use --device cpu"
+        "{message}: the GPU has no room left for this. Smaller pictures, 16 bits (--precision bf16) or, in training, a \
+         smaller batch (--set batch=N) need less; close what else runs on it, or use --device cpu"
     )
 }
 

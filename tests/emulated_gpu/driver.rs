@@ -97,10 +97,6 @@ unsafe fn on(stream: *mut c_void) -> Result<usize, i32> {
     Ok(device)
 }
 
-fn status(outcome: Result<(), i32>) -> i32 {
-    outcome.err().unwrap_or(OK)
-}
-
 unsafe fn put<T>(at: *mut T, value: T) -> i32 {
     if at.is_null() {
         return INVALID_VALUE;
@@ -366,5 +362,5 @@ pub unsafe extern "C" fn cuLaunchHostFunc(
         // SAFETY: the caller's function with the caller's data.
         unsafe { function(data) };
     }
-    status(unsafe { on(stream) }.map(drop))
+    unsafe { on(stream) }.err().unwrap_or(OK)
 }
