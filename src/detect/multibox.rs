@@ -1,16 +1,20 @@
-//! The multibox head that RefineDet and M2Det share: its convolutions, its rows, its loss and its record.
+//! The multibox head of SSD, RefineDet and M2Det: its convolutions, its targets, its loss and its record.
 //!
 //! Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), §2.2. Rows run over level, cell (row-major), anchor
 //! within the cell; background is class 0.
 
 use super::terms::{at_rows, recorded};
-use crate::geometry::BBox;
-use crate::geometry::matching::Matches;
+use super::{Losses, Outputs};
+use crate::geometry::coder::BoxCoder;
+use crate::geometry::matching::{Force, Matches, match_anchors};
 use crate::geometry::priors::PriorSpec;
+use crate::geometry::{BBox, Object, labelled};
 use crate::nn::{Conv, Init, Pass, Scope};
 use crate::ops::conv::ConvSpec;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{cross_entropy, smooth_l1, sum_by, weighted_sum};
+use crate::ops::maps::{by_cell, reshape};
+use crate::ops::multibox::{LossSettings, PriorRule, losses};
 use crate::ops::select::{fill_rows, hard_negatives};
 use crate::trace::{AnchorLevel, Anchors, Assignment, Formula, LossPart, Rule, Sample, Terms};
 use candle_core::{DType, Device, Result, Tensor};
@@ -56,20 +60,11 @@ impl MultiboxHead {
             candle_core::bail!("a head of {} levels for {} maps", self.localization.len(), sources.len());
         }
         let branch = |convs: &[Conv], values: usize| -> Result<Tensor> {
-            let mut levels = Vec::with_capacity(convs.len());
-            for (conv, source) in convs.iter().zip(sources) {
-                levels.push(rows(&conv.forward(source, pass)?, values)?);
-            }
-            Tensor::cat(&levels, 1)
+            let maps = convs.iter().zip(sources).map(|(conv, source)| conv.forward(source, pass));
+            by_cell(&maps.collect::<Result<Vec<Tensor>>>()?, values)
         };
         Ok((branch(&self.localization, 4)?, branch(&self.classification, self.classes)?))
     }
-}
-
-/// One level's outputs `[N, A·k, H, W]` as rows `[N, H·W·A, k]`.
-fn rows(map: &Tensor, values: usize) -> Result<Tensor> {
-    let (images, channels, height, width) = map.dims4()?;
-    map.permute((0, 2, 3, 1))?.contiguous()?.reshape((images, height * width * channels / values, values))
 }
 
 /// The priors as the references return them: centre and size as parts of the input, `[P, 4]`.
@@ -84,6 +79,15 @@ pub fn normalised_priors(priors: &[BBox], (height, width): (usize, usize), devic
         values.extend([cx / width, cy / height, w / width, h / height]);
     }
     Tensor::from_vec(values, (priors.len(), 4), device)
+}
+
+/// The corners of boxes, `[P, 4]`.
+///
+/// # Errors
+/// A device that cannot hold them.
+pub fn corners(boxes: &[BBox], device: &Device) -> Result<Tensor> {
+    let values: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
+    Tensor::from_vec(values, (boxes.len(), 4), device)
 }
 
 /// The priors by level, for the trace.
@@ -122,14 +126,71 @@ impl Targets {
     }
 }
 
-/// The numbers of the loss.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LossSettings {
-    /// Mined negatives per positive, image by image.
-    pub negative_ratio: f32,
-    /// Where smooth-L1 turns from quadratic to linear.
-    pub smooth_l1_beta: f32,
-    pub localization_weight: f32,
+/// SSD's losses, which are M2Det's too: match priors, mine hard negatives, cross-entropy and smooth-L1. Both parts are
+/// divided by the positives of the batch, at least 1 (torchvision's `SSD.compute_loss`). `priors` come with the IoU from
+/// which on they are positive; `answers` are the part and the output of box codes and of class logits.
+///
+/// # Errors
+/// Outputs of another number of priors, or of images than object lists.
+pub fn prior_losses(
+    (priors, threshold): (&[BBox], f32),
+    outputs: &Outputs,
+    answers: [(&str, &str); 2],
+    objects: &[Vec<Object>],
+    settings: &LossSettings,
+    pass: &Pass,
+) -> Result<Losses> {
+    let [(of_boxes, boxes), (of_logits, logits)] = answers;
+    let (boxes, logits) = (outputs.get(boxes)?, outputs.get(logits)?);
+    let (images, anchors, _) = logits.dims3()?;
+    if images != objects.len() || anchors != priors.len() {
+        candle_core::bail!(
+            "{} object lists and {} priors for head outputs of shape {:?}",
+            objects.len(),
+            priors.len(),
+            logits.dims()
+        );
+    }
+    if logits.device().is_cuda() && !pass.is_probed() {
+        let rule = PriorRule {
+            priors: &corners(priors, logits.device())?,
+            positive_iou: threshold,
+            log_epsilon: 0.0,
+            binary: false,
+            filter: None,
+        };
+        let [localization, classification] = losses((boxes, logits), &labelled(objects), &rule, settings)?;
+        return Ok(Losses { parts: vec![(of_boxes.into(), localization), (of_logits.into(), classification)] });
+    }
+    let (targets, matches) = pass.stage("assign", || Ok(prior_targets(priors, threshold, objects)))?;
+    let loss = multibox_loss(boxes, logits, &targets, settings, pass)?;
+    if pass.is_probed() {
+        for (image, matches) in matches.iter().enumerate() {
+            let parts = Vec::from(loss.parts(image, (of_boxes, of_logits))?);
+            pass.trace(image, |t| {
+                t.assignment = Some(assignment(matches, &[]));
+                t.sampling = loss.samples(image, &targets);
+                t.losses = parts;
+            });
+        }
+    }
+    Ok(Losses { parts: vec![(of_boxes.into(), loss.localization), (of_logits.into(), loss.classification)] })
+}
+
+/// Positive from the IoU threshold on; the best prior of each object is forced, a later object winning a shared one.
+fn prior_targets(priors: &[BBox], threshold: f32, objects: &[Vec<Object>]) -> (Targets, Vec<Matches>) {
+    let (mut targets, mut all) = (Targets::default(), Vec::with_capacity(objects.len()));
+    for objects in objects {
+        let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+        let matches = match_anchors(priors, &boxes, threshold, threshold, Force::BestAnchor);
+        for (&prior, &target) in priors.iter().zip(&matches.target) {
+            let object = usize::try_from(target).ok().and_then(|t| objects.get(t));
+            let label = object.map_or(0, |o| i64::from(o.class) + 1);
+            targets.push(label, object.map(|o| BoxCoder::SSD.encode(prior, o.bbox)), true);
+        }
+        all.push(matches);
+    }
+    (targets, all)
 }
 
 /// The two parts of one head's loss, and what its record needs.
@@ -179,7 +240,7 @@ pub fn multibox_loss(
     }
     let normalizer = positive_rows.len().max(1) as f32;
 
-    let entropy = cross_entropy(&logits.reshape((count, classes))?, &targets.labels, -100)?;
+    let entropy = cross_entropy(&reshape(logits, (count, classes))?, &targets.labels, -100)?;
     let values: Vec<f32> = if pass.is_probed() { entropy.detach().to_vec1()? } else { Vec::new() };
     let (eligible, most) = (|row: usize| targets.eligible[row], Some(anchors.saturating_sub(1)));
     let negatives = pass.stage("sample", || {
@@ -199,7 +260,7 @@ pub fn multibox_loss(
         sum_by(boxes, &boxes.zeros_like()?)?
     } else {
         let target = Tensor::from_slice(&targets.codes, (positive_rows.len(), 4), boxes.device())?;
-        let predicted = select_rows(&boxes.reshape((count, 4))?, &positive_rows)?;
+        let predicted = select_rows(&reshape(boxes, (count, 4))?, &positive_rows)?;
         let distance = smooth_l1(&predicted, &target, settings.smooth_l1_beta)?;
         if pass.is_probed() {
             let values: Vec<f32> = distance.detach().flatten_all()?.to_vec1()?;
@@ -308,6 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn classes_count_from_1_and_codes_belong_to_positives() {
+        let square = |x: f32| BBox::new(x, 0.0, x + 10.0, 10.0);
+        let priors = [square(0.0), square(20.0), square(22.0)];
+        let object = Object { bbox: square(20.0), class: 1, ..Object::default() };
+        let (targets, matches) = prior_targets(&priors, 0.5, &[vec![object], Vec::new()]);
+        // IoU of boxes 2 apart: 8 / 12
+        assert_eq!(targets.labels, [0, 2, 2, 0, 0, 0]);
+        assert_eq!(targets.positive, [false, true, true, false, false, false]);
+        assert_eq!(targets.codes[..4], [0.0; 4]);
+        // (25 − 27) / 10 / 0.1
+        assert!((targets.codes[4] + 2.0).abs() < 1e-5);
+        assert_eq!(matches[1].best_object, [-1, -1, -1]);
+    }
+
+    #[test]
     fn parts_equal_the_sums_by_hand() -> Result<()> {
         let (boxes, logits) = outputs()?;
         let mut targets = Targets::default();
@@ -363,7 +439,7 @@ mod tests {
     fn rows_run_over_cells_then_anchors() -> Result<()> {
         // channel = anchor · 2 + value, 1 × 2 cells
         let map = Tensor::arange(0f32, 8.0, &Device::Cpu)?.reshape((1, 4, 1, 2))?;
-        let values: Vec<f32> = rows(&map, 2)?.flatten_all()?.to_vec1()?;
+        let values: Vec<f32> = by_cell([&map], 2)?.flatten_all()?.to_vec1()?;
         assert_eq!(values, [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]);
         Ok(())
     }

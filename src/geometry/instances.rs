@@ -25,6 +25,11 @@ pub struct Object {
     pub mask: Option<Mask>,
 }
 
+/// Boxes and classes of the objects of each image.
+pub fn labelled(objects: &[Vec<Object>]) -> Vec<Vec<(BBox, u32)>> {
+    objects.iter().map(|own| own.iter().map(|object| (object.bbox, object.class)).collect()).collect()
+}
+
 /// One detection of a model, or of somebody's results file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detection {

@@ -14,5 +14,5 @@ pub mod replay;
 pub mod sampling;
 
 pub use boxes::BBox;
-pub use instances::{Detection, Object};
+pub use instances::{Detection, Object, labelled};
 pub use masks::{Mask, MaskError};

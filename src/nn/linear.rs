@@ -3,6 +3,7 @@
 use super::params::{Init, Role, Scope};
 use super::pass::{Mode, Pass};
 use crate::ops::conv::{ConvSpec, WeightCache, conv2d};
+use crate::ops::linear::linear;
 use crate::ops::precision::{self, Precision};
 use candle_core::{Result, Tensor, Var};
 use std::sync::Arc;
@@ -41,7 +42,7 @@ impl Linear {
         };
         let (rows, inputs) = x.dims2()?;
         let y = match precision::current() {
-            precision if precision == Precision::F32 || rows == 0 => x.matmul(&weight.t()?)?.broadcast_add(&bias)?,
+            precision if precision == Precision::F32 || rows == 0 => linear(x, &weight, &bias)?,
             _ => {
                 // a convolution of one map that has a pixel for each row
                 let (map, kernels) = (x.t()?.reshape((1, inputs, 1, rows))?, weight.unsqueeze(2)?.unsqueeze(3)?);

@@ -5,6 +5,7 @@ use super::conv::simd::{Lanes, Simd, dispatch};
 use super::cuda;
 use super::logistic::{exp_minus, sigmoid_of};
 use super::storage::{CHUNK, contiguous, in_chunks, with_values};
+use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -85,7 +86,7 @@ pub fn log_softmax_last(x: &Tensor) -> Result<Tensor> {
 }
 
 fn softmax(x: &Tensor, log: bool) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op1(SoftmaxLast { log }) } else { cuda::activation::softmax_last(x, log) }
+    if x.device().is_cpu() { apply1(x, SoftmaxLast { log }) } else { cuda::activation::softmax_last(x, log) }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,7 +102,7 @@ enum Curve {
 impl Curve {
     fn of(self, x: &Tensor) -> Result<Tensor> {
         if x.device().is_cpu() {
-            return x.apply_op1(self);
+            return apply1(x, self);
         }
         let (code, slope) = match self {
             Self::Relu => (0, 0.0),

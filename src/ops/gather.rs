@@ -1,6 +1,7 @@
 //! Rows picked by index, and the indices of the largest values.
 
 use super::storage::{contiguous, with_values};
+use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use std::cmp::Ordering;
 
@@ -15,7 +16,7 @@ pub fn select_rows(x: &Tensor, index: &[u32]) -> Result<Tensor> {
         candle_core::bail!("select_rows: row {} of a tensor of shape {:?}", outside, x.dims());
     }
     if x.device().is_cpu() {
-        return x.apply_op1(SelectRows { index: index.to_vec() });
+        return apply1(x, SelectRows { index: index.to_vec() });
     }
     if index.is_empty() {
         return x.narrow(0, 0, 0)?.contiguous();

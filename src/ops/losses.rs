@@ -6,6 +6,7 @@
 use super::cuda;
 use super::pair_loss::PairLoss;
 use super::storage::{CHUNK, contiguous, with_values};
+use super::tape::apply1;
 use crate::geometry::BBox;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -34,10 +35,10 @@ pub fn cross_entropy(logits: &Tensor, target: &[i64], ignore: i64) -> Result<Ten
         columns.push(if class == ignore { None } else { column });
     }
     if logits.device().is_cpu() {
-        return logits.apply_op1(CrossEntropy { columns });
+        return apply1(logits, CrossEntropy { columns });
     }
-    let columns = columns.iter().map(|column| column.map_or(-1, |column| column as i32)).collect();
-    cuda::losses::cross_entropy(logits, columns)
+    let columns: Vec<i32> = columns.iter().map(|column| column.map_or(-1, |column| column as i32)).collect();
+    cuda::losses::cross_entropy(logits, &columns)
 }
 
 /// Binary cross-entropy of logits with targets in `[0, 1]`: `max(x, 0) − x·t + ln(1 + e^−|x|)`.
@@ -92,7 +93,7 @@ pub fn box_iou_loss(prediction: &Tensor, target: &[BBox], kind: IouLoss, eps: f3
     }
     let eps = eps.max(1e-12);
     if prediction.device().is_cpu() {
-        return prediction.apply_op1(BoxLoss { target: target.to_vec(), kind, eps: f64::from(eps) });
+        return apply1(prediction, BoxLoss { target: target.to_vec(), kind, eps: f64::from(eps) });
     }
     let targets = target.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
     let code = match kind {
@@ -124,7 +125,7 @@ pub fn weighted_sum(x: &Tensor, weights: Vec<f32>) -> Result<Tensor> {
 pub fn sum_by(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
     let weights = weights.detach().reshape(x.shape())?;
     if x.device().is_cpu() {
-        return x.apply_op1(WeightedSum { weights });
+        return apply1(x, WeightedSum { weights });
     }
     weights.ne(0f32)?.where_cond(x, &weights.zeros_like()?)?.mul(&weights)?.sum_all()
 }

@@ -1,9 +1,10 @@
 //! Anchors matched to the objects of a batch.
 
 use super::cuda;
+use super::cuda::multibox::Objects;
 use crate::geometry::BBox;
 use crate::geometry::matching::{Force, Matches, match_anchors};
-use candle_core::{Device, Result};
+use candle_core::{Device, Result, Tensor};
 
 /// Pairs of anchors and objects of an image from which on a CUDA device compares them sooner than the processor.
 const MANY: usize = 1 << 18;
@@ -33,6 +34,19 @@ pub fn match_batch(
         _ => Ok(match_anchors(anchors, own, positive, negative, force)),
     };
     objects.iter().map(matches).collect()
+}
+
+/// The best IoU of every box of `boxes` `[N · P, 4]`, on a CUDA device, with the objects of its image; 0 without any:
+/// `[N · P]`.
+///
+/// # Errors
+/// Rows that the images do not share evenly, or a device that is not CUDA.
+pub fn best_overlaps(boxes: &Tensor, objects: &[Vec<(BBox, u32)>]) -> Result<Tensor> {
+    let (rows, sides) = boxes.dims2()?;
+    if sides != 4 || objects.is_empty() || !rows.is_multiple_of(objects.len()) {
+        candle_core::bail!("boxes {:?} for {} images", boxes.dims(), objects.len());
+    }
+    cuda::multibox::best_overlaps(boxes, &Objects::new(boxes, objects)?)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub use running::{factor_and_shift, fold_batch_norm, moved};
 
 use super::cuda;
 use super::storage::{CHUNK, contiguous, with_values};
+use super::tape::{apply2, apply3};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -44,7 +45,7 @@ pub fn batch_norm(
     let inverse = with_values(running_var, "batch_norm", |v| {
         Ok(v.iter().map(|&var| inverse_deviation(f64::from(var), eps) as f32).collect())
     })?;
-    x.apply_op3(gamma, beta, BatchNorm { mean, inverse, of_batch: false })
+    apply3(x, gamma, beta, BatchNorm { mean, inverse, of_batch: false })
 }
 
 /// Batch normalisation with the statistics of `x` itself: returns the result, and the batch mean and the unbiased
@@ -69,7 +70,7 @@ pub fn batch_norm_train(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> 
     let mean: Vec<f32> = statistics.iter().map(|s| s.0 as f32).collect();
     let inverse = statistics.iter().map(|s| inverse_deviation(s.1, eps) as f32).collect();
     let unbiased: Vec<f32> = statistics.iter().map(|s| (s.1 * unbias) as f32).collect();
-    let y = x.apply_op3(gamma, beta, BatchNorm { mean: mean.clone(), inverse, of_batch: true })?;
+    let y = apply3(x, gamma, beta, BatchNorm { mean: mean.clone(), inverse, of_batch: true })?;
     Ok((y, Tensor::from_vec(mean, channels, x.device())?, Tensor::from_vec(unbiased, channels, x.device())?))
 }
 
@@ -86,7 +87,7 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
         candle_core::bail!("group_norm: {} groups do not divide {} channels", groups, channels);
     }
     if x.device().is_cpu() {
-        return x.apply_op3(gamma, beta, GroupNorm { groups, eps });
+        return apply3(x, gamma, beta, GroupNorm { groups, eps });
     }
     cuda::norm::group_norm([x, gamma, beta], (n, channels, inner), groups, eps)
 }
@@ -99,7 +100,7 @@ pub fn l2_norm(x: &Tensor, gamma: &Tensor, eps: L2Eps) -> Result<Tensor> {
     let (n, channels, inner) = planes(x.shape(), "l2_norm")?;
     per_channel(gamma.shape(), channels, "l2_norm")?;
     if x.device().is_cpu() {
-        return x.apply_op2(gamma, L2Norm(eps));
+        return apply2(x, gamma, L2Norm(eps));
     }
     cuda::norm::l2_norm(x, gamma, (n, channels, inner), eps)
 }

@@ -4,6 +4,7 @@ use super::conv::simd::{Lanes, Simd, dispatch};
 use super::cuda;
 use super::logistic::{exp_minus, ln_1p, sigmoid_of};
 use super::storage::{contiguous, in_chunks, same_shape, with_values};
+use super::tape::apply2;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// A loss of an element x and its target t, which has no gradient.
@@ -20,7 +21,7 @@ impl PairLoss {
         same_shape(x, target, self.name())?;
         let target = target.detach();
         if x.device().is_cpu() {
-            return x.apply_op2(&target, self);
+            return apply2(x, &target, self);
         }
         let (code, parameters) = match self {
             Self::Bce => (0, (0.0, 0.0)),

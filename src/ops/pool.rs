@@ -3,6 +3,7 @@
 use super::cuda;
 use super::resize::{Axis, resample};
 use super::storage::{contiguous, with_values};
+use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
@@ -86,7 +87,7 @@ fn output_length(input: usize, kernel: usize, stride: usize, padding: usize, cei
 pub fn max_pool2d(x: &Tensor, pool: Pool) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     pool.output(h, w)?;
-    if x.device().is_cpu() { x.apply_op1(MaxPool(pool)) } else { cuda::pool::max_pool2d(x, pool) }
+    if x.device().is_cpu() { apply1(x, MaxPool(pool)) } else { cuda::pool::max_pool2d(x, pool) }
 }
 
 /// Mean of every window of `[N, C, H, W]`; padded zeros count as pixels with `count_include_pad`.

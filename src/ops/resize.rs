@@ -5,6 +5,7 @@
 
 use super::cuda;
 use super::storage::{contiguous, with_values};
+use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -136,7 +137,7 @@ pub(super) fn resample(x: &Tensor, rows: Axis, columns: Axis, name: &'static str
         candle_core::bail!("{} was set up for {}x{}, not {:?}", name, rows.input, columns.input, x.dims());
     }
     if x.device().is_cpu() {
-        return x.apply_op1(Resample { rows, columns, name });
+        return apply1(x, Resample { rows, columns, name });
     }
     cuda::resize::resample(x, &rows, &columns, name)
 }

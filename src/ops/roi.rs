@@ -6,6 +6,7 @@
 use super::cuda;
 use super::resize::{Axis, add_scaled};
 use super::storage::{contiguous, with_values};
+use super::tape::apply1;
 use crate::geometry::BBox;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -57,7 +58,7 @@ pub fn roi_align(
         let span = columns.span();
         AlignedRegion { image: image as usize, rows, columns, span }
     };
-    features.apply_op1(RoiAlign { regions: rois.iter().map(region).collect(), output })
+    apply1(features, RoiAlign { regions: rois.iter().map(region).collect(), output })
 }
 
 /// Regions of `features` `[N, C, H, W]` reduced to `[R, C, h, w]` by the maximum over bins of whole cells, 0 where a
@@ -75,7 +76,7 @@ pub fn roi_pool(features: &Tensor, rois: &[(u32, BBox)], scale: f32, output: (us
     };
     let regions: Vec<PooledRegion> = rois.iter().map(region).collect();
     if features.device().is_cpu() {
-        return features.apply_op1(RoiPool { regions, output });
+        return apply1(features, RoiPool { regions, output });
     }
     let mut table = Vec::with_capacity(regions.len() * (1 + 2 * output.0 + 2 * output.1));
     for region in &regions {

@@ -5,8 +5,10 @@
 
 use super::conv::{ConvSpec, conv2d};
 use super::cuda;
+use super::maps::reshape;
 use super::precision::{self, Precision};
 use super::storage::{contiguous, with_values};
+use super::tape::{apply2, with_gradient};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -66,7 +68,7 @@ pub fn conv_transpose2d(
         None => Tensor::zeros(channels, DType::F32, x.device())?,
     };
     if x.device().is_cpu() {
-        return patches.apply_op2(&bias, fold);
+        return apply2(&patches, &bias, fold);
     }
     cuda::transposed::fold(&patches, &bias, [n, channels, kh, kw, h, w, oh, ow, stride, padding])
 }
@@ -76,26 +78,36 @@ fn patches(x: &Tensor, weight: &Tensor, groups: usize) -> Result<Tensor> {
     let (n, inputs, h, w) = x.dims4()?;
     let (_, outputs, kh, kw) = weight.dims4()?;
     let pixels = x.reshape((n, inputs, h * w))?.transpose(0, 1)?.contiguous()?.reshape((inputs, n * h * w))?;
-    let filters = weight.reshape((inputs, outputs * kh * kw))?;
+    let pixels = with_gradient(&[x], pixels, |x, _, g| {
+        let (n, inputs, h, w) = x[0].dims4()?;
+        let g = g.reshape((inputs, n, h * w))?.transpose(0, 1)?.contiguous()?;
+        Ok(vec![Some(g.reshape(x[0].shape())?)])
+    });
+    let filters = reshape(weight, (inputs, outputs * kh * kw))?;
     if groups == 1 {
-        return product(&filters.t()?, &pixels);
+        return product(&filters, &pixels);
     }
     let members = inputs / groups;
     let mut parts = Vec::with_capacity(groups);
     for group in 0..groups {
-        let filters = filters.narrow(0, group * members, members)?.t()?;
+        let filters = filters.narrow(0, group * members, members)?;
         parts.push(product(&filters, &pixels.narrow(0, group * members, members)?)?);
     }
     Tensor::cat(&parts, 0)
 }
 
-/// `filters` `[K, C]` times `pixels` `[C, P]`: `[K, P]`.
+/// The transpose of `filters` `[C, K]` times `pixels` `[C, P]`: `[K, P]`.
 fn product(filters: &Tensor, pixels: &Tensor) -> Result<Tensor> {
-    let ((taps, channels), count) = (filters.dims2()?, pixels.dim(1)?);
+    let ((channels, taps), count) = (filters.dims2()?, pixels.dim(1)?);
     if precision::current() == Precision::F32 || count == 0 {
-        return filters.matmul(pixels);
+        let gradient = |inputs: &[Tensor], _: &Tensor, g: &Tensor| {
+            let [filters, pixels] = inputs else { candle_core::bail!("conv_transpose2d lost an operand") };
+            let of_filters = filters.track_op().then(|| pixels.detach().matmul(&g.t()?)).transpose()?;
+            Ok(vec![of_filters, pixels.track_op().then(|| filters.detach().matmul(g)).transpose()?])
+        };
+        return Ok(with_gradient(&[filters, pixels], filters.t()?.matmul(pixels)?, gradient));
     }
-    let (row, kernels) = (pixels.reshape((1, channels, 1, count))?, filters.reshape((taps, channels, 1, 1))?);
+    let (row, kernels) = (pixels.reshape((1, channels, 1, count))?, filters.t()?.reshape((taps, channels, 1, 1))?);
     conv2d(&row, &kernels, None, ConvSpec::new(), None)?.reshape((taps, count))
 }
 

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::detect::Arch;
     use crate::nn::{Init, Params, Role};
-    use crate::ops::gradients::backward;
+    use crate::ops::tape::Tape;
     use crate::train::TrainConfig;
     use crate::train::config::Method;
     use candle_core::Device;
@@ -131,7 +131,7 @@ mod tests {
         let mut optimizer = Optimizer::new(&params, &config);
         // Only the first row enters the loss: 3·w00 + 4·w01.
         let factor = Tensor::from_slice(&[3f32, 4.0, 0.0, 0.0], (2, 2), &Device::Cpu)?;
-        let mut store = backward(&(w.as_tensor() * factor)?.sum_all()?)?;
+        let mut store = Tape::default().backward(&(w.as_tensor() * factor)?.sum_all()?)?;
         let gradients = optimizer.collect(&mut store);
         let before = weights_before(&optimizer, &gradients)?;
         optimizer.update(&gradients, 0.1, gradients.norm()?, 0)?;

@@ -6,7 +6,7 @@ use super::TrainConfig;
 use super::config::Method;
 use super::groups::{Group, groups};
 use crate::nn::Params;
-use crate::ops::gradients::GradientStore;
+use crate::ops::tape::GradientStore;
 use crate::ops::update::{Adam, adamw_all, blend_all, squared_norm, squared_norms, velocity_all};
 use candle_core::{DType, Result, Tensor, Var};
 
@@ -431,7 +431,7 @@ mod tests {
     use super::*;
     use crate::detect::Arch;
     use crate::nn::{Init, Role};
-    use crate::ops::gradients::backward;
+    use crate::ops::tape::Tape;
     use candle_core::Device;
 
     fn plain() -> TrainConfig {
@@ -454,7 +454,7 @@ mod tests {
 
     fn gradients(optimizer: &Optimizer, w: &Var, n: &Var) -> Result<Gradients> {
         let loss = ((w.as_tensor() * 2.0)? + (n.as_tensor() * 3.0)?)?.sum_all()?;
-        Ok(optimizer.collect(&mut backward(&loss)?))
+        Ok(optimizer.collect(&mut Tape::default().backward(&loss)?))
     }
 
     fn value(var: &Var) -> Result<f32> {
@@ -499,7 +499,7 @@ mod tests {
         let (params, w, n) = network()?;
         let optimizer = Optimizer::new(&params, &plain());
         let loss = ((w.as_tensor() * 2.0)? + (n.as_tensor() * 3.0)?)?.sum_all()?.affine(65_536.0, 0.0)?;
-        let mut scaled = optimizer.collect(&mut backward(&loss)?);
+        let mut scaled = optimizer.collect(&mut Tape::default().backward(&loss)?);
         scaled.divide(65_536.0)?;
         assert_eq!(scaled.squares()?, gradients(&optimizer, &w, &n)?.squares()?);
         Ok(())

@@ -212,7 +212,7 @@ mod tests {
     use crate::data::loader::{Batch, Loader, Position};
     use crate::detect::Arch;
     use crate::nn::Pass;
-    use crate::ops::gradients::backward;
+    use crate::ops::tape::Tape;
     use crate::train::incident::Fault;
     use crate::train::loader_settings;
     use crate::train::optimizer::Gradients;
@@ -268,9 +268,13 @@ mod tests {
             let (network, half) = (fresh(&config), part(&batches[0], images));
             let pass = Pass::new(config.train.mode());
             let images = Tensor::from_slice(&half.images, &half.shape, &Device::Cpu).unwrap();
-            let outputs = network.detector.forward(&images, &pass).unwrap();
-            let total = network.detector.losses(&outputs, &half.objects, &pass).unwrap().total().unwrap();
-            let gradients = network.optimizer.collect(&mut backward(&total).unwrap());
+            let mut tape = Tape::default();
+            let losses = tape.record(|| {
+                let outputs = network.detector.forward(&images, &pass).unwrap();
+                network.detector.losses(&outputs, &half.objects, &pass).unwrap()
+            });
+            let total = losses.total().unwrap();
+            let gradients = network.optimizer.collect(&mut tape.backward(&total).unwrap());
             (total.to_vec0::<f32>().unwrap(), gradients)
         });
         assert_eq!(step.loss(), Some((halves[0].0 + halves[1].0) / 2.0));

@@ -12,8 +12,8 @@ use super::validation::Validation;
 use crate::data::loader::Batch;
 use crate::detect::{Detector, Losses, Outputs};
 use crate::nn::{Mode, Pass};
-use crate::ops::gradients::backward;
 use crate::ops::precision;
+use crate::ops::tape::Tape;
 use crate::trace::{FeatureMap, StageTime, Trace};
 use candle_core::Tensor;
 use serde::Serialize;
@@ -107,6 +107,8 @@ pub struct StepInProgress {
     images: Option<Tensor>,
     outputs: Option<Outputs>,
     losses: Option<Losses>,
+    /// The operations of the current batch.
+    tape: Tape,
     total: Option<Tensor>,
     pub(super) gradients: Gradients,
     parts: Vec<(String, f32)>,
@@ -155,6 +157,7 @@ impl StepInProgress {
             images: None,
             outputs: None,
             losses: None,
+            tape: Tape::default(),
             total: None,
             gradients: Gradients::default(),
             parts: Vec::new(),
@@ -241,12 +244,14 @@ impl StepInProgress {
             }
             Phase::Forward => {
                 let (pass, images) = (self.passes.last().ok_or_else(ended)?, self.images.take().ok_or_else(ended)?);
-                self.outputs = Some(pass.stage("forward", || detector.forward(&images, pass))?);
+                let forward = || pass.stage("forward", || detector.forward(&images, pass));
+                self.outputs = Some(self.tape.record(forward)?);
                 self.next = Phase::Assign;
             }
             Phase::Assign => {
                 let (pass, outputs) = (self.passes.last().ok_or_else(ended)?, self.outputs.take().ok_or_else(ended)?);
-                self.losses = Some(pass.stage("loss", || detector.losses(&outputs, &batch.objects, pass))?);
+                let losses = || pass.stage("loss", || detector.losses(&outputs, &batch.objects, pass));
+                self.losses = Some(self.tape.record(losses)?);
                 self.next = Phase::Sample;
             }
             Phase::Sample => self.next = Phase::Loss,
@@ -261,7 +266,8 @@ impl StepInProgress {
                     Some(scale) => total.affine(f64::from(scale), 0.0)?,
                     None => total,
                 };
-                let mut store = pass.stage("backward", || backward(&total))?;
+                let tape = std::mem::take(&mut self.tape);
+                let mut store = pass.stage("backward", || tape.backward(&total))?;
                 self.gradients.add(optimizer.collect(&mut store))?;
                 if self.current + 1 < self.batches.len() {
                     self.current += 1;

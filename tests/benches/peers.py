@@ -14,8 +14,7 @@ is the median of the rounds' medians. Weights are random, and the same things ha
 * `NETWORK@SIZE network`: from an input tensor to raw head outputs; of the two-stage networks to those of the RPN.
 * `NETWORK@SIZE train step`: forward, loss, backward and an SGD update with momentum, every layer learning.
   torchvision normalises its input inside the step, Boxwright before it: a percent or two in Boxwright's favour.
-* `conv …`: with bias and ReLU forward; without them backward, where the gradient of the output is given. Boxwright's
-  `forward+backward` also fills that gradient and adds the input's to zeros.
+* `conv …`: with bias and ReLU forward; without them backward, where the gradient of the output is given.
 
 Of RefineDet, M2Det and YOLOv3, for which torchvision has nothing, only the network has peers: the same graphs as plain
 PyTorch modules (peer_graphs.py, which checks that they are the same). PyTorch runs batch norms as they are, as it does

@@ -39,18 +39,19 @@ impl Grid<'_> {
         run.start + (row * run.columns + column) * run.per_cell
     }
 
-    /// Targets for the objects of one image. `predicted` are the decoded boxes of all anchors, which the best prior's
-    /// rule compares; objects without an area teach nothing.
-    pub fn assign(&self, objective: &Objective, predicted: &[BBox], objects: &[Object]) -> Targets {
+    /// Targets for the objects of one image. `predicted` are the decoded boxes of all anchors, with which the best
+    /// prior's rule decides what is ignored; without them nothing is. Objects without an area teach nothing.
+    pub fn assign(&self, objective: &Objective, predicted: Option<&[BBox]>, objects: &[Object]) -> Targets {
         match objective.assigner {
             Assigner::BestPrior => self.best_prior(objective, predicted, objects),
             Assigner::Grid => self.by_overlap(objective, objects),
         }
     }
 
-    fn best_prior(&self, objective: &Objective, predicted: &[BBox], objects: &[Object]) -> Targets {
+    fn best_prior(&self, objective: &Objective, predicted: Option<&[BBox]>, objects: &[Object]) -> Targets {
         let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
-        let (iou, best_object) = best_overlaps(&pairwise_iou(&boxes, predicted), predicted.len());
+        let table = predicted.map(|predicted| pairwise_iou(&boxes, predicted)).unwrap_or_default();
+        let (iou, best_object) = best_overlaps(&table, self.slots.len());
         let mut targets = Targets::default();
         for &overlap in &iou {
             let ignored = overlap > objective.ignore_threshold;
@@ -179,7 +180,11 @@ mod tests {
         let outputs = raw_outputs(&head, 1, |_, _, _| 0.0).unwrap();
         let (runs, slots) = (head.runs(&outputs), head.slots(&outputs));
         let predicted: Vec<BBox> = slots.iter().map(Slot::anchor).collect();
-        Grid { head: &head, runs: &runs, slots: &slots, input: outputs.input }.assign(objective, &predicted, objects)
+        Grid { head: &head, runs: &runs, slots: &slots, input: outputs.input }.assign(
+            objective,
+            Some(&predicted),
+            objects,
+        )
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::objective::Offsets;
 use crate::detect::Outputs;
 use crate::geometry::BBox;
+use crate::ops::maps::by_cell;
 use crate::trace::{AnchorLevel, Anchors};
 use candle_core::{Result, Tensor};
 
@@ -102,10 +103,10 @@ impl Head {
     /// # Errors
     /// A raw map that is missing or has another number of channels.
     pub fn rows(&self, outputs: &Outputs) -> Result<Tensor> {
-        let mut rows = Vec::with_capacity(self.levels.len());
+        let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
             let map = outputs.get(&level.output)?;
-            let (images, channels, height, width) = map.dims4()?;
+            let (_, channels, ..) = map.dims4()?;
             let per_cell = level.mask.len();
             if channels != per_cell * self.attributes() {
                 candle_core::bail!(
@@ -114,10 +115,9 @@ impl Head {
                     self.classes
                 );
             }
-            let shape = (images, height * width * per_cell, self.attributes());
-            rows.push(map.permute((0, 2, 3, 1))?.contiguous()?.reshape(shape)?);
+            maps.push(map);
         }
-        Tensor::cat(&rows, 1)
+        by_cell(maps, self.attributes())
     }
 
     /// The run of anchors of each level.

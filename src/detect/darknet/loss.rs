@@ -5,17 +5,20 @@
 
 use super::assign::{Grid, Targets};
 use super::head::{Head, Slot};
-use super::objective::{Coordinates, Normalizer, Objective, Objectness, Offsets};
+use super::objective::{Assigner, Coordinates, Normalizer, Objective, Objectness, Offsets};
 use crate::detect::terms::{at_rows, recorded, recorded_overlap};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::nms::order_by_score;
-use crate::geometry::{BBox, Object};
+use crate::geometry::{BBox, Object, labelled};
 use crate::nn::Pass;
 use crate::ops::activation::sigmoid;
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, weighted_sum};
+use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, sum_by, weighted_sum};
+use crate::ops::maps::reshape;
+use crate::ops::matching::best_overlaps;
+use crate::ops::select::fetch;
 use crate::trace::{Formula, LossPart, Sample, Terms};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Largest logarithm of a side over its prior's that an overlap loss looks at.
 const MAX_LOG: f32 = 8.0;
@@ -77,10 +80,15 @@ pub(in crate::detect) fn losses(
         candle_core::bail!("an object of class {} for a head of {} classes", object.class, head.classes);
     }
     let total = images * anchors;
-    let flat = rows.reshape((total, attributes))?;
-    let coordinates: Vec<f32> = flat.detach().narrow(1, 0, 4)?.flatten_all()?.to_vec1()?;
+    let flat = reshape(&rows, (total, attributes))?;
+    let compares = objective.assigner == Assigner::BestPrior;
+    let on_device = compares && flat.device().is_cuda() && !pass.is_probed();
     let targets: Vec<Targets> = pass.stage("assign", || {
         let grid = Grid { head, runs: &runs, slots: &slots, input: outputs.input };
+        if !compares || on_device {
+            return Ok(objects.iter().map(|objects| grid.assign(objective, None, objects)).collect());
+        }
+        let coordinates = fetch(&flat.detach().narrow(1, 0, 4)?)?;
         let per_image = objects.iter().zip(coordinates.chunks_exact(anchors.max(1) * 4));
         let assigned = per_image.map(|(objects, numbers)| {
             let boxes: Vec<BBox> = slots
@@ -88,7 +96,7 @@ pub(in crate::detect) fn losses(
                 .zip(numbers.chunks_exact(4))
                 .map(|(slot, t)| slot.decode([t[0], t[1], t[2], t[3]], head.offsets))
                 .collect();
-            grid.assign(objective, &boxes, objects)
+            grid.assign(objective, Some(&boxes), objects)
         });
         Ok(assigned.collect())
     })?;
@@ -101,7 +109,8 @@ pub(in crate::detect) fn losses(
     let sums = Sums { objective, head, total, normalizer, probed: pass.is_probed() };
 
     let mut parts = sums.of_positives(&flat, &positives)?;
-    let (objectness, each) = sums.of_objectness(&flat, &targets)?;
+    let overlaps = if on_device { Some(sums.overlaps(&flat, &slots, objects)?) } else { None };
+    let (objectness, each) = sums.of_objectness(&flat, &targets, overlaps)?;
     parts.push(objectness);
 
     if pass.is_probed() {
@@ -307,8 +316,17 @@ impl Sums<'_> {
         Tensor::cat(&[center.sub(&half)?, center.add(&half)?], 1)
     }
 
-    /// Objectness of positives and background, and the unweighted loss of every row that counts.
-    fn of_objectness(&self, flat: &Tensor, targets: &[Targets]) -> Result<(Part, Vec<f32>)> {
+    /// The best IoU of every decoded box with an object of its image, on a CUDA device: `[total]`.
+    fn overlaps(&self, flat: &Tensor, slots: &[Slot], objects: &[Vec<Object>]) -> Result<Tensor> {
+        let flat = flat.detach();
+        let slots: Vec<Slot> = objects.iter().flat_map(|_| slots).cloned().collect();
+        let boxes = self.corners(&flat.narrow(1, 0, 2)?, &flat.narrow(1, 2, 2)?, &slots)?;
+        best_overlaps(&boxes, &labelled(objects))
+    }
+
+    /// Objectness of positives and background, and the unweighted loss of every row that counts. With `overlaps`,
+    /// background that overlaps an object is told by them, and otherwise by its target.
+    fn of_objectness(&self, flat: &Tensor, targets: &[Targets], overlaps: Option<Tensor>) -> Result<(Part, Vec<f32>)> {
         let objective = self.objective;
         let wanted = targets.iter().flat_map(|t| &t.assignment.target).map(|&t| if t >= 0 { 1.0 } else { 0.0 });
         let wanted = Tensor::from_vec(wanted.collect::<Vec<f32>>(), self.total, flat.device())?;
@@ -317,6 +335,13 @@ impl Sums<'_> {
             Objectness::CrossEntropy => bce_with_logits(&logits, &wanted)?,
             Objectness::Focal => sigmoid_focal(&logits, &wanted, objective.focal_alpha, objective.focal_gamma)?,
         };
+        if let Some(overlaps) = overlaps {
+            let counts = overlaps.le(objective.ignore_threshold)?.to_dtype(DType::F32)?.maximum(&wanted)?;
+            let weights = counts.affine(f64::from(objective.objectness_weight / self.normalizer), 0.0)?;
+            let part =
+                Part { name: "loss_conf", value: sum_by(&each, &weights)?, rows: Vec::new(), terms: Terms::default() };
+            return Ok((part, Vec::new()));
+        }
         let ignored = targets.iter().flat_map(|t| &t.assignment.target);
         let weights: Vec<f32> = ignored.map(|&t| if t == -2 { 0.0 } else { objective.objectness_weight }).collect();
         let values: Vec<f32> = if self.probed { each.detach().to_vec1()? } else { Vec::new() };

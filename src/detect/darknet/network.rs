@@ -8,6 +8,7 @@ use super::layers::{Convolution, Layer, Nonlinearity, Placed, Plan, Yolo};
 use crate::nn::{Conv, ConvNorm, Init, Params, Pass};
 use crate::ops::activation::{leaky_relu, mish, relu, relu6, sigmoid, swish};
 use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::{add, cat};
 use crate::ops::pool::{Pool, global_avg_pool, max_pool2d};
 use crate::ops::resize::upsample_nearest;
 use candle_core::{Result, Tensor};
@@ -105,9 +106,9 @@ fn grown(x: &Tensor, dim: usize, before: usize, after: usize) -> Result<Tensor> 
     };
     match (before, after) {
         (0, 0) => Ok(x.clone()),
-        (0, _) => Tensor::cat(&[x.clone(), lowest(after)?], dim),
-        (_, 0) => Tensor::cat(&[lowest(before)?, x.clone()], dim),
-        _ => Tensor::cat(&[lowest(before)?, x.clone(), lowest(after)?], dim),
+        (0, _) => cat(&[x.clone(), lowest(after)?], dim),
+        (_, 0) => cat(&[lowest(before)?, x.clone()], dim),
+        _ => cat(&[lowest(before)?, x.clone(), lowest(after)?], dim),
     }
 }
 
@@ -273,11 +274,13 @@ impl Node {
                 }
                 match parts.as_slice() {
                     [one] => one.contiguous(),
-                    _ => Tensor::cat(&parts, 1),
+                    _ => cat(&parts, 1),
                 }
             }
             Self::Shortcut { from, after } => {
-                let sum = from.iter().try_fold(x.clone(), |sum, &source| sum.add(output(outputs, source)?))?;
+                let sum = from
+                    .iter()
+                    .try_fold(x.clone(), |sum, &source| add(&sum, output(outputs, source)?, Activation::None))?;
                 activate(sum, *after)
             }
             Self::Upsample { stride } => {

@@ -9,6 +9,7 @@ use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, sum_by, weighted_sum};
+use crate::ops::maps::reshape;
 use crate::trace::{Anchors, Assignment, Formula, LossPart, Rule, Terms};
 use candle_core::{Device, Result, Tensor};
 
@@ -65,7 +66,7 @@ pub(super) fn losses(
     let normalizer = positives.rows.len().max(1) as f32;
 
     let ones = ones_at(&wanted, (rows, columns), logits.device())?;
-    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
+    let focal = sigmoid_focal(&reshape(logits, (rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
     let classification = sum_by(&focal, &Tensor::full(1.0 / normalizer, (rows, columns), logits.device())?)?;
     let (box_weights, box_normalizer): (Vec<f32>, f32) = if config.centerness_weighted {
         let total = positives.centerness.iter().sum::<f32>().max(1e-6);
@@ -81,11 +82,11 @@ pub(super) fn losses(
     let (regression, box_values, ness, ness_values) = if positives.rows.is_empty() {
         (nothing(distances)?, Vec::new(), nothing(nesses)?, Vec::new())
     } else {
-        let chosen = select_rows(&distances.reshape((rows, 4))?, &positives.rows)?;
+        let chosen = select_rows(&reshape(distances, (rows, 4))?, &positives.rows)?;
         let boxes = boxes_of(config, &positives.points, &chosen)?;
         let distance = box_iou_loss(&boxes, &positives.boxes, kind.0, kind.1)?;
         corners = Some(boxes);
-        let chosen = select_rows(&nesses.reshape((rows, 1))?, &positives.rows)?;
+        let chosen = select_rows(&reshape(nesses, (rows, 1))?, &positives.rows)?;
         let target = Tensor::from_slice(&positives.centerness, (positives.rows.len(), 1), nesses.device())?;
         let entropy = bce_with_logits(&chosen, &target)?;
         let values = (distance.detach().to_vec1::<f32>()?, entropy.detach().flatten_all()?.to_vec1::<f32>()?);

@@ -12,7 +12,7 @@ mod loss;
 use config::from_p3;
 pub use config::{BoxLoss, DistanceCode, FcosConfig, ScoreRule};
 
-use super::retinanet::{HEAD_INIT, Tower, finest_maps, prior_bias, pyramid, rows, sizes};
+use super::retinanet::{HEAD_INIT, Tower, finest_maps, prior_bias, pyramid, sizes};
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
 use crate::nn::backbone::Body;
@@ -20,6 +20,7 @@ use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Conv, Init, Mode, Params, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::ConvSpec;
+use crate::ops::maps::by_cell;
 use crate::trace::Anchors;
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -104,7 +105,7 @@ impl Fcos {
         self.fcos.points_on(outputs.input, &outputs.maps)
     }
 
-    /// Logits `[N, C, H, W]`, distances `[N, 4, H, W]` and centre-ness `[N, 1, H, W]` of one level, as rows.
+    /// Logits `[N, C, H, W]`, distances `[N, 4, H, W]` and centre-ness `[N, 1, H, W]` of one level.
     fn level(&self, level: usize, map: &Tensor, pass: &Pass) -> Result<[Tensor; 3]> {
         let of_class = self.classification.forward(map, pass)?;
         let of_box = self.regression.forward(map, pass)?;
@@ -120,7 +121,7 @@ impl Fcos {
         };
         let shared = if self.fcos.centerness_on_regression { &of_box } else { &of_class };
         let centerness = self.centerness.forward(shared, pass)?;
-        Ok([rows(&logits, self.fcos.logits())?, rows(&distances, 4)?, rows(&centerness, 1)?])
+        Ok([logits, distances, centerness])
     }
 }
 
@@ -145,7 +146,7 @@ impl Detector for Fcos {
                 distances.push(own_distances);
                 centerness.push(own_centerness);
             }
-            Ok([Tensor::cat(&logits, 1)?, Tensor::cat(&distances, 1)?, Tensor::cat(&centerness, 1)?])
+            Ok([by_cell(&logits, self.fcos.logits())?, by_cell(&distances, 4)?, by_cell(&centerness, 1)?])
         })?;
         let names = ["head.cls_logits", "head.bbox_regression", "head.bbox_ctrness"];
         tensors.extend(names.map(String::from).into_iter().zip(heads));

@@ -4,6 +4,7 @@
 use super::basic::{BasicConv, MOMENTUM};
 use crate::nn::{Pass, Scope};
 use crate::ops::conv::ConvSpec;
+use crate::ops::maps::cat;
 use crate::ops::resize::upsample_nearest;
 use candle_core::{Result, Tensor};
 
@@ -28,7 +29,7 @@ impl BaseFusion {
         let (_, _, height, width) = shallow.dims4()?;
         let shallow = self.reduce.forward(shallow, pass)?;
         let deep = upsample_nearest(&self.up_reduce.forward(deep, pass)?, (height, width))?;
-        Tensor::cat(&[shallow, deep], 1)
+        cat(&[shallow, deep], 1)
     }
 }
 
@@ -68,7 +69,7 @@ impl Leach {
 /// FFMv2: the leached base feature, with the largest output of the module before at its side.
 pub(super) fn fuse(leached: &Tensor, previous: Option<&Tensor>) -> Result<Tensor> {
     match previous {
-        Some(previous) => Tensor::cat(&[leached, previous], 1),
+        Some(previous) => cat(&[leached.clone(), previous.clone()], 1),
         None => Ok(leached.clone()),
     }
 }

@@ -9,7 +9,6 @@ mod basic;
 mod config;
 mod decode;
 mod ffm;
-mod loss;
 mod sfam;
 mod soft;
 mod trunk;
@@ -17,13 +16,14 @@ mod tum;
 
 pub use config::M2detConfig;
 
-use super::multibox::{MultiboxHead, anchors, normalised_priors};
+use super::multibox::{MultiboxHead, anchors, normalised_priors, prior_losses};
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::priors::{PriorSpec, ssd_priors};
 use crate::geometry::{BBox, Detection, Object};
 use crate::nn::neck::map_norm::MapNorm;
 use crate::nn::{Init, Params, Pass};
+use crate::ops::multibox::LossSettings;
 use candle_core::{Device, Result, Tensor};
 use ffm::{BaseFusion, Leach, fuse};
 use sfam::{Attention, aggregate};
@@ -190,7 +190,14 @@ impl Detector for M2det {
     }
 
     fn losses(&self, outputs: &Outputs, objects: &[Vec<Object>], pass: &Pass) -> Result<Losses> {
-        loss::losses(&self.m2det, &self.priors(outputs)?, outputs, objects, pass)
+        let settings = LossSettings {
+            negative_ratio: self.m2det.negative_ratio,
+            smooth_l1_beta: self.m2det.smooth_l1_beta,
+            localization_weight: self.m2det.localization_weight,
+        };
+        let priors = self.priors(outputs)?;
+        let answers = [("loc", "loc"), ("conf", "conf_logits")];
+        prior_losses((&priors, self.m2det.positive_threshold), outputs, answers, objects, &settings, pass)
     }
 
     fn detect(&self, outputs: &Outputs, pass: &Pass) -> Result<Vec<Vec<Detection>>> {

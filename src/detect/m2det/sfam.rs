@@ -4,6 +4,7 @@
 use crate::nn::{Conv, Init, Pass, Scope};
 use crate::ops::activation::sigmoid;
 use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::cat;
 use crate::ops::pool::global_avg_pool;
 use candle_core::{Result, Tensor};
 
@@ -12,8 +13,8 @@ pub(super) fn aggregate(modules: &[Vec<Tensor>]) -> Result<Vec<Tensor>> {
     let scales = modules.iter().map(Vec::len).min().unwrap_or(0);
     let mut sources = Vec::with_capacity(scales);
     for scale in (0..scales).rev() {
-        let maps: Vec<&Tensor> = modules.iter().filter_map(|maps| maps.get(scale)).collect();
-        sources.push(Tensor::cat(&maps, 1)?);
+        let maps: Vec<Tensor> = modules.iter().filter_map(|maps| maps.get(scale).cloned()).collect();
+        sources.push(cat(&maps, 1)?);
     }
     Ok(sources)
 }

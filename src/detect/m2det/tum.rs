@@ -4,7 +4,8 @@
 
 use super::basic::BasicConv;
 use crate::nn::{Pass, Scope};
-use crate::ops::conv::ConvSpec;
+use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::add;
 use crate::ops::resize::upsample_nearest;
 use candle_core::{Result, Tensor};
 
@@ -65,7 +66,7 @@ impl Tum {
             let (_, _, height, width) = encoded.dims4()?;
             if let Some(coarser) = sums.last() {
                 let enlarged = upsample_nearest(coarser, (height, width))?;
-                sums.push(enlarged.add(&lateral.forward(encoded, pass)?)?);
+                sums.push(add(&enlarged, &lateral.forward(encoded, pass)?, Activation::None)?);
             }
         }
         // the coarsest map stays as it is

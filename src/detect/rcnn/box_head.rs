@@ -6,6 +6,7 @@ use crate::nn::linear::Linear;
 use crate::nn::{ConvNorm, Init, Pass, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::reshape;
 use candle_core::{Result, Tensor};
 
 /// One stage's head. Names are torchvision's, with the stage's number where there are several.
@@ -62,7 +63,7 @@ impl BoxHead {
         for convolution in &self.convolutions {
             x = convolution.forward(&x, pass)?;
         }
-        x = x.flatten_from(1)?;
+        x = reshape(&x, (x.dim(0)?, x.elem_count() / x.dim(0)?.max(1)))?;
         for layer in &self.hidden {
             x = relu(&layer.forward(&x, pass)?)?;
         }

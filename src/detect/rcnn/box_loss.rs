@@ -11,6 +11,7 @@ use crate::geometry::Object;
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
+use crate::ops::maps::reshape;
 use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Result, Tensor};
 
@@ -75,7 +76,7 @@ pub(super) fn losses(
         } else {
             let regressed = config.regressed();
             let rows: Vec<u32> = positives.iter().map(|&(roi, own)| (roi * regressed + own) as u32).collect();
-            let chosen = select_rows(&deltas.reshape((rois * regressed, 4))?, &rows)?;
+            let chosen = select_rows(&reshape(deltas, (rois * regressed, 4))?, &rows)?;
             let target = Tensor::from_slice(&codes, (rows.len(), 4), deltas.device())?;
             let distance = smooth_l1(&chosen, &target, config.roi_smooth_l1_beta)?;
             let values = read_when(pass.is_probed(), &distance)?;

@@ -8,6 +8,7 @@ use crate::nn::{Conv, ConvBlock, Init, Mode, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec};
 use crate::ops::gather::select_rows;
+use crate::ops::maps::reshape;
 use crate::ops::transposed::conv_transpose2d;
 use candle_core::{Result, Tensor, Var};
 
@@ -88,7 +89,7 @@ impl MaskLogits {
             candle_core::bail!("{} channels asked of mask logits of shape {:?}", channels.len(), self.logits.dims());
         }
         let places = self.rows.iter().zip(channels).map(|(&row, &channel)| row * own as u32 + channel as u32);
-        select_rows(&self.logits.reshape((rois * own, height * width))?, &places.collect::<Vec<u32>>())
+        select_rows(&reshape(&self.logits, (rois * own, height * width))?, &places.collect::<Vec<u32>>())
     }
 
     /// All channels in the order of the RoIs: `[R, channels, side, side]`.

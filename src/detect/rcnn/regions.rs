@@ -3,6 +3,7 @@
 use super::config::{LevelRule, Pooling, RcnnConfig};
 use crate::geometry::BBox;
 use crate::ops::gather::select_rows;
+use crate::ops::maps::cat;
 use crate::ops::roi::{roi_align, roi_pool};
 use candle_core::{Result, Tensor};
 
@@ -72,11 +73,10 @@ pub(super) fn pool(config: &RcnnConfig, levels: &[Tensor], rois: &[Roi], side: u
             Pooling::Max => roi_pool(map, &chosen, scale, size)?,
         });
     }
-    let features = match parts.as_slice() {
-        [] => candle_core::bail!("there is no RoI to pool"),
-        [single] => single.clone(),
-        _ => Tensor::cat(&parts, 0)?,
-    };
+    if parts.is_empty() {
+        candle_core::bail!("there is no RoI to pool");
+    }
+    let features = cat(&parts, 0)?;
     let share = f64::from(config.pooled_gradient);
     let features = if share == 1.0 {
         features

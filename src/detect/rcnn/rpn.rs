@@ -8,6 +8,7 @@ use crate::detect::Outputs;
 use crate::geometry::anchors::integer_strides;
 use crate::nn::{Conv, Init, Pass, Scope};
 use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::{by_cell, reshape};
 use crate::trace::{AnchorLevel, Anchors};
 use candle_core::{Result, Tensor};
 
@@ -50,7 +51,7 @@ impl RpnHead {
     }
 }
 
-/// The anchors of all levels in the order of [`by_anchor`], input pixels.
+/// The anchors of all levels in the order of [`answers`], input pixels.
 pub(super) fn anchors(config: &RpnConfig, outputs: &Outputs) -> Anchors {
     let strides: Vec<(f32, f32)> = if config.integer_strides {
         integer_strides(outputs.input, &outputs.maps)
@@ -68,26 +69,14 @@ pub(super) fn anchors(config: &RpnConfig, outputs: &Outputs) -> Anchors {
     Anchors { boxes: config.anchors.grid_anchors(&outputs.maps, &strides), levels }
 }
 
-/// The maps `[N, A·k, H, W]` of all levels as `[N, anchors, k]`: level, row, column, anchor within the cell.
-pub(super) fn by_anchor(maps: &[&Tensor], values: usize) -> Result<Tensor> {
-    let mut parts = Vec::with_capacity(maps.len());
-    for map in maps {
-        let (images, channels, height, width) = map.dims4()?;
-        let anchors = height * width * channels / values.max(1);
-        parts.push(map.permute((0, 2, 3, 1))?.contiguous()?.reshape((images, anchors, values))?);
-    }
-    match parts.as_slice() {
-        [single] => Ok(single.clone()),
-        _ => Tensor::cat(&parts, 1),
-    }
-}
-
 /// Objectness `[N, anchors]` and box code `[N, anchors, 4]` from the outputs of a forward pass.
 pub(super) fn answers(outputs: &Outputs) -> Result<(Tensor, Tensor)> {
     let levels = 0..outputs.maps.len();
     let logits: Result<Vec<&Tensor>> = levels.clone().map(|level| outputs.get(&logits_name(level))).collect();
     let deltas: Result<Vec<&Tensor>> = levels.map(|level| outputs.get(&deltas_name(level))).collect();
-    Ok((by_anchor(&logits?, 1)?.squeeze(2)?, by_anchor(&deltas?, 4)?))
+    let (logits, deltas) = (by_cell(logits?, 1)?, by_cell(deltas?, 4)?);
+    let (images, anchors, _) = deltas.dims3()?;
+    Ok((reshape(&logits, (images, anchors))?, deltas))
 }
 
 /// Name of a level's objectness among the outputs.
@@ -129,7 +118,7 @@ mod tests {
     fn maps_become_rows_in_the_order_of_the_anchors() -> Result<()> {
         let fine = Tensor::arange(0f32, 24.0, &Device::Cpu)?.reshape((1, 4, 2, 3))?;
         let coarse = Tensor::arange(100f32, 104.0, &Device::Cpu)?.reshape((1, 4, 1, 1))?;
-        let rows = by_anchor(&[&fine, &coarse], 2)?;
+        let rows = by_cell([&fine, &coarse], 2)?;
         assert_eq!(rows.dims(), [1, 14, 2]);
         let rows = rows.get(0)?.to_vec2::<f32>()?;
         // cell (0, 0): channels 0 to 3 are 6 apart; cell (1, 2) is element 5

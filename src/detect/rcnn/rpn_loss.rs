@@ -13,6 +13,7 @@ use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{bce_with_logits, smooth_l1, weighted_sum};
+use crate::ops::maps::reshape;
 use crate::ops::matching::match_batch;
 use crate::random::Random;
 use crate::trace::{Anchors, Formula, LossPart, Sample, Terms};
@@ -81,7 +82,7 @@ pub(super) fn losses(
     let (objectness, entropies) = if rows.is_empty() {
         (zero(logits)?, Vec::new())
     } else {
-        let chosen = select_rows(&logits.reshape((images * count, 1))?, &rows)?;
+        let chosen = select_rows(&reshape(logits, (images * count, 1))?, &rows)?;
         let entropy = bce_with_logits(&chosen, &Tensor::from_slice(&wanted, (rows.len(), 1), logits.device())?)?;
         let values: Vec<f32> = read_when(pass.is_probed(), &entropy)?;
         (weighted_sum(&entropy, vec![1.0 / normalizer; rows.len()])?, values)
@@ -90,7 +91,7 @@ pub(super) fn losses(
         (zero(logits)?, Vec::new())
     } else {
         let places = positive_rows.len();
-        let chosen = select_rows(&deltas.reshape((images * count, 4))?, &positive_rows)?;
+        let chosen = select_rows(&reshape(deltas, (images * count, 4))?, &positive_rows)?;
         let target = Tensor::from_slice(&codes, (places, 4), logits.device())?;
         let distance = smooth_l1(&chosen, &target, config.anchor_smooth_l1_beta)?;
         let values: Vec<f32> = read_when(pass.is_probed(), &distance)?;

@@ -5,7 +5,8 @@ use crate::nn::backbone::vgg::Layer;
 use crate::nn::neck::map_norm::MapNorm;
 use crate::nn::{Conv, ConvNorm, Init, Mode, Pass, Role, Scope};
 use crate::ops::activation::relu;
-use crate::ops::conv::ConvSpec;
+use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::add;
 use crate::ops::transposed::conv_transpose2d;
 use candle_core::{Result, Tensor, Var};
 
@@ -112,7 +113,7 @@ impl Connection {
     pub(super) fn forward(&self, source: &Tensor, above: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
         let lateral = self.lateral.forward(&self.reduce.forward(source, pass)?, pass)?;
         let merged = match (&self.upsample, above) {
-            (Some(upsample), Some(above)) => lateral.add(&upsample.forward(above, pass)?)?,
+            (Some(upsample), Some(above)) => add(&lateral, &upsample.forward(above, pass)?, Activation::None)?,
             (None, None) => lateral,
             (Some(_), None) => candle_core::bail!("a connection block below the top needs the level above"),
             (None, Some(_)) => candle_core::bail!("the top connection block has no level above"),

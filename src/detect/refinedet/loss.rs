@@ -4,12 +4,14 @@
 use super::RefinedetConfig;
 use super::cascade::{Refined, encode, find, record, refine};
 use super::config::ObjectnessFilter;
-use crate::detect::multibox::{LossSettings, Targets, assignment, multibox_loss};
+use crate::detect::multibox::{Targets, assignment, corners, multibox_loss};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::matching::{Force, Matches, match_anchors};
-use crate::geometry::{BBox, Object};
+use crate::geometry::{BBox, Object, labelled};
 use crate::nn::Pass;
-use candle_core::Result;
+use crate::ops::activation::softmax_last;
+use crate::ops::multibox::{LossSettings, ObjectnessFilter as Dropped, PriorRule, decoded, losses as losses_on_device};
+use candle_core::{Result, Tensor};
 
 /// The four parts `arm_loc`, `arm_conf`, `odm_loc`, `odm_conf`, each divided by the positives of its own stage over the
 /// batch, at least 1. Targets of the second stage are constants: no gradient flows through the refined anchors.
@@ -33,13 +35,24 @@ pub(super) fn losses(
             arm_logits.dims()
         );
     }
-    let refined = refine(priors, outputs)?;
-    let (first, second, matches) = pass.stage("assign", || Ok(targets(config, priors, &refined, objects)))?;
     let settings = LossSettings {
         negative_ratio: config.negative_ratio,
         smooth_l1_beta: config.smooth_l1_beta,
         localization_weight: config.localization_weight,
     };
+    if arm_logits.device().is_cuda() && !pass.is_probed() {
+        let arm = (arm_boxes, arm_logits);
+        return on_device(
+            config,
+            &corners(priors, arm_logits.device())?,
+            arm,
+            (odm_boxes, odm_logits),
+            objects,
+            &settings,
+        );
+    }
+    let refined = refine(priors, outputs)?;
+    let (first, second, matches) = pass.stage("assign", || Ok(targets(config, priors, &refined, objects)))?;
     let mut arm = multibox_loss(arm_boxes, arm_logits, &first, &settings, pass)?;
     // its columns are background and object
     arm.logits.first_class = None;
@@ -60,14 +73,37 @@ pub(super) fn losses(
         let found = find(config, &refined, outputs)?;
         record(config, &refined, &found, Some(objects), pass);
     }
-    Ok(Losses {
-        parts: vec![
-            ("arm_loc".into(), arm.localization),
-            ("arm_conf".into(), arm.classification),
-            ("odm_loc".into(), odm.localization),
-            ("odm_conf".into(), odm.classification),
-        ],
-    })
+    Ok(named([arm.localization, arm.classification, odm.localization, odm.classification]))
+}
+
+fn named(parts: [Tensor; 4]) -> Losses {
+    let names = ["arm_loc", "arm_conf", "odm_loc", "odm_conf"].map(String::from);
+    Losses { parts: names.into_iter().zip(parts).collect() }
+}
+
+/// The parts from both stages' codes and logits, matched on a CUDA device.
+fn on_device(
+    config: &RefinedetConfig,
+    priors: &Tensor,
+    arm: (&Tensor, &Tensor),
+    odm: (&Tensor, &Tensor),
+    objects: &[Vec<Object>],
+    settings: &LossSettings,
+) -> Result<Losses> {
+    let objects = labelled(objects);
+    let (positive_iou, log_epsilon) = (config.positive_threshold, config.log_epsilon);
+    let first = PriorRule { priors, positive_iou, log_epsilon, binary: true, filter: None };
+    let [arm_boxes, arm_logits] = losses_on_device(arm, &objects, &first, settings)?;
+    let objectness = softmax_last(&arm.1.detach())?.narrow(2, 1, 1)?.squeeze(2)?;
+    let filter = Dropped {
+        objectness: &objectness,
+        least: config.objectness_threshold,
+        of_positives: config.objectness_filter == ObjectnessFilter::Positives,
+    };
+    let refined = decoded(priors, arm.0)?;
+    let second = PriorRule { priors: &refined, binary: false, filter: Some(filter), ..first };
+    let [odm_boxes, odm_logits] = losses_on_device(odm, &objects, &second, settings)?;
+    Ok(named([arm_boxes, arm_logits, odm_boxes, odm_logits]))
 }
 
 /// Targets of both stages for the whole batch, and the second stage's matching of each image.

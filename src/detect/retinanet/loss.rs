@@ -10,6 +10,7 @@ use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::gather::{select_rows, top_k};
 use crate::ops::losses::{IouLoss, box_iou_loss, sigmoid_focal, smooth_l1, sum_by, weighted_sum};
+use crate::ops::maps::reshape;
 use crate::ops::matching::match_batch;
 use crate::ops::select::fill_rows;
 use crate::trace::{Formula, LossPart, Sample, Terms};
@@ -68,7 +69,7 @@ pub(super) fn losses(
 
     let rows = images * count;
     let ones = ones_at(&wanted, (rows, columns), logits.device())?;
-    let focal = sigmoid_focal(&logits.reshape((rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
+    let focal = sigmoid_focal(&reshape(logits, (rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
     let mut weights = Vec::with_capacity(images);
     for &divisor in &divisors {
         weights.push(Tensor::full(1.0 / divisor, (count, columns), logits.device())?);
@@ -85,7 +86,7 @@ pub(super) fn losses(
     let (regression, distances) = if positive_rows.is_empty() {
         (nothing(deltas)?, Vec::new())
     } else {
-        let predicted = select_rows(&deltas.reshape((rows, 4))?, &positive_rows)?;
+        let predicted = select_rows(&reshape(deltas, (rows, 4))?, &positive_rows)?;
         let distance = match config.regression_loss {
             RegressionLoss::SmoothL1 => {
                 let target = Tensor::from_vec(codes(), (positive_rows.len(), 4), deltas.device())?;
@@ -122,7 +123,7 @@ pub(super) fn losses(
                 let corners = if positive_rows.is_empty() {
                     None
                 } else {
-                    let predicted = select_rows(&deltas.reshape((rows, 4))?, &positive_rows)?;
+                    let predicted = select_rows(&reshape(deltas, (rows, 4))?, &positive_rows)?;
                     Some(decoded(&predicted, &positive_anchors, &coder)?)
                 };
                 recorded_overlap((IouLoss::Giou, 0.0), deltas, &positive_rows, corners.as_ref(), &boxes)?

@@ -20,6 +20,7 @@ use crate::nn::neck::fpn::Fpn;
 use crate::nn::{Conv, Init, Mode, Params, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::by_cell;
 use crate::ops::norm::group_norm;
 use crate::trace::Anchors;
 use candle_core::{Device, Result, Tensor, Var};
@@ -170,12 +171,6 @@ impl GroupNorm {
     }
 }
 
-/// One level's head output `[N, A·k, H, W]` as rows `[N, H·W·A, k]`.
-pub(super) fn rows(map: &Tensor, values: usize) -> Result<Tensor> {
-    let (images, channels, height, width) = map.dims4()?;
-    map.permute((0, 2, 3, 1))?.contiguous()?.reshape((images, height * width * channels / values, values))
-}
-
 /// Of what a backbone has for C2 to C5, that of the maps from number `finest` on.
 ///
 /// # Errors
@@ -221,11 +216,8 @@ impl Detector for Retinanet {
         let maps = sizes(&tensors)?;
         let (logits, deltas) = pass.stage("head", || {
             let branch = |tower: &Tower, output: &Conv, values: usize| -> Result<Tensor> {
-                let level = |(_, map): &(String, Tensor)| -> Result<Tensor> {
-                    rows(&output.forward(&tower.forward(map, pass)?, pass)?, values)
-                };
-                let levels: Vec<Tensor> = tensors.iter().map(level).collect::<Result<_>>()?;
-                Tensor::cat(&levels, 1)
+                let level = |(_, map): &(String, Tensor)| output.forward(&tower.forward(map, pass)?, pass);
+                by_cell(&tensors.iter().map(level).collect::<Result<Vec<Tensor>>>()?, values)
             };
             let logits = branch(&self.classification, &self.logits, self.retinanet.logits())?;
             Ok((logits, branch(&self.regression, &self.deltas, 4)?))

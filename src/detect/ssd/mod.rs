@@ -5,16 +5,18 @@
 
 mod config;
 mod decode;
-mod loss;
 
 pub use config::{Extra, SsdConfig};
 
+use super::multibox::prior_losses;
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::priors::ssd_priors;
 use crate::geometry::{BBox, Detection, Object};
 use crate::nn::backbone::vgg::{Layer, Vgg};
 use crate::nn::{Conv, Init, Params, Pass, Role};
 use crate::ops::conv::ConvSpec;
+use crate::ops::maps::by_cell;
+use crate::ops::multibox::LossSettings;
 use crate::ops::norm::{L2Eps, l2_norm};
 use crate::trace::{AnchorLevel, Anchors};
 use candle_core::{Device, Result, Tensor, Var};
@@ -116,12 +118,6 @@ impl Ssd {
     }
 }
 
-/// One level's head outputs `[N, A·k, H, W]` as rows `[N, H·W·A, k]`.
-fn rows(map: &Tensor, values: usize) -> Result<Tensor> {
-    let (images, channels, height, width) = map.dims4()?;
-    map.permute((0, 2, 3, 1))?.contiguous()?.reshape((images, height * width * channels / values, values))
-}
-
 impl Detector for Ssd {
     fn config(&self) -> &Config {
         &self.config
@@ -145,9 +141,9 @@ impl Detector for Ssd {
         }
         let (boxes, logits) = pass.stage("head", || {
             let branch = |heads: &[Conv], values: usize| -> Result<Tensor> {
-                let levels: Result<Vec<Tensor>> =
-                    heads.iter().zip(&sources).map(|(head, x)| rows(&head.forward(x, pass)?, values)).collect();
-                Tensor::cat(&levels?, 1)
+                let maps: Result<Vec<Tensor>> =
+                    heads.iter().zip(&sources).map(|(head, x)| head.forward(x, pass)).collect();
+                by_cell(&maps?, values)
             };
             Ok((branch(&self.regression, 4)?, branch(&self.classification, self.ssd.logits())?))
         })?;
@@ -164,7 +160,14 @@ impl Detector for Ssd {
     }
 
     fn losses(&self, outputs: &Outputs, objects: &[Vec<Object>], pass: &Pass) -> Result<Losses> {
-        loss::losses(&self.ssd, &self.priors(outputs), outputs, objects, pass)
+        let settings = LossSettings {
+            negative_ratio: self.ssd.negative_ratio,
+            smooth_l1_beta: self.ssd.smooth_l1_beta,
+            localization_weight: self.ssd.localization_weight,
+        };
+        let priors = self.priors(outputs);
+        let answers = [("bbox_regression", "head.bbox_regression"), ("classification", "head.cls_logits")];
+        prior_losses((&priors, self.ssd.positive_threshold), outputs, answers, objects, &settings, pass)
     }
 
     fn detect(&self, outputs: &Outputs, pass: &Pass) -> Result<Vec<Vec<Detection>>> {

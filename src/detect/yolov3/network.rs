@@ -7,6 +7,7 @@ use super::Yolov3Config;
 use crate::detect::darknet::head::Head;
 use crate::nn::{Conv, ConvNorm, Init, Mode, Params, Pass, Scope};
 use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::{add, cat};
 use crate::ops::resize::upsample_nearest;
 use candle_core::{Result, Tensor};
 
@@ -38,7 +39,7 @@ impl Stage {
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let mut x = self.down.forward(x, pass)?;
         for (reduce, expand) in &self.blocks {
-            x = x.add(&expand.forward(&reduce.forward(&x, pass)?, pass)?)?;
+            x = add(&x, &expand.forward(&reduce.forward(&x, pass)?, pass)?, Activation::None)?;
         }
         Ok(x)
     }
@@ -132,7 +133,7 @@ impl Network {
                     (Some(lateral), Some(coarser)) => {
                         let (_, _, height, width) = feature.dims4()?;
                         let up = upsample_nearest(&lateral.forward(coarser, pass)?, (height, width))?;
-                        Tensor::cat(&[up, feature.clone()], 1)?
+                        cat(&[up, feature.clone()], 1)?
                     }
                     _ => feature.clone(),
                 };

@@ -2,9 +2,9 @@
 
 use super::{Measurement, Times, measure, random_tensor};
 use crate::ops::conv::{Activation, ConvSpec, WeightCache, conv2d};
-use crate::ops::gradients::backward;
+use crate::ops::tape::Tape;
 use crate::random::Random;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use std::fmt;
 use std::sync::Arc;
 
@@ -137,18 +137,21 @@ impl ConvolutionShape {
         let (x, weight) = self.tensors(&mut Random::new(1))?;
         let (x_var, weight_var) = (Var::from_tensor(&x)?, Var::from_tensor(&weight)?);
         let cache = Arc::new(WeightCache::default());
+        let gradient = conv2d(&x, &weight, None, self.spec(), None)?.ones_like()?;
         let mut version = 0;
+        // The gradient of the output is given, as a network's is.
         let both = measure(repeat, || {
             version += 1;
-            // the backward pass starts from ones, which is the gradient of the sum
-            backward(&conv2d(&x_var, &weight_var, None, self.spec(), Some((&cache, version)))?).map(drop)
+            let mut tape = Tape::default();
+            let y = tape.record(|| conv2d(&x_var, &weight_var, None, self.spec(), Some((&cache, version))))?;
+            tape.backward_from(&y, gradient.clone()).map(drop)
         })?;
-        let forward = conv2d(&x_var, &weight, None, self.spec(), None)?;
-        let candle = bookkeeping(&x_var, forward.dims(), Some(x.clone()), repeat)?;
-        let of_input = measure(repeat, || backward(&forward).map(drop))?.without(candle);
-        let forward = conv2d(&x, &weight_var, None, self.spec(), None)?;
-        let candle = bookkeeping(&weight_var, forward.dims(), None, repeat)?;
-        let of_weight = measure(repeat, || backward(&forward).map(drop))?.without(candle);
+        let alone = |x: &Tensor, weight: &Tensor| -> Result<Times> {
+            let mut tape = Tape::default();
+            let y = tape.record(|| conv2d(x, weight, None, self.spec(), None))?;
+            measure(repeat, || tape.clone().backward_from(&y, gradient.clone()).map(drop))
+        };
+        let (of_input, of_weight) = (alone(&x_var, &weight)?, alone(&x, &weight_var)?);
         Ok(vec![
             self.measurement("forward+backward", both, 3.0)?,
             self.measurement("gradient of input", of_input, 1.0)?,
@@ -158,34 +161,6 @@ impl ConvolutionShape {
 
     fn measurement(&self, what: &str, times: Times, passes: f64) -> Result<Measurement> {
         Ok(Measurement { flops: passes * self.flops()?, ..Measurement::new(format!("{self} {what}"), times) })
-    }
-}
-
-/// Milliseconds (median) that candle itself spends on the backward pass of one operation from `x` to a tensor of shape
-/// `output`: making the ones it starts from and, where the operation returns a `gradient`, adding that to zeros.
-fn bookkeeping(x: &Tensor, output: &[usize], gradient: Option<Tensor>, repeat: usize) -> Result<f64> {
-    let stand_in = x.apply_op1(StandIn { output: output.to_vec(), gradient })?;
-    Ok(measure(repeat, || backward(&stand_in).map(drop))?.median)
-}
-
-/// An operation that computes nothing: its output is zeros, its gradient is given.
-struct StandIn {
-    output: Vec<usize>,
-    gradient: Option<Tensor>,
-}
-
-impl CustomOp1 for StandIn {
-    fn name(&self) -> &'static str {
-        "stand-in"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = Shape::from(self.output.as_slice());
-        Ok((CpuStorage::F32(vec![0.0; shape.elem_count()]), shape))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(self.gradient.clone())
     }
 }
 

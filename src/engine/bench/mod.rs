@@ -39,12 +39,6 @@ impl Times {
         let median = 0.5 * (at(count.saturating_sub(1) / 2) + at(count / 2));
         Self { median, min: at(0), max: at(count.saturating_sub(1)) }
     }
-
-    /// What is left when `milliseconds` of each run were spent on something else.
-    fn without(self, milliseconds: f64) -> Self {
-        let left = |time: f64| (time - milliseconds).max(0.0);
-        Self { median: left(self.median), min: left(self.min), max: left(self.max) }
-    }
 }
 
 /// One thing that was timed.

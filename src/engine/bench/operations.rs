@@ -4,12 +4,12 @@ use super::{Measurement, measure, random_tensor};
 use crate::geometry::BBox;
 use crate::geometry::nms::nms;
 use crate::ops::activation::softmax_last;
-use crate::ops::gradients::backward;
 use crate::ops::losses::sigmoid_focal;
 use crate::ops::norm::batch_norm_train;
 use crate::ops::pool::{Pool, max_pool2d};
 use crate::ops::resize::{upsample_bilinear, upsample_nearest};
 use crate::ops::roi::roi_align;
+use crate::ops::tape::Tape;
 use crate::random::Random;
 use candle_core::{Device, Result, Tensor, Var};
 use std::hint::black_box;
@@ -144,7 +144,11 @@ impl Runs {
         if self.train {
             let x = Var::from_tensor(x)?;
             // the backward pass starts from ones, which is the gradient of the sum
-            let times = measure(self.repeat, || backward(&forward(x.as_tensor())?).map(drop))?;
+            let times = measure(self.repeat, || {
+                let mut tape = Tape::default();
+                let y = tape.record(|| forward(x.as_tensor()))?;
+                tape.backward(&y).map(drop)
+            })?;
             measurements.push(Measurement::new(format!("{} forward+backward", self.name), times));
         }
         Ok(measurements)

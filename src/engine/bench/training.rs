@@ -6,8 +6,8 @@ use crate::data::{Batch, Position};
 use crate::detect::Detector;
 use crate::geometry::{BBox, Mask, MaskError, Object};
 use crate::nn::{Mode, Pass};
-use crate::ops::gradients::backward;
 use crate::ops::precision;
+use crate::ops::tape::Tape;
 use crate::random::Random;
 use crate::train::optimizer::Optimizer;
 use crate::train::scaling::LossScale;
@@ -74,14 +74,17 @@ impl Trainer {
         let Some(batch) = &self.batch else { return Ok(()) };
         let pass = Pass::new(Mode::Train);
         let images = Tensor::from_slice(&batch.images, &batch.shape, self.detector.params().device())?;
-        let outputs = self.detector.forward(&images, &pass)?;
-        let losses = self.detector.losses(&outputs, &batch.objects, &pass)?;
+        let mut tape = Tape::default();
+        let losses = tape.record(|| {
+            let outputs = self.detector.forward(&images, &pass)?;
+            self.detector.losses(&outputs, &batch.objects, &pass)
+        })?;
         let total = losses.total()?;
         let total = match self.loss_scale {
             Some(scale) => total.affine(f64::from(scale.factor()), 0.0)?,
             None => total,
         };
-        let mut gradients = self.optimizer.collect(&mut backward(&total)?);
+        let mut gradients = self.optimizer.collect(&mut tape.backward(&total)?);
         if let Some(scale) = self.loss_scale {
             gradients.divide(scale.factor())?;
         }

@@ -17,6 +17,7 @@ use crate::geometry::{BBox, Object};
 use crate::imaging::preprocess::{Input, Placement};
 use crate::nn::{Mode, Pass};
 use crate::ops::conv::plainly;
+use crate::ops::tape::Tape;
 use candle_core::{Device, Tensor};
 use cases::Case;
 use fixture::{Fixture, Found, TrainMode, untouched};
@@ -227,10 +228,13 @@ fn compare_losses(
     objects: &[Object],
 ) -> Result<Vec<Check>, ParityError> {
     let pass = Pass::new(case.loss_mode);
-    let outputs: Outputs = detector.forward(images, &pass)?;
-    let losses = detector.losses(&outputs, &[objects.to_vec()], &pass)?;
+    let mut tape = Tape::default();
+    let losses = tape.record(|| {
+        let outputs: Outputs = detector.forward(images, &pass)?;
+        detector.losses(&outputs, &[objects.to_vec()], &pass)
+    })?;
     let mut checks = parts("loss", &fixture.losses, case, &losses.parts)?;
-    let gradients = losses.total()?.backward()?;
+    let gradients = tape.backward(&losses.total()?)?;
     for sampled in &fixture.gradients {
         let name = sampled.name.trim_start_matches("grad:");
         let own = (case.own_name)(&case.config, name).unwrap_or_else(|| name.to_string());

@@ -7,7 +7,8 @@ use super::resnet::{Norm, ResNetConfig};
 use super::run_part;
 use crate::nn::{ConvNorm, Init, Pass, Scope};
 use crate::ops::activation::relu6;
-use crate::ops::conv::ConvSpec;
+use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::add;
 use candle_core::{Result, Tensor};
 
 /// Channels of the stem as published, where those of [`ROWS`] count.
@@ -142,7 +143,7 @@ impl Block {
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let y = self.layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, pass))?;
-        if self.shortcut { y.add(x) } else { Ok(y) }
+        if self.shortcut { add(&y, x, Activation::None) } else { Ok(y) }
     }
 }
 

@@ -5,8 +5,8 @@
 
 use super::{mobilenet, run_part};
 use crate::nn::{ConvNorm, Init, Mode, Pass, Role, Scope};
-use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec, WeightCache, conv2d};
+use crate::ops::maps::add;
 use crate::ops::norm;
 use crate::ops::pool::{Pool, max_pool2d};
 use candle_core::{Result, Tensor, Var};
@@ -247,7 +247,7 @@ impl Block {
         for conv in &self.convs {
             y = conv.forward(&y, pass)?;
         }
-        relu(&y.add(&shortcut)?)
+        add(&y, &shortcut, Activation::Relu)
     }
 }
 
@@ -368,6 +368,7 @@ impl FrozenConvNorm {
 mod tests {
     use super::*;
     use crate::nn::Params;
+    use crate::ops::activation::relu;
     use crate::ops::norm::batch_norm;
     use crate::random::Random;
     use candle_core::{DType, Device};

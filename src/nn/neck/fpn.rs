@@ -6,7 +6,8 @@
 
 use crate::nn::{Conv, ConvBlock, Init, Pass, Scope};
 use crate::ops::activation::relu;
-use crate::ops::conv::ConvSpec;
+use crate::ops::conv::{Activation, ConvSpec};
+use crate::ops::maps::add;
 use crate::ops::pool::{Pool, max_pool2d};
 use crate::ops::resize::upsample_nearest;
 use candle_core::{Result, Tensor};
@@ -130,7 +131,7 @@ impl Fpn {
             let merged = match &above {
                 Some(coarser) => {
                     let (_, _, height, width) = lateral.dims4()?;
-                    lateral.add(&upsample_nearest(coarser, (height, width))?)?
+                    add(&lateral, &upsample_nearest(coarser, (height, width))?, Activation::None)?
                 }
                 None => lateral,
             };

@@ -6,7 +6,7 @@ use super::cache::WeightCache;
 use super::spec::{Activation, Geometry};
 use crate::ops::cuda::norm::Norm;
 use crate::ops::cuda::{Arg, Operand, add_up, apply2, apply3, channel_sums, floats, launch, make, with_operands};
-use crate::ops::gradients::hand_over;
+use crate::ops::maps::cat;
 use crate::ops::precision;
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Result, Shape, Tensor};
@@ -198,10 +198,9 @@ fn gradients(
         None
     };
     let of_weight = if weight.track_op() {
-        let gradient = add_up([x, &before], weight.shape(), |_, [x, g], gw| {
+        Some(add_up([x, &before], weight.shape(), |_, [x, g], gw| {
             if geometry.output_len() > 0 { weight_gradient(geometry, x, g, gw) } else { Ok(()) }
-        })?;
-        hand_over(weight, gradient)?
+        })?)
     } else {
         None
     };
@@ -241,7 +240,7 @@ pub(super) fn conv2d(
             },
             move |[x, weight, bias], y, g| {
                 let (of_x, of_weight, before) = gradients(&geometry, slope, [x, weight, y, g], kept.as_ref())?;
-                let of_bias = if bias.track_op() { hand_over(bias, channel_sums(&before)?)? } else { None };
+                let of_bias = if bias.track_op() { Some(channel_sums(&before)?) } else { None };
                 Ok([of_x, of_weight, of_bias])
             },
         ),
@@ -264,18 +263,19 @@ pub(super) fn conv2d_norm_train(
     let (mean, variance) = norm.mean_and_variance()?;
     let (kept, kept_before) = (norm.clone(), before.clone());
     let y = apply3(
-        [x, weight, &Tensor::stack(&[beta, gamma], 0)?],
+        [x, weight, &cat(&[beta.clone(), gamma.clone()], 0)?],
         "conv2d_norm_train",
         move |[_, _, (storage, layout)]| {
-            let row = |index| layout.narrow(0, index, 1);
-            let (beta, gamma) = (row(0)?, row(1)?);
+            let vector = |index| layout.narrow(0, index * channels, channels);
+            let (beta, gamma) = (vector(0)?, vector(1)?);
             let y = with_operands([&before], |_, [before]| norm.run([before, (storage, &gamma), (storage, &beta)]))?;
             Ok((y, geometry.output_shape().into()))
         },
         move |[x, weight, affine], _, g| {
-            let (g, of_affine) = kept.gradients([&kept_before, g, &affine.get(1)?, &affine.get(0)?])?;
+            let vector = |index| affine.narrow(0, index * channels, channels);
+            let (g, of_affine) = kept.gradients([&kept_before, g, &vector(1)?, &vector(0)?])?;
             let (of_x, of_weight, _) = gradients(&geometry, 1.0, [x, weight, &kept_before, &g], half.as_ref())?;
-            Ok([of_x, of_weight, Some(of_affine)])
+            Ok([of_x, of_weight, Some(of_affine.flatten_all()?)])
         },
     )?;
     Ok((y, mean, variance))

@@ -9,6 +9,8 @@ use super::op::{Convolution, contiguous_floats};
 use super::simd::{Lanes, Simd, dispatch};
 use super::spec::{Activation, ConvSpec, Geometry};
 use super::tasks::{filled, parallel};
+use crate::ops::maps::cat;
+use crate::ops::tape::apply3;
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,8 +49,8 @@ pub fn conv2d_norm_train(
         eps,
         kept: Arc::clone(&kept),
     };
-    let affine = Tensor::cat(&[gamma, beta], 0)?;
-    let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &affine, op)?;
+    let affine = cat(&[gamma.clone(), beta.clone()], 0)?;
+    let y = apply3(&x.contiguous()?, &weight.contiguous()?, &affine, op)?;
     let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     let unbias = count as f64 / (count - 1) as f64;
     let mean: Vec<f32> = kept.channels.iter().map(|c| c.mean).collect();

@@ -8,9 +8,9 @@ use super::simd::{Lanes, Simd, dispatch};
 use super::spec::{Activation, ConvSpec, Geometry};
 use super::tasks::{Destination, filled};
 use super::weight_gradient::weight_gradient;
-use crate::ops::gradients::hand_over;
 use crate::ops::interrupt;
 use crate::ops::precision::{self, Precision};
+use crate::ops::tape::{apply2, apply3};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
@@ -51,8 +51,8 @@ pub fn conv2d(
     let op = Convolution::new(spec, cache);
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
-        None => x.apply_op2(&weight, op),
+        Some(bias) => apply3(&x, &weight, &bias.contiguous()?, op),
+        None => apply2(&x, &weight, op),
     }
 }
 
@@ -157,7 +157,7 @@ impl Convolution {
         let (of_x, of_weight) = self.input_and_weight_gradients(&geometry, x, weight, &before)?;
         let of_bias = match bias {
             Some(bias) if summed => {
-                hand_over(bias, Tensor::from_vec(bias_gradient(&geometry, &sums), bias.shape(), &Device::Cpu)?)?
+                Some(Tensor::from_vec(bias_gradient(&geometry, &sums), bias.shape(), &Device::Cpu)?)
             }
             _ => None,
         };
@@ -191,7 +191,7 @@ impl Convolution {
         let of_weight = if weight.track_op() {
             let values = weight_gradient(simd, geometry, &precision.factors(x_values), &before)?;
             let values = precision.results(values);
-            hand_over(weight, Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)?
+            Some(Tensor::from_vec(values, weight.shape(), &Device::Cpu)?)
         } else {
             None
         };

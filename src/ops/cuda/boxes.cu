@@ -51,15 +51,18 @@ KERNEL settle(int count, const int* mask, int words, int* states) {
     }
 }
 
-// Each anchor's best object, the first of equals, and its IoU; and the bits of each object's best IoU in peaks, which
-// start as zeros. The bits of numbers that are not negative rise with them.
-KERNEL best_objects(int count, const float* anchors, const float* objects, int n, float* iou, int* best, int* peaks) {
+// Each anchor's best object among those of its image, the first of equals, and its IoU; and the bits of each object's
+// best IoU in peaks, which start as zeros. The bits of numbers that are not negative rise with them. Anchors are shared
+// by all images or each image's own; starts are where each image's objects begin, and the end.
+KERNEL best_objects(int count, const float* anchors, int shared, int per_image, const float* objects, const int* starts,
+                    float* iou, int* best, int* peaks) {
     volatile int* now = peaks;
     FOR_EACH(i, count) {
+        int image = i / per_image, object = starts[image];
+        const float* own = anchors + 4 * (shared ? i % per_image : i);
         float highest = 0.0f;
-        int object = 0;
-        for (int k = 0; k < n; ++k) {
-            float overlap = overlap_of(objects + 4 * k, anchors + 4 * i);
+        for (int k = starts[image]; k < starts[image + 1]; ++k) {
+            float overlap = overlap_of(objects + 4 * k, own);
             if (overlap > highest) highest = overlap, object = k;
             if (__float_as_int(overlap) > now[k]) atomicMax(peaks + k, __float_as_int(overlap));
         }

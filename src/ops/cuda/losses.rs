@@ -1,9 +1,8 @@
 //! Losses per element, row and box.
 
-use super::{Arg, apply1, apply2, floats, launch, make, upload, with_operands};
+use super::{Arg, apply1, apply2, floats, launch, make, upload, with_operands, wrap};
 use candle_core::backend::BackendStorage;
 use candle_core::{Result, Shape, Tensor};
-use std::sync::Arc;
 
 /// The loss that `losses.cu` numbers `code`, with its parameters, of every pair of elements.
 pub(in crate::ops) fn pair_loss(
@@ -51,36 +50,39 @@ pub(in crate::ops) fn pair_loss(
 }
 
 /// Cross-entropy of every row of `[M, C]` with its column; one below 0 is ignored.
-pub(in crate::ops) fn cross_entropy(logits: &Tensor, columns: Vec<i32>) -> Result<Tensor> {
+pub(in crate::ops) fn cross_entropy(logits: &Tensor, columns: &[i32]) -> Result<Tensor> {
+    let columns = with_operands([logits], |device, _| upload(device, columns))?;
+    cross_entropy_of(logits, &wrap(columns, Shape::from(logits.dim(0)?)))
+}
+
+/// [`cross_entropy`] with columns that are on the device, i32 `[M]`.
+pub(in crate::ops) fn cross_entropy_of(logits: &Tensor, columns: &Tensor) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     let sizes = [classes];
-    // Both ways read one copy.
-    let columns = Arc::new(with_operands([logits], |device, _| upload(device, &columns))?);
-    let again = Arc::clone(&columns);
-    apply1(
-        logits,
+    apply2(
+        [logits, columns],
         "cross_entropy",
-        move |[x]| {
+        move |[x, columns]| {
             let device = x.0.device();
             let mut y = floats(device, rows)?;
             launch(
                 device,
                 "cross_entropy",
                 rows,
-                &mut [Arg::In(x), Arg::All(&columns), Arg::Ints(&sizes), Arg::Out(&mut y)],
+                &mut [Arg::In(x), Arg::All(columns.0), Arg::Ints(&sizes), Arg::Out(&mut y)],
             )?;
             Ok((y, Shape::from(rows)))
         },
-        move |[x], _, g| {
-            let gradient = make([x, g], x.shape(), |device, [x, g], gx| {
+        move |[x, columns], _, g| {
+            let gradient = make([x, g, columns], x.shape(), |device, [x, g, columns], gx| {
                 launch(
                     device,
                     "cross_entropy_gradient",
                     rows,
-                    &mut [Arg::In(x), Arg::In(g), Arg::All(&again), Arg::Ints(&sizes), Arg::Out(gx)],
+                    &mut [Arg::In(x), Arg::In(g), Arg::All(columns.0), Arg::Ints(&sizes), Arg::Out(gx)],
                 )
             })?;
-            Ok([Some(gradient)])
+            Ok([Some(gradient), None])
         },
     )
 }

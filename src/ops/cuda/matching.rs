@@ -28,6 +28,7 @@ impl<'a> Anchors<'a> {
     ) -> Result<Matches> {
         let (device, count, n) = (self.device, self.count, objects.len());
         let boxes = upload::<f32>(device, bytemuck::cast_slice(objects))?;
+        let starts = upload(device, &[0, n as i32])?;
         let (mut iou, mut best, mut peaks) = (floats(device, count)?, indices(device, count)?, counters(device, n)?);
         launch(
             device,
@@ -35,8 +36,9 @@ impl<'a> Anchors<'a> {
             count,
             &mut [
                 Arg::All(&self.boxes),
+                Arg::Ints(&[1, count]),
                 Arg::All(&boxes),
-                Arg::Ints(&[n]),
+                Arg::All(&starts),
                 Arg::Out(&mut iou),
                 Arg::Out(&mut best),
                 Arg::Out(&mut peaks),

@@ -8,7 +8,9 @@ pub(super) mod activation;
 #[cfg(feature = "cuda")]
 mod driver;
 pub(super) mod losses;
+pub(super) mod maps;
 pub(super) mod matching;
+pub(super) mod multibox;
 pub(super) mod norm;
 pub(super) mod picture;
 pub(super) mod pool;
@@ -20,6 +22,7 @@ mod signatures;
 pub(super) mod transposed;
 pub(super) mod update;
 
+use super::tape;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::op::BackpropOp;
 use candle_core::{
@@ -316,7 +319,7 @@ where
     F: Fn([Operand<'_>; 1]) -> Result<(CudaStorage, Shape)> + Send + Sync + 'static,
     B: Fn([&Tensor; 1], &Tensor, &Tensor) -> Result<[Option<Tensor>; 1]> + Send + Sync + 'static,
 {
-    x.contiguous()?.apply_op1(Run::<1, F, B> { name, forward, backward })
+    tape::apply1(&x.contiguous()?, Run::<1, F, B> { name, forward, backward })
 }
 
 /// The operation of `forward` and `backward` on two tensors.
@@ -325,7 +328,7 @@ where
     F: Fn([Operand<'_>; 2]) -> Result<(CudaStorage, Shape)> + Send + Sync + 'static,
     B: Fn([&Tensor; 2], &Tensor, &Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
 {
-    x.contiguous()?.apply_op2(&a.contiguous()?, Run::<2, F, B> { name, forward, backward })
+    tape::apply2(&x.contiguous()?, &a.contiguous()?, Run::<2, F, B> { name, forward, backward })
 }
 
 /// The operation of `forward` and `backward` on three tensors.
@@ -334,5 +337,5 @@ where
     F: Fn([Operand<'_>; 3]) -> Result<(CudaStorage, Shape)> + Send + Sync + 'static,
     B: Fn([&Tensor; 3], &Tensor, &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
 {
-    x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, Run::<3, F, B> { name, forward, backward })
+    tape::apply3(&x.contiguous()?, &a.contiguous()?, &b.contiguous()?, Run::<3, F, B> { name, forward, backward })
 }

@@ -57,6 +57,10 @@ KERNEL count_digits(int count, const float* x, const int* runs, int n, int order
 KERNEL choose_digit(int count, const int* counts, int n, int digit, int copies, const int* bounds, int* next) {
     FOR_EACH(i, count) {
         int run = i / 256, value = i % 256, before = 0, own = 0;
+        if (bounds[3 * run + 2] == 0) {
+            if (value < 3) next[3 * run + value] = 0;
+            continue;
+        }
         for (int copy = 0; copy < copies; ++copy) {
             const int* of_run = counts + (copy * n + run) * 256;
             for (int k = 0; k < value; ++k) before += of_run[k];

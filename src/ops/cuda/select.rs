@@ -1,6 +1,6 @@
 //! Choosing on the device, so that only what was chosen is copied to main memory.
 
-use super::{Arg, indices, launch, upload, with_operands};
+use super::{Arg, Operand, indices, launch, upload, with_operands};
 use crate::geometry::BBox;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, DType, Layout, Result, Shape, Tensor, bail};
@@ -68,49 +68,75 @@ fn digits(longest: usize) -> impl Iterator<Item = usize> {
     (0..8).filter(move |&digit| digit < 4 || longest > 1 << (8 * (7 - digit)))
 }
 
-/// Places (in their run) and values of the best elements of runs of `x`, by place. A run is its start, its length and
-/// how many are wanted, at least one and at most all; `select.cu` numbers the orders.
-pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+/// Runs and, for each, the rank of the last of the elements that are wanted of it.
+pub(super) struct Bounds {
+    runs: CudaStorage,
+    pub(super) bounds: CudaStorage,
+}
+
+/// The bounds of runs of `x`, by radix selection. A run is its start, its length, a number that plays no part, and
+/// where its elements go in [`best`]; `wanted` are two zeros and how many are wanted, for each run. `select.cu` numbers
+/// the orders.
+pub(super) fn bounds(
+    device: &CudaDevice,
+    x: Operand<'_>,
+    runs: &[[usize; 4]],
+    order: usize,
+    wanted: &CudaStorage,
+) -> Result<Bounds> {
     /// Sets of counters that threads share out among themselves.
     const COPIES: usize = 8;
     let (n, longest) = (runs.len(), runs.iter().map(|run| run[1]).max().unwrap_or(0));
-    let (mut table, mut bounds, mut total) = (Vec::with_capacity(4 * n), Vec::with_capacity(3 * n), 0);
-    for &[start, length, wanted] in runs {
-        table.extend([start, length, wanted, total].map(|value| value as i32));
-        bounds.extend([0, 0, wanted as i32]);
-        total += wanted;
+    let table: Vec<i32> = runs.iter().flatten().map(|&value| value as i32).collect();
+    let (count, runs) = (x.1.shape().elem_count(), upload(device, &table)?);
+    let mut bounds = None;
+    for digit in digits(longest) {
+        let (mut counts, mut next) = (counters(device, COPIES * n * 256)?, indices(device, 3 * n)?);
+        let known = bounds.as_ref().unwrap_or(wanted);
+        launch(
+            device,
+            "count_digits",
+            count,
+            &mut [
+                Arg::In(x),
+                Arg::All(&runs),
+                Arg::Ints(&[n, order, digit, COPIES]),
+                Arg::All(known),
+                Arg::Out(&mut counts),
+            ],
+        )?;
+        launch(
+            device,
+            "choose_digit",
+            256 * n,
+            &mut [Arg::All(&counts), Arg::Ints(&[n, digit, COPIES]), Arg::All(known), Arg::Out(&mut next)],
+        )?;
+        bounds = Some(next);
+    }
+    // There are always the four digits of the value.
+    let bounds = bounds.map_or_else(|| counters(device, 3 * n), Ok)?;
+    Ok(Bounds { runs, bounds })
+}
+
+/// Places (in their run) and values of the best elements of runs of `x`, by place. A run is its start, its length and
+/// how many are wanted, at least one and at most all; `select.cu` numbers the orders.
+pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+    let n = runs.len();
+    let (mut table, mut wanted, mut total) = (Vec::with_capacity(n), Vec::with_capacity(3 * n), 0);
+    for &[start, length, own] in runs {
+        table.push([start, length, own, total]);
+        wanted.extend([0, 0, own as i32]);
+        total += own;
     }
     with_operands([x], |device, [x]| {
         let count = x.1.shape().elem_count();
-        let (table, mut bounds) = (upload(device, &table)?, upload(device, &bounds)?);
-        for digit in digits(longest) {
-            let (mut counts, mut next) = (counters(device, COPIES * n * 256)?, indices(device, 3 * n)?);
-            launch(
-                device,
-                "count_digits",
-                count,
-                &mut [
-                    Arg::In(x),
-                    Arg::All(&table),
-                    Arg::Ints(&[n, order, digit, COPIES]),
-                    Arg::All(&bounds),
-                    Arg::Out(&mut counts),
-                ],
-            )?;
-            launch(
-                device,
-                "choose_digit",
-                256 * n,
-                &mut [Arg::All(&counts), Arg::Ints(&[n, digit, COPIES]), Arg::All(&bounds), Arg::Out(&mut next)],
-            )?;
-            bounds = next;
-        }
+        let Bounds { runs: placed, bounds } = bounds(device, x, &table, order, &upload(device, &wanted)?)?;
         let mut found = counters(device, n + 2 * total)?;
         launch(
             device,
             "take_best",
             count,
-            &mut [Arg::In(x), Arg::All(&table), Arg::Ints(&[n, order]), Arg::All(&bounds), Arg::Out(&mut found)],
+            &mut [Arg::In(x), Arg::All(&placed), Arg::Ints(&[n, order]), Arg::All(&bounds), Arg::Out(&mut found)],
         )?;
         let (found, mut at) = (read(&found)?, n);
         let of_run = |&[_, _, wanted]: &[usize; 3]| {
