@@ -9,16 +9,20 @@ use boxwright::imaging::{ChannelOrder, Fit, Picture, Preprocess};
 use boxwright::ops::activation::{leaky_relu, log_softmax_last, mish, relu, relu6, sigmoid, softmax_last, swish};
 use boxwright::ops::conv::{Activation, ConvSpec, conv2d, conv2d_norm_train};
 use boxwright::ops::gather::select_rows;
+use boxwright::ops::linear::linear;
 use boxwright::ops::losses::{
     IouLoss, bce_with_logits, box_iou_loss, cross_entropy, sigmoid_focal, smooth_l1, sum_by, weighted_sum,
 };
-use boxwright::ops::matching::match_batch;
+use boxwright::ops::maps::{add, by_cell, cat, reshape};
+use boxwright::ops::matching::{best_overlaps, match_batch};
 use boxwright::ops::norm::{L2Eps, batch_norm, batch_norm_train, factor_and_shift, group_norm, l2_norm, moved};
 use boxwright::ops::pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use boxwright::ops::precision::Precision;
+use boxwright::ops::proposals::{ProposalRule, propose};
 use boxwright::ops::resize::{upsample_bilinear, upsample_nearest};
 use boxwright::ops::roi::{roi_align, roi_pool};
-use boxwright::ops::select::{above, fetch, fetch_rows, fill_rows, hard_negatives, nms, top_k_of_runs};
+use boxwright::ops::select::{above, fetch, fetch_rows, fill_rows, hard_negatives, top_k_of_runs};
+use boxwright::ops::tape::Tape;
 use boxwright::ops::transposed::conv_transpose2d;
 use boxwright::ops::update::{Adam, adamw_all, blend_all, squared_norm, velocity_all};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -109,6 +113,18 @@ fn maps(cases: &mut Cases) {
             cases.add(format!("avg_pool2d {pool:?} {include}"), &x, move |x| avg_pool2d(&x[0], pool, include));
         }
     }
+    let pair = [noise(11, &[2, 6, 5, 3], -1.0, 1.0), noise(12, &[2, 6, 5, 3], -1.0, 1.0)];
+    for activation in [Activation::None, Activation::Relu, Activation::Leaky(0.1)] {
+        cases.add(format!("add {activation:?}"), &pair, move |x| add(&x[0], &x[1], activation));
+    }
+    let levels = [noise(13, &[2, 6, 5, 3], -1.0, 1.0), noise(14, &[2, 6, 1, 2], -1.0, 1.0)];
+    cases.add("by_cell", &levels, |x| by_cell(x, 3));
+    cases.add("cat and reshape", &pair, |x| {
+        let view = x[1].narrow(1, 1, 2)?;
+        reshape(&cat(&[x[0].clone(), view, x[0].clone()], 1)?, (4, 105))
+    });
+    let layer = [noise(15, &[5, 7], -1.0, 1.0), noise(16, &[3, 7], -1.0, 1.0), noise(17, &[3], -1.0, 1.0)];
+    cases.add("linear", &layer, |x| linear(&x[0], &x[1], &x[2]));
     let x = [noise(3, &[1, 3, 5, 7], -1.0, 1.0)];
     cases.add("adaptive_avg_pool2d", &x, |x| adaptive_avg_pool2d(&x[0], (3, 2)));
     for ((h, w), size) in SIZES {
@@ -257,17 +273,33 @@ fn choices(cases: &mut Cases) {
         fill_rows(&weights, &[1499, 3, 700], 0.25)?;
         sum_by(&x[0], &weights)
     });
-    let corners = [noise(5, &[4000, 4], 0.0, 60.0)];
-    for (classes, threshold) in [(1, 0.5), (3, 0.7), (2, 0.0)] {
-        cases.add(format!("nms {classes} {threshold}"), &corners, move |x| {
-            // Widths and heights of about 20, and some that are negative.
-            let of = |row: &[f32]| BBox::new(row[0], row[1], row[0] + row[2] / 2.0 - 1.0, row[1] + row[3] / 2.0 - 1.0);
-            let rows = fetch(&x[0])?;
-            let boxes: Vec<BBox> = rows.chunks_exact(4).map(of).collect();
-            let scores: Vec<f32> = rows.chunks_exact(4).map(|row| (row[0] + row[3]).round()).collect();
-            let own: Vec<u32> = (0..4000).map(|i| i % classes).collect();
-            let kept = nms(&boxes, &scores, &own, threshold, x[0].device())?;
-            listed(&x[0], kept.into_iter().map(|index| index as f32).collect())
+}
+
+fn proposals(cases: &mut Cases) {
+    // Boxes of 10 to 30 pixels on 70, some of which the codes make negative or move out; logits with ties and none.
+    let (anchors, images) = (2000, 2);
+    let mut logits = noise(5, &[images, anchors], -3.0, 3.0);
+    logits.0.iter_mut().for_each(|logit| *logit = (*logit * 200.0).round() / 200.0);
+    (logits.0[17], logits.0[18], logits.0[19]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+    let codes = noise(6, &[images, anchors, 4], -0.4, 0.4);
+    let places = noise(7, &[anchors, 4], 10.0, 30.0);
+    let inputs = [logits, codes, places];
+    for (per_run, total, nms, min_size) in
+        [(700, 300, 0.7, 0.0), (9000, 9000, 0.0, 12.0), (50, 10, 0.5, 1e-3), (1, 9, 0.5, 0.0)]
+    {
+        cases.add(format!("propose {per_run} {total} {nms}"), &inputs, move |x| {
+            let of = |row: &[f32]| BBox::from_cxcywh(3.0 * row[0] - 20.0, 3.0 * row[1] - 20.0, row[2], row[3]);
+            let boxes: Vec<BBox> = fetch(&x[2])?.chunks_exact(4).map(of).collect();
+            let runs = [0..1500, 1500..1500, 1500..1900, 1900..2000];
+            let rule = ProposalRule { runs: &runs, per_run, total, min_size, nms };
+            let found = propose((&x[0], &x[1]), &boxes, &[(70.0, 60.0), (50.0, 70.0)], &rule)?;
+            let mut values = Vec::new();
+            for (image, proposal) in found.iter().enumerate().flat_map(|(i, own)| own.iter().map(move |p| (i, p))) {
+                let b = proposal.bbox;
+                values.extend([image as f32, proposal.anchor as f32, proposal.logit.clamp(-9.0, 9.0)]);
+                values.extend([b.x0, b.y0, b.x1, b.y1]);
+            }
+            listed(&x[0].narrow(1, 40, 3)?, values)
         });
     }
 }
@@ -288,6 +320,13 @@ fn matches(cases: &mut Cases) {
             listed(&x[0], targets.chain(forced).collect())
         });
     }
+    cases.add("best_overlaps", &corners, |x| {
+        let rows = fetch(&x[0])?;
+        let of = |row: &[f32]| BBox::new(row[0], row[1], row[0] + row[2], row[1] + row[3]);
+        let own: Vec<(BBox, u32)> = rows.chunks_exact(4).take(7).map(|row| (of(row), 0)).collect();
+        let sums = Tensor::cat(&[x[0].narrow(1, 0, 2)?, (x[0].narrow(1, 0, 2)? + x[0].narrow(1, 2, 2)?)?], 1)?;
+        best_overlaps(&sums, &[own[..4].to_vec(), Vec::new(), own])
+    });
 }
 
 fn pictures(cases: &mut Cases) {
@@ -342,9 +381,10 @@ fn run(case: &Case, device: &Device) -> Result<Vec<Vec<f32>>> {
     let vars: Vec<Var> =
         case.inputs.iter().map(|input| Var::from_tensor(&tensor(input).to_device(device)?)).collect::<Result<_>>()?;
     let arguments: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-    let y = (case.forward)(&arguments)?;
+    let mut tape = Tape::default();
+    let y = tape.record(|| (case.forward)(&arguments))?;
     let probe = tensor(&noise(77, y.dims(), -1.0, 1.0)).to_device(device)?;
-    let gradients = y.mul(&probe)?.sum_all()?.backward()?;
+    let gradients = tape.backward(&y.mul(&probe)?.sum_all()?)?;
     let of_inputs = arguments.iter().map(|argument| gradients.get(argument).map(values).unwrap_or_default());
     Ok(std::iter::once(values(&y)).chain(of_inputs).collect())
 }
@@ -370,7 +410,7 @@ fn complaint(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) -> Optio
 #[test]
 fn operations_on_a_gpu_equal_those_on_the_cpu() {
     let mut cases = Cases::default();
-    for fill in [activations, norms, maps, losses, choices, matches, convolutions, pictures, updates] {
+    for fill in [activations, norms, maps, losses, choices, proposals, matches, convolutions, pictures, updates] {
         fill(&mut cases);
     }
     let device = DeviceChoice::Cuda(0).open();

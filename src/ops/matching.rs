@@ -2,7 +2,9 @@
 
 use super::cuda;
 use super::cuda::multibox::Objects;
+use super::select::fetch;
 use crate::geometry::BBox;
+use crate::geometry::iou::iou;
 use crate::geometry::matching::{Force, Matches, match_anchors};
 use candle_core::{Device, Result, Tensor};
 
@@ -36,17 +38,29 @@ pub fn match_batch(
     objects.iter().map(matches).collect()
 }
 
-/// The best IoU of every box of `boxes` `[N · P, 4]`, on a CUDA device, with the objects of its image; 0 without any:
-/// `[N · P]`.
+/// The best IoU of every box of `boxes` `[N · P, 4]` with the objects of its image; 0 without any: `[N · P]`.
 ///
 /// # Errors
-/// Rows that the images do not share evenly, or a device that is not CUDA.
+/// Rows that the images do not share evenly, or a tensor that is not f32.
 pub fn best_overlaps(boxes: &Tensor, objects: &[Vec<(BBox, u32)>]) -> Result<Tensor> {
     let (rows, sides) = boxes.dims2()?;
     if sides != 4 || objects.is_empty() || !rows.is_multiple_of(objects.len()) {
         candle_core::bail!("boxes {:?} for {} images", boxes.dims(), objects.len());
     }
-    cuda::multibox::best_overlaps(boxes, &Objects::new(boxes, objects)?)
+    if !boxes.device().is_cpu() {
+        return cuda::multibox::best_overlaps(boxes, &Objects::new(boxes, objects)?);
+    }
+    let values = fetch(boxes)?;
+    let of_image = |(rows, objects): (&[f32], &Vec<(BBox, u32)>)| -> Vec<f32> {
+        let best = |b: &[f32]| {
+            let own = BBox::new(b[0], b[1], b[2], b[3]);
+            objects.iter().map(|&(bbox, _)| iou(bbox, own)).fold(0.0, f32::max)
+        };
+        rows.chunks_exact(4).map(best).collect()
+    };
+    let per_image = (4 * rows / objects.len()).max(1);
+    let found: Vec<f32> = values.chunks_exact(per_image).zip(objects).flat_map(of_image).collect();
+    Tensor::from_vec(found, rows, boxes.device())
 }
 
 #[cfg(test)]

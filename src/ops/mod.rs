@@ -17,6 +17,7 @@ mod pair_loss;
 pub mod picture;
 pub mod pool;
 pub mod precision;
+pub mod proposals;
 pub mod resize;
 pub mod roi;
 pub mod select;

@@ -1,14 +1,12 @@
-//! Choosing among a network's answers: what lies above a bound, the best of runs, the hardest negatives, the boxes that
-//! suppression leaves. On a CUDA device only what was chosen comes to main memory.
+//! Choosing among a network's answers: what lies above a bound, the best of runs, the hardest negatives. On a CUDA device only what was chosen comes to main memory.
 
 use super::cuda;
 use super::gather::{select_rows, top_k};
 use super::storage::with_values;
-use crate::geometry::nms::{class_nms, order_by_score};
-use crate::geometry::{BBox, mining};
-use candle_core::{CpuStorage, CudaStorage, Device, InplaceOp1, Layout, Result, Tensor};
+use crate::geometry::mining;
+use candle_core::{CpuStorage, CudaStorage, InplaceOp1, Layout, Result, Tensor};
 use rayon::prelude::*;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 /// All elements in row-major order. A view on a CUDA device comes without the rest of what it looks into.
 ///
@@ -181,33 +179,10 @@ impl InplaceOp1 for FillRows<'_> {
     }
 }
 
-/// Numbers of boxes that a CUDA device, which compares all pairs, suppresses sooner than the processor does.
-const MANY: RangeInclusive<usize> = 1 << 11..=1 << 15;
-
-/// Greedy suppression among boxes of the same class ([`class_nms`], without its record); `device` is where the boxes
-/// come from.
-///
-/// # Errors
-/// Those of the device.
-pub fn nms(boxes: &[BBox], scores: &[f32], classes: &[u32], threshold: f32, device: &Device) -> Result<Vec<u32>> {
-    let count = boxes.len().min(scores.len()).min(classes.len());
-    let Device::Cuda(device) = device else {
-        return Ok(class_nms(boxes, scores, classes, threshold, None));
-    };
-    if !MANY.contains(&count) {
-        return Ok(class_nms(boxes, scores, classes, threshold, None));
-    }
-    let order = order_by_score(&scores[..count]);
-    let sorted: Vec<BBox> = order.iter().map(|&index| boxes[index as usize]).collect();
-    let own: Vec<u32> = order.iter().map(|&index| classes[index as usize]).collect();
-    let kept = cuda::select::kept(device, &sorted, &own, threshold)?;
-    Ok(order.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(index, _)| index).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Var};
+    use candle_core::{DType, Device, Var};
 
     fn list(values: &[f32]) -> Result<Tensor> {
         Tensor::from_slice(values, values.len(), &Device::Cpu)
@@ -267,16 +242,6 @@ mod tests {
         fill_rows(&x, &[2, 0], 1.5)?;
         assert_eq!(x.to_vec2::<f32>()?, [[1.5, 1.5], [0.0, 0.0], [1.5, 1.5]]);
         assert!(fill_rows(&x, &[3], 0.0).is_err() && fill_rows(&x.t()?, &[0], 0.0).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn off_the_gpu_suppression_is_that_of_the_processor() -> Result<()> {
-        let boxes: Vec<BBox> = (0..40).map(|i| BBox::new(i as f32, 0.0, i as f32 + 10.0, 10.0)).collect();
-        let scores: Vec<f32> = (0..40).map(|i| ((i * 7) % 40) as f32).collect();
-        let classes: Vec<u32> = (0..40).map(|i| i % 2).collect();
-        let expected = class_nms(&boxes, &scores, &classes, 0.5, None);
-        assert_eq!(nms(&boxes, &scores, &classes, 0.5, &Device::Cpu)?, expected);
         Ok(())
     }
 }

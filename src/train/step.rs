@@ -332,12 +332,13 @@ impl StepInProgress {
     /// Adds the parts of one batch; an incident where their sum is no number.
     fn sum(&mut self, losses: &Losses, detector: &dyn Detector, optimizer: &Optimizer) -> Result<(), TrainError> {
         let count = self.batches.len();
-        let mut own = Vec::with_capacity(losses.parts.len());
-        for (name, value) in &losses.parts {
-            own.push((name.clone(), value.to_vec0::<f32>()?));
-        }
         let total = losses.total()?;
-        let loss = total.to_vec0::<f32>()?;
+        // One copy, since each waits for the device.
+        let values: Vec<Tensor> =
+            losses.parts.iter().map(|(_, part)| part).chain([&total]).map(Tensor::detach).collect();
+        let mut values = Tensor::stack(&values, 0)?.to_vec1::<f32>()?;
+        let loss = values.pop().unwrap_or_default();
+        let own: Vec<(String, f32)> = losses.parts.iter().map(|(name, _)| name.clone()).zip(values).collect();
         if !loss.is_finite() {
             let scene = self.scene(detector, optimizer);
             let scene = scene.ok_or_else(|| TrainError::Settings("the iteration has ended".into()))?;

@@ -158,14 +158,7 @@ impl Rcnn {
         limits: Limits,
         pass: &Pass,
     ) -> Result<Vec<Proposals>> {
-        pass.stage("proposals", || {
-            let mut all = Vec::with_capacity(sizes.len());
-            for (image, &size) in sizes.iter().enumerate() {
-                let answers = (&logits.detach().get(image)?, &deltas.detach().get(image)?);
-                all.push(proposals::propose(&self.rcnn.rpn, limits, anchors, answers, size)?);
-            }
-            Ok(all)
-        })
+        pass.stage("proposals", || proposals::propose(&self.rcnn.rpn, limits, anchors, (logits, deltas), sizes))
     }
 
     /// The generator of one iteration's samples. It follows from the seed, the network's answers and the objects: the

@@ -1,9 +1,8 @@
-//! From the RPN's answers to proposals: best of each level, decode, clip, suppress level by level, best of the image.
+//! The RPN's proposals.
 
 use super::config::RpnConfig;
 use crate::geometry::BBox;
-use crate::geometry::coder::BoxCoder;
-use crate::ops::select::{fetch_rows, nms, top_k_of_runs};
+use crate::ops::proposals::{self, Proposal, ProposalRule};
 use crate::trace::Anchors;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -46,9 +45,8 @@ impl Proposals {
     }
 }
 
-/// Proposals of one image from its objectness `logits` `[anchors]` and box codes `deltas` `[anchors, 4]`.
-///
-/// `size` is the picture's height and width within the input. An anchor whose answer is not a number proposes nothing.
+/// Proposals of each image from objectness `[N, anchors]` and box codes `[N, anchors, 4]`. `sizes` are the pictures'
+/// heights and widths within the input.
 ///
 /// # Errors
 /// Answers that are not one for each anchor.
@@ -56,42 +54,25 @@ pub(super) fn propose(
     config: &RpnConfig,
     limits: Limits,
     anchors: &Anchors,
-    (logits, deltas): (&Tensor, &Tensor),
-    size: (f32, f32),
-) -> Result<Proposals> {
-    let count = anchors.boxes.len();
-    if logits.dims() != [count] || deltas.dims() != [count, 4] {
-        candle_core::bail!("{count} anchors for answers of shape {:?} and {:?}", logits.dims(), deltas.dims());
-    }
+    answers: (&Tensor, &Tensor),
+    sizes: &[(f32, f32)],
+) -> Result<Vec<Proposals>> {
     let runs: Vec<Range<usize>> = anchors.levels.iter().map(|level| level.start..level.start + level.len).collect();
-    let best = top_k_of_runs(logits, &runs, limits.per_level)?;
-    let numbered = runs.iter().zip(best).zip(0..);
-    let chosen: Vec<(u32, u32, f32)> = numbered
-        .flat_map(|((run, best), level)| {
-            best.into_iter().map(move |(place, logit)| (level, run.start as u32 + place, logit))
-        })
-        .collect();
-    let rows: Vec<u32> = chosen.iter().map(|&(_, anchor, _)| anchor).collect();
-    let codes = fetch_rows(deltas, &rows)?;
-    let mut candidates = Proposals::default();
-    let mut levels = Vec::new();
-    for ((level, anchor, logit), c) in chosen.into_iter().zip(codes.chunks_exact(4)) {
-        let start = anchors.boxes[anchor as usize];
-        let bbox = BoxCoder::RETINA.decode(start, [c[0], c[1], c[2], c[3]]).clip(size.1, size.0);
-        let shorter = bbox.width().min(bbox.height());
-        if bbox.is_proper() && shorter >= config.proposal_min_size && !logit.is_nan() {
-            candidates.push(bbox, probability(logit), anchor);
-            levels.push(level);
+    let rule = ProposalRule {
+        runs: &runs,
+        per_run: limits.per_level,
+        total: limits.total,
+        min_size: config.proposal_min_size,
+        nms: config.proposal_nms,
+    };
+    let of_image = |found: Vec<Proposal>| {
+        let mut proposals = Proposals::default();
+        for Proposal { bbox, logit, anchor } in found {
+            proposals.push(bbox, probability(logit), anchor);
         }
-    }
-    let mut kept = nms(&candidates.boxes, &candidates.scores, &levels, config.proposal_nms, logits.device())?;
-    kept.truncate(limits.total);
-    let mut proposals = Proposals::default();
-    for index in kept {
-        let index = index as usize;
-        proposals.push(candidates.boxes[index], candidates.scores[index], candidates.anchors[index]);
-    }
-    Ok(proposals)
+        proposals
+    };
+    Ok(proposals::propose(answers, &anchors.boxes, sizes, &rule)?.into_iter().map(of_image).collect())
 }
 
 /// `1 / (1 + e^−x)`.
@@ -121,9 +102,9 @@ mod tests {
         logits: &[f32],
         deltas: &[f32],
     ) -> Result<Proposals> {
-        let logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu)?;
-        let deltas = Tensor::from_slice(deltas, (deltas.len() / 4, 4), &Device::Cpu)?;
-        propose(config, limits, anchors, (&logits, &deltas), (50.0, 70.0))
+        let logits = Tensor::from_slice(logits, (1, logits.len()), &Device::Cpu)?;
+        let deltas = Tensor::from_slice(deltas, (1, deltas.len() / 4, 4), &Device::Cpu)?;
+        Ok(propose(config, limits, anchors, (&logits, &deltas), &[(50.0, 70.0)])?.remove(0))
     }
 
     #[test]

@@ -113,8 +113,9 @@ impl WeightCache {
         values
     }
 
-    /// The weights in a type of 16 bits, without a graph: cast where the cache does not hold this version of them.
-    pub(super) fn half(&self, version: u64, weight: &Tensor, half: DType) -> Result<Tensor> {
+    /// The weights in a type of 16 bits, without a graph: cast where the cache does not hold this version of them; with
+    /// the `channels_last` as `[O, kh, kw, C/groups]`.
+    pub(super) fn half(&self, version: u64, weight: &Tensor, half: DType, channels_last: bool) -> Result<Tensor> {
         let mut kept = self.lock();
         if kept.version != version {
             kept.start(version);
@@ -122,7 +123,8 @@ impl WeightCache {
         if let Some(known) = kept.half.as_ref().filter(|known| known.dtype() == half) {
             return Ok(known.clone());
         }
-        let cast = weight.detach().to_dtype(half)?;
+        let weight = weight.detach();
+        let cast = if channels_last { weight.permute((0, 2, 3, 1))?.contiguous()? } else { weight }.to_dtype(half)?;
         kept.half = Some(cast.clone());
         Ok(cast)
     }
@@ -167,14 +169,19 @@ mod tests {
     fn halves_are_cast_once_a_version() -> Result<()> {
         let cache = WeightCache::new();
         let weight = Tensor::from_slice(&[1.0f32 + f32::EPSILON, -2.0], (2, 1, 1, 1), &Device::Cpu)?;
-        let first = cache.half(1, &weight, DType::F16)?;
+        let first = cache.half(1, &weight, DType::F16, false)?;
         assert_eq!(first.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?, [1.0, -2.0]);
-        let same = |version: u64, half: DType| cache.half(version, &weight, half).map(|cast| cast.id() == first.id());
+        let same =
+            |version: u64, half: DType| cache.half(version, &weight, half, false).map(|cast| cast.id() == first.id());
         assert!(same(1, DType::F16)? && !same(1, DType::BF16)?);
         assert!(!same(1, DType::F16)?, "of two types the last one is kept");
-        let first = cache.half(2, &weight, DType::F16)?;
+        let first = cache.half(2, &weight, DType::F16, false)?;
+        let weight = Tensor::arange(0f32, 6.0, &Device::Cpu)?.reshape((1, 2, 1, 3))?;
+        let last = WeightCache::new().half(1, &weight, DType::F16, true)?;
+        assert_eq!(last.dims(), [1, 1, 3, 2]);
+        assert_eq!(last.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         prepared(Some((&cache, 3)), form(Method::Direct), 8, |values| values.fill(1.0));
-        assert_ne!(cache.half(3, &weight, DType::F16)?.id(), first.id());
+        assert_ne!(cache.half(3, &weight, DType::F16, false)?.id(), first.id());
         Ok(())
     }
 

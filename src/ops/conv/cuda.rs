@@ -281,14 +281,17 @@ pub(super) fn conv2d_norm_train(
     Ok((y, mean, variance))
 }
 
-/// The weight in 16 bits, where the geometry asks for them and they are kept.
+/// The weight in 16 bits, where the geometry asks for them and they are kept: `[O, kh, kw, C/groups]` where cuDNN likes
+/// the channels last.
 fn half_weight(
     geometry: &Geometry,
     weight: &Tensor,
     cache: Option<(&Arc<WeightCache>, u64)>,
 ) -> Result<Option<Tensor>> {
     match (geometry.precision.half(), cache) {
-        (Some(half), Some((cache, version))) => Ok(Some(cache.half(version, weight, half)?)),
+        (Some(half), Some((cache, version))) => {
+            Ok(Some(cache.half(version, weight, half, cfg!(feature = "cudnn") && geometry.channels_last())?))
+        }
         _ => Ok(None),
     }
 }

@@ -2,10 +2,11 @@
 //! shape and precision chosen once.
 //!
 //! In 16 bits operands that are not yet so are cast before and results after: cuDNN sums in f32 and writes in the type of
-//! the operands. TF32 lets matrix units round f32 factors; f32 itself keeps away from them.
+//! the operands. Where matrix units want the channels of a pixel side by side, these copies are made so. TF32 lets matrix units round f32 factors; f32 itself keeps away from them.
 
 use super::spec::Geometry;
 use crate::ops::cuda::Operand;
+use crate::ops::cuda::maps::{from_channels_last, to_channels_last};
 use crate::ops::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
@@ -19,7 +20,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, DeviceId};
-use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, WithDType, bail};
+use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, WithDType, bail};
 use half::{bf16, f16};
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
@@ -43,6 +44,8 @@ struct Library {
     filter: HashMap<Geometry, FilterAlgorithm>,
     /// Those whose bias and activation cuDNN does not add by itself.
     plain: HashSet<Geometry>,
+    /// Those that cuDNN does not take with the channels last.
+    channels_first: HashSet<Geometry>,
 }
 
 thread_local! {
@@ -59,6 +62,7 @@ fn with_library<R>(device: &CudaDevice, work: impl FnOnce(&mut Library) -> Resul
                 data: HashMap::new(),
                 filter: HashMap::new(),
                 plain: HashSet::new(),
+                channels_first: HashSet::new(),
             }),
         };
         work(library)
@@ -92,7 +96,7 @@ struct Descriptors<T> {
 }
 
 impl<T: Element> Descriptors<T> {
-    fn new(handle: &Arc<Cudnn>, geometry: &Geometry) -> Result<Self> {
+    fn new(handle: &Arc<Cudnn>, geometry: &Geometry, channels_last: bool) -> Result<Self> {
         let largest = geometry.input_len().max(geometry.output_len()).max(geometry.weight_len());
         if largest > i32::MAX as usize {
             bail!("conv2d: {largest} elements are more than cuDNN counts; use smaller batches or images ({geometry:?})")
@@ -109,7 +113,10 @@ impl<T: Element> Descriptors<T> {
             Precision::F16 => cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
             Precision::Tf32 | Precision::Bf16 => cudnnMathType_t::CUDNN_DEFAULT_MATH,
         })?;
-        let format = cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
+        let format = match channels_last {
+            true => cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,
+            false => cudnnTensorFormat_t::CUDNN_TENSOR_NCHW,
+        };
         let [height, width] = pair(geometry.input);
         let channels = int(geometry.groups * geometry.in_channels);
         let x = handle.create_4d_tensor::<T>(format, [int(geometry.batch), channels, height, width])?;
@@ -148,36 +155,90 @@ fn view<'a, T: Element>(storage: &'a CudaStorage, layout: &Layout) -> Result<Cud
     }
 }
 
-/// The elements of an operand as `T`; where it is of another type, those of the copy that `room` keeps.
+/// A tensor of a convolution.
+#[derive(Clone, Copy)]
+enum Part {
+    /// Of so many channels and pixels.
+    Map(usize, usize),
+    Weight,
+}
+
+/// The elements of an operand as `T`; where it is of another type or order, those of the copy that `room` keeps.
 fn elements<'a, T: Element>(
     (storage, layout): Operand<'a>,
+    part: Part,
+    (geometry, channels_last): (&Geometry, bool),
     room: &'a mut Option<CudaStorage>,
 ) -> Result<CudaView<'a, T>> {
-    if storage.dtype() == T::DTYPE {
-        return view(storage, layout);
-    }
-    let cast: &CudaStorage = room.insert(storage.to_dtype(layout, T::DTYPE)?);
-    Ok(cast.as_cuda_slice::<T>()?.as_view())
+    let is_cast = storage.dtype() == T::DTYPE;
+    let cast = match part {
+        Part::Map(channels, pixels) if channels_last => {
+            to_channels_last((storage, layout), (channels, pixels), T::DTYPE)?
+        }
+        Part::Weight if channels_last && !is_cast => storage.to_dtype(&layout.permute(&[0, 2, 3, 1])?, T::DTYPE)?,
+        // A weight that was cast before lies as `half_weight` says.
+        Part::Weight if !channels_last && is_cast && geometry.channels_last() => {
+            storage.to_dtype(&layout.permute(&[0, 3, 1, 2])?, T::DTYPE)?
+        }
+        _ if is_cast => return view(storage, layout),
+        _ => storage.to_dtype(layout, T::DTYPE)?,
+    };
+    Ok(room.insert(cast).as_cuda_slice::<T>()?.as_view())
 }
 
 /// Lets `work` read two operands and write `count` results as `T`.
 fn with_elements<T: Element>(
-    [a, b]: [Operand<'_>; 2],
-    (result, count): (&mut CudaStorage, usize),
+    [(a, of_a), (b, of_b)]: [(Operand<'_>, Part); 2],
+    (result, of_result): (&mut CudaStorage, Part),
+    (geometry, channels_last): (&Geometry, bool),
     work: impl FnOnce(&CudaView<'_, T>, &CudaView<'_, T>, &mut CudaSlice<T>) -> Result<()>,
 ) -> Result<()> {
     let device = a.0.device();
-    let (mut of_a, mut of_b) = (None, None);
-    let (a, b) = (elements::<T>(a, &mut of_a)?, elements::<T>(b, &mut of_b)?);
+    let (mut room_a, mut room_b) = (None, None);
+    let a = elements::<T>(a, of_a, (geometry, channels_last), &mut room_a)?;
+    let b = elements::<T>(b, of_b, (geometry, channels_last), &mut room_b)?;
     if T::DTYPE == DType::F32 {
         return work(&a, &b, result.as_cuda_slice_mut::<T>()?);
     }
+    let shape: Shape = match of_result {
+        Part::Weight => geometry.weight_shape().into(),
+        Part::Map(channels, pixels) => (geometry.batch, channels, pixels).into(),
+    };
+    let count = shape.elem_count();
     // SAFETY: cuDNN writes all of it before anything reads it.
     let mut written = unsafe { device.alloc::<T>(count) }?;
     work(&a, &b, &mut written)?;
     let written = CudaStorage::wrap_cuda_slice(written, device.clone());
-    *result = written.to_dtype(&Layout::contiguous(count), DType::F32)?;
+    *result = match of_result {
+        Part::Map(channels, pixels) if channels_last => from_channels_last(&written, (channels, pixels), count)?,
+        Part::Weight if channels_last => {
+            let [outs, channels, height, width] = geometry.weight_shape();
+            let lies = Layout::contiguous((outs, height, width, channels)).permute(&[0, 3, 1, 2])?;
+            written.to_dtype(&lies, DType::F32)?
+        }
+        _ => written.to_dtype(&Layout::contiguous(shape), DType::F32)?,
+    };
     Ok(())
+}
+
+/// Runs `work` with the channels last where that is of use, and with the channels first where it is not or fails.
+fn in_order(
+    device: &CudaDevice,
+    geometry: &Geometry,
+    mut work: impl FnMut(&mut Library, bool) -> Result<()>,
+) -> Result<()> {
+    with_library(device, |library| {
+        if geometry.channels_last() && !library.channels_first.contains(geometry) {
+            if work(library, true).is_ok() {
+                return Ok(());
+            }
+            library.channels_first.insert(*geometry);
+            library.forward.remove(geometry);
+            library.data.remove(geometry);
+            library.filter.remove(geometry);
+        }
+        work(library, false)
+    })
 }
 
 /// Memory to work in; its content does not matter.
@@ -191,15 +252,22 @@ pub(super) fn forward(geometry: &Geometry, x: Operand<'_>, weight: Operand<'_>, 
     by_precision!(forward_of(geometry, [x, weight], y))
 }
 
-fn forward_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], y: &mut CudaStorage) -> Result<()> {
-    let device = operands[0].0.device().clone();
-    with_library(&device, |library| {
-        let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
+/// The maps that a convolution reads and writes.
+fn maps(geometry: &Geometry) -> (Part, Part) {
+    let channels = geometry.groups * geometry.in_channels;
+    let x = Part::Map(channels, geometry.input.0 * geometry.input.1);
+    (x, Part::Map(geometry.weight_shape()[0], geometry.output_plane()))
+}
+
+fn forward_of<T: Element>(geometry: &Geometry, [x, weight]: [Operand<'_>; 2], y: &mut CudaStorage) -> Result<()> {
+    let (device, (of_x, of_y)) = (x.0.device().clone(), maps(geometry));
+    in_order(&device, geometry, |library, last| {
+        let shapes = Descriptors::<T>::new(&library.handle, geometry, last)?;
         let op = ConvForward { conv: &shapes.conv, x: &shapes.x, w: &shapes.weight, y: &shapes.y };
         let room_for = |algorithm| op.get_workspace_size(algorithm);
         let algorithm = algorithm(&mut library.forward, geometry, || op.pick_algorithm(), FORWARD, room_for)?;
         let mut room = workspace(&device, room_for(algorithm)?)?;
-        with_elements::<T>(operands, (y, geometry.output_len()), |x, weight, y| {
+        with_elements::<T>([(x, of_x), (weight, Part::Weight)], (y, of_y), (geometry, last), |x, weight, y| {
             // SAFETY: the descriptors are made of the sizes and types that the tensors have.
             unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), x, weight, y) }?;
             Ok(())
@@ -223,7 +291,7 @@ pub(super) fn forward_relu(
         if library.plain.contains(geometry) {
             return Ok(false);
         }
-        let shapes = Descriptors::<f32>::new(&library.handle, geometry)?;
+        let shapes = Descriptors::<f32>::new(&library.handle, geometry, false)?;
         let channels = geometry.weight_shape()[0] as i32;
         let of_bias = library.handle.create_4d_tensor(cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, [1, channels, 1, 1])?;
         let relu = library.handle.create_activation::<f32>(
@@ -266,17 +334,21 @@ pub(super) fn input_gradient(
     by_precision!(input_gradient_of(geometry, [g, weight], gx))
 }
 
-fn input_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], gx: &mut CudaStorage) -> Result<()> {
-    let device = operands[0].0.device().clone();
-    with_library(&device, |library| {
-        let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
+fn input_gradient_of<T: Element>(
+    geometry: &Geometry,
+    [g, weight]: [Operand<'_>; 2],
+    gx: &mut CudaStorage,
+) -> Result<()> {
+    let (device, (of_x, of_y)) = (g.0.device().clone(), maps(geometry));
+    in_order(&device, geometry, |library, last| {
+        let shapes = Descriptors::<T>::new(&library.handle, geometry, last)?;
         let op = ConvBackwardData { conv: &shapes.conv, dx: &shapes.x, w: &shapes.weight, dy: &shapes.y };
         let others =
             [DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, DataAlgorithm::CUDNN_CONVOLUTION_BWD_DATA_ALGO_0];
         let room_for = |algorithm| op.get_workspace_size(algorithm);
         let algorithm = algorithm(&mut library.data, geometry, || op.pick_algorithm(), others, room_for)?;
         let mut room = workspace(&device, room_for(algorithm)?)?;
-        with_elements::<T>(operands, (gx, geometry.input_len()), |g, weight, gx| {
+        with_elements::<T>([(g, of_y), (weight, Part::Weight)], (gx, of_x), (geometry, last), |g, weight, gx| {
             // SAFETY: the descriptors are made of the sizes and types that the tensors have.
             unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), gx, weight, g) }?;
             Ok(())
@@ -289,10 +361,10 @@ pub(super) fn weight_gradient(geometry: &Geometry, x: Operand<'_>, g: Operand<'_
     by_precision!(weight_gradient_of(geometry, [x, g], gw))
 }
 
-fn weight_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2], gw: &mut CudaStorage) -> Result<()> {
-    let device = operands[0].0.device().clone();
-    with_library(&device, |library| {
-        let shapes = Descriptors::<T>::new(&library.handle, geometry)?;
+fn weight_gradient_of<T: Element>(geometry: &Geometry, [x, g]: [Operand<'_>; 2], gw: &mut CudaStorage) -> Result<()> {
+    let (device, (of_x, of_y)) = (x.0.device().clone(), maps(geometry));
+    in_order(&device, geometry, |library, last| {
+        let shapes = Descriptors::<T>::new(&library.handle, geometry, last)?;
         let op = ConvBackwardFilter { conv: &shapes.conv, x: &shapes.x, dw: &shapes.weight, dy: &shapes.y };
         let others = [
             FilterAlgorithm::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
@@ -301,7 +373,7 @@ fn weight_gradient_of<T: Element>(geometry: &Geometry, operands: [Operand<'_>; 2
         let room_for = |algorithm| op.get_workspace_size(algorithm);
         let algorithm = algorithm(&mut library.filter, geometry, || op.pick_algorithm(), others, room_for)?;
         let mut room = workspace(&device, room_for(algorithm)?)?;
-        with_elements::<T>(operands, (gw, geometry.weight_len()), |x, g, gw| {
+        with_elements::<T>([(x, of_x), (g, of_y)], (gw, Part::Weight), (geometry, last), |x, g, gw| {
             // SAFETY: the descriptors are made of the sizes and types that the tensors have.
             unsafe { op.launch(algorithm, Some(&mut room), (T::one(), T::zero()), x, gw, g) }?;
             Ok(())

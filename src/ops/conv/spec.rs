@@ -184,6 +184,13 @@ impl Geometry {
         Self { precision, ..self }
     }
 
+    /// Whether the matrix units of a GPU want the channels of a pixel side by side: products of 16 bits, eight channels at
+    /// a time (NVIDIA, "Convolutional Layers User's Guide", §4).
+    pub fn channels_last(&self) -> bool {
+        let by_eight = self.in_channels.is_multiple_of(8) && self.out_channels.is_multiple_of(8);
+        self.precision.half().is_some() && self.groups == 1 && by_eight
+    }
+
     /// Pixels of one input plane.
     pub fn input_plane(&self) -> usize {
         self.input.0 * self.input.1

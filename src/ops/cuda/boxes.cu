@@ -18,36 +18,56 @@ __device__ inline float overlap_of(const float* a, const float* b) {
     return ratio > 0.0f ? ratio : 0.0f;
 }
 
-// Boxes are best first. Bit j % 32 of word j / 32 in row i of mask: whether box j is better than box i, of its class,
-// and overlaps it by more than the threshold.
-KERNEL overlaps(int count, const float* boxes, const int* classes, int words, float threshold, int* mask) {
+// Boxes are best first, `counts` of each image and room for `room`. Bit j % 32 of word j / 32 in row i of mask: whether
+// box j is better than box i, of its image and class, and overlaps it by more than the threshold.
+KERNEL overlaps(int count, const float* boxes, const int* classes, const int* counts, int room, int words,
+                float threshold, int* mask) {
     FOR_EACH(k, count) {
-        int i = k / words, first = k % words * 32;
+        int i = k / words, image = i / room, first = image * room + k % words * 32;
         unsigned bits = 0;
-        for (int j = first; j < first + 32 && j < i; ++j) {
-            bool over = classes[j] == classes[i] && overlap_of(boxes + 4 * j, boxes + 4 * i) > threshold;
-            bits |= (unsigned)over << (j - first);
+        if (i - image * room < counts[image]) {
+            for (int j = first; j < first + 32 && j < i; ++j) {
+                bool over = classes[j] == classes[i] && overlap_of(boxes + 4 * j, boxes + 4 * i) > threshold;
+                bits |= (unsigned)over << (j - first);
+            }
         }
         mask[k] = (int)bits;
     }
 }
 
-// A round of greedy suppression over states 0 open, 1 kept, 2 removed: a box is removed once a box that overlaps it is
-// kept, and kept once all those are removed. The best open box is settled in every round. Reading a state just before
-// another thread settles it only postpones the answer.
-KERNEL settle(int count, const int* mask, int words, int* states) {
-    volatile int* now = states;
-    FOR_EACH(i, count) {
-        if (now[i] != 0) continue;
-        int verdict = 1;
-        for (int word = 0; word <= (int)i / 32 && verdict != 2; ++word) {
-            for (unsigned bits = (unsigned)mask[i * words + word]; bits != 0 && verdict != 2; bits &= bits - 1) {
-                int better = now[32 * word + __ffs((int)bits) - 1];
-                if (better == 1) verdict = 2;
-                if (better == 0) verdict = 0;
-            }
+// What becomes of box i of an image: 2 once a better one that overlaps it is kept, 1 once all those are removed, else 0.
+__device__ inline int verdict_on(int i, const int* mask, int words, volatile const int* states) {
+    int verdict = 1;
+    for (int word = 0; word <= i / 32; ++word) {
+        for (unsigned bits = (unsigned)mask[i * words + word]; bits != 0; bits &= bits - 1) {
+            int better = states[32 * word + __ffs((int)bits) - 1];
+            if (better == 1) return 2;
+            if (better == 0) verdict = 0;
         }
-        now[i] = verdict;
+    }
+    return verdict;
+}
+
+// A round of greedy suppression over states 0 open, 1 kept, 2 removed. The best open box is settled in every round.
+// Reading a state just before another thread settles it only postpones the answer.
+KERNEL settle(int count, const int* mask, const int* counts, int room, int words, int* states) {
+    FOR_EACH(i, count) {
+        int image = i / room, first = image * room, own = i - first;
+        if (own >= counts[image] || states[i] != 0) continue;
+        states[i] = verdict_on(own, mask + first * words, words, states + first);
+    }
+}
+
+// Settles the boxes of an image that are open, best first, and lists the first `most` that are kept behind their number.
+KERNEL list_kept(int count, const int* mask, const int* counts, int room, int words, int most, int* states,
+                 int* kept) {
+    FOR_EACH(image, count) {
+        int first = image * room, listed = 0, *list = kept + image * (1 + most);
+        for (int i = 0; i < counts[image] && listed < most; ++i) {
+            if (states[first + i] == 0) states[first + i] = verdict_on(i, mask + first * words, words, states + first);
+            if (states[first + i] == 1) list[1 + listed++] = i;
+        }
+        list[0] = listed;
     }
 }
 

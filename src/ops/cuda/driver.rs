@@ -24,6 +24,7 @@ const SOURCE: &str = concat!(
     include_str!("roi.cu"),
     include_str!("select.cu"),
     include_str!("multibox.cu"),
+    include_str!("proposals.cu"),
     include_str!("transposed.cu"),
     include_str!("update.cu"),
 );
@@ -96,13 +97,17 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::I32(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::I64(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::U8(slice) => read(slice, &stream, &mut pending),
-                _ => bail!("{kernel} reads f32, f64, i32, i64 and u8 alone"),
+                CudaStorageSlice::F16(slice) => read(slice, &stream, &mut pending),
+                CudaStorageSlice::BF16(slice) => read(slice, &stream, &mut pending),
+                other => bail!("{kernel} does not read {:?}", other.dtype()),
             })),
             Arg::Out(storage) => values.push(Value::Pointer(match &mut storage.slice {
                 CudaStorageSlice::F32(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::F64(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::I32(slice) => write(slice, &stream, &mut pending),
-                _ => bail!("{kernel} writes f32, f64 and i32 alone"),
+                CudaStorageSlice::F16(slice) => write(slice, &stream, &mut pending),
+                CudaStorageSlice::BF16(slice) => write(slice, &stream, &mut pending),
+                other => bail!("{kernel} does not write {:?}", other.dtype()),
             })),
             Arg::Change(storage, layout) => {
                 let start = write(storage.as_cuda_slice_mut::<f32>()?, &stream, &mut pending);

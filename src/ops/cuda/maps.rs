@@ -1,8 +1,8 @@
 //! Maps put together.
 
-use super::{Arg, apply1, apply2, floats, launch, make};
+use super::{Arg, Operand, apply1, apply2, floats, launch, make, room};
 use candle_core::backend::BackendStorage;
-use candle_core::{Result, Tensor};
+use candle_core::{CudaStorage, DType, Result, Tensor};
 
 /// a + b, below zero times `slope`.
 pub(in crate::ops) fn add(a: &Tensor, b: &Tensor, slope: f32) -> Result<Tensor> {
@@ -55,4 +55,32 @@ pub(in crate::ops) fn cell_rows(map: &Tensor, values: usize) -> Result<Tensor> {
             Ok([Some(gradient)])
         },
     )
+}
+
+/// f32 maps `[n, channels, pixels]`, with channels a multiple of 8, as `half` (f16 or bf16) with the channels of a pixel
+/// side by side.
+#[cfg_attr(not(feature = "cudnn"), allow(dead_code, reason = "cuDNN alone reads maps that lie so"))]
+pub(in crate::ops) fn to_channels_last(
+    x: Operand<'_>,
+    (channels, pixels): (usize, usize),
+    half: DType,
+) -> Result<CudaStorage> {
+    let (device, count) = (x.0.device(), x.1.shape().elem_count());
+    let mut y = room(device, count, half)?;
+    let sizes = [channels / 8, pixels, usize::from(half == DType::F16)];
+    launch(device, "to_channels_last", count / 8, &mut [Arg::In(x), Arg::Ints(&sizes), Arg::Out(&mut y)])?;
+    Ok(y)
+}
+
+/// The way back of [`to_channels_last`], for `count` numbers.
+#[cfg_attr(not(feature = "cudnn"), allow(dead_code, reason = "cuDNN alone writes maps that lie so"))]
+pub(in crate::ops) fn from_channels_last(
+    x: &CudaStorage,
+    (channels, pixels): (usize, usize),
+    count: usize,
+) -> Result<CudaStorage> {
+    let mut y = floats(x.device(), count)?;
+    let sizes = [channels / 8, pixels, usize::from(x.dtype() == DType::F16)];
+    launch(x.device(), "from_channels_last", count / 8, &mut [Arg::All(x), Arg::Ints(&sizes), Arg::Out(&mut y)])?;
+    Ok(y)
 }

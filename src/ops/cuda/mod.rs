@@ -14,6 +14,7 @@ pub(super) mod multibox;
 pub(super) mod norm;
 pub(super) mod picture;
 pub(super) mod pool;
+pub(super) mod proposals;
 pub(super) mod resize;
 pub(super) mod roi;
 pub(super) mod select;

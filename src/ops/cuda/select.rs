@@ -1,7 +1,6 @@
 //! Choosing on the device, so that only what was chosen is copied to main memory.
 
 use super::{Arg, Operand, indices, launch, upload, with_operands};
-use crate::geometry::BBox;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, DType, Layout, Result, Shape, Tensor, bail};
 
@@ -10,7 +9,8 @@ pub(super) fn counters(device: &CudaDevice, len: usize) -> Result<CudaStorage> {
     device.zeros_impl(&Shape::from(len.max(1)), DType::I32)
 }
 
-fn read(storage: &CudaStorage) -> Result<Vec<i32>> {
+/// The numbers of a storage of i32.
+pub(super) fn read(storage: &CudaStorage) -> Result<Vec<i32>> {
     match storage.to_cpu_storage()? {
         CpuStorage::I32(values) => Ok(values),
         other => bail!("indices came back as {:?}", other.dtype()),
@@ -74,8 +74,8 @@ pub(super) struct Bounds {
     pub(super) bounds: CudaStorage,
 }
 
-/// The bounds of runs of `x`, by radix selection. A run is its start, its length, a number that plays no part, and
-/// where its elements go in [`best`]; `wanted` are two zeros and how many are wanted, for each run. `select.cu` numbers
+/// The bounds of runs of `x`, by radix selection. A run is its start, its length, how many there is
+/// room for and where in [`taken`]; `wanted` are two zeros and how many are wanted, for each run. `select.cu` numbers
 /// the orders.
 pub(super) fn bounds(
     device: &CudaDevice,
@@ -118,27 +118,39 @@ pub(super) fn bounds(
     Ok(Bounds { runs, bounds })
 }
 
+/// The best elements of runs as [`bounds`] knows them: for each run how many there are, and then from where the run
+/// says on place (in the run) and bits of each, in no order. And the runs' table.
+pub(super) fn taken(
+    device: &CudaDevice,
+    x: Operand<'_>,
+    runs: &[[usize; 4]],
+    order: usize,
+    wanted: &CudaStorage,
+) -> Result<(CudaStorage, CudaStorage)> {
+    let (n, total) = (runs.len(), runs.iter().map(|run| run[2]).sum::<usize>());
+    let Bounds { runs, bounds } = bounds(device, x, runs, order, wanted)?;
+    let mut found = counters(device, n + 2 * total)?;
+    launch(
+        device,
+        "take_best",
+        x.1.shape().elem_count(),
+        &mut [Arg::In(x), Arg::All(&runs), Arg::Ints(&[n, order]), Arg::All(&bounds), Arg::Out(&mut found)],
+    )?;
+    Ok((found, runs))
+}
+
 /// Places (in their run) and values of the best elements of runs of `x`, by place. A run is its start, its length and
 /// how many are wanted, at least one and at most all; `select.cu` numbers the orders.
 pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Result<Vec<Vec<(usize, f32)>>> {
-    let n = runs.len();
-    let (mut table, mut wanted, mut total) = (Vec::with_capacity(n), Vec::with_capacity(3 * n), 0);
+    let (mut table, mut wanted, mut total) = (Vec::with_capacity(runs.len()), Vec::with_capacity(3 * runs.len()), 0);
     for &[start, length, own] in runs {
         table.push([start, length, own, total]);
         wanted.extend([0, 0, own as i32]);
         total += own;
     }
     with_operands([x], |device, [x]| {
-        let count = x.1.shape().elem_count();
-        let Bounds { runs: placed, bounds } = bounds(device, x, &table, order, &upload(device, &wanted)?)?;
-        let mut found = counters(device, n + 2 * total)?;
-        launch(
-            device,
-            "take_best",
-            count,
-            &mut [Arg::In(x), Arg::All(&placed), Arg::Ints(&[n, order]), Arg::All(&bounds), Arg::Out(&mut found)],
-        )?;
-        let (found, mut at) = (read(&found)?, n);
+        let (found, _) = taken(device, x, &table, order, &upload(device, &wanted)?)?;
+        let (found, mut at) = (read(&found)?, runs.len());
         let of_run = |&[_, _, wanted]: &[usize; 3]| {
             let start = at;
             at += 2 * wanted;
@@ -166,29 +178,54 @@ pub(in crate::ops) fn fill_rows(
     )
 }
 
-/// Which of these boxes, best first, greedy suppression within each class keeps.
-pub(in crate::ops) fn kept(device: &CudaDevice, boxes: &[BBox], classes: &[u32], threshold: f32) -> Result<Vec<bool>> {
-    /// Rounds between two looks at the states, of which each waits for the GPU.
-    const ROUNDS: usize = 8;
-    let (count, words) = (boxes.len(), boxes.len().div_ceil(32));
-    let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
-    let (boxes, classes) = (upload::<f32>(device, bytemuck::cast_slice(boxes))?, upload(device, &classes)?);
-    let (mut mask, mut states) = (indices(device, count * words)?, counters(device, count)?);
+/// Greedy suppression within each class of boxes, best first, of which there are `counts` of each image and room for
+/// `room`. For each image how many are kept, at most `most`, and their places in order.
+pub(super) fn suppressed(
+    device: &CudaDevice,
+    (boxes, classes, counts): (&CudaStorage, &CudaStorage, &CudaStorage),
+    (images, room): (usize, usize),
+    threshold: f32,
+    most: usize,
+) -> Result<CudaStorage> {
+    /// Rounds in which all boxes look at their betters side by side; who is open after them is settled one by one.
+    const ROUNDS: usize = 16;
+    let (all, words) = (images * room, room.div_ceil(32));
+    let (mut mask, mut states) = (indices(device, all * words)?, counters(device, all)?);
     launch(
         device,
         "overlaps",
-        count * words,
-        &mut [Arg::All(&boxes), Arg::All(&classes), Arg::Ints(&[words]), Arg::Float(threshold), Arg::Out(&mut mask)],
+        all * words,
+        &mut [
+            Arg::All(boxes),
+            Arg::All(classes),
+            Arg::All(counts),
+            Arg::Ints(&[room, words]),
+            Arg::Float(threshold),
+            Arg::Out(&mut mask),
+        ],
     )?;
-    loop {
-        for _ in 0..ROUNDS {
-            launch(device, "settle", count, &mut [Arg::All(&mask), Arg::Ints(&[words]), Arg::Out(&mut states)])?;
-        }
-        let states = read(&states)?;
-        if states.iter().take(count).all(|&state| state != 0) {
-            return Ok(states.iter().take(count).map(|&state| state == 1).collect());
-        }
+    for _ in 0..ROUNDS {
+        launch(
+            device,
+            "settle",
+            all,
+            &mut [Arg::All(&mask), Arg::All(counts), Arg::Ints(&[room, words]), Arg::Out(&mut states)],
+        )?;
     }
+    let mut kept = indices(device, images * (1 + most))?;
+    launch(
+        device,
+        "list_kept",
+        images,
+        &mut [
+            Arg::All(&mask),
+            Arg::All(counts),
+            Arg::Ints(&[room, words, most]),
+            Arg::Out(&mut states),
+            Arg::Out(&mut kept),
+        ],
+    )?;
+    Ok(kept)
 }
 
 #[cfg(test)]

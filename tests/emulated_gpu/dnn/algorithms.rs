@@ -63,6 +63,9 @@ impl Problem {
         let covered = (0..2).all(|axis| kernel[axis] > geometry.padding[axis]);
         let padded = |axis: usize| geometry.input[axis] + 2 * geometry.padding[axis];
         let kind = self.x.kind;
+        if self.channels_last && self.method(algorithm)? != Precomputed {
+            return Ok(false);
+        }
         Ok(match self.method(algorithm)? {
             Missing => false,
             Implicit => algorithm != 3 || undilated,

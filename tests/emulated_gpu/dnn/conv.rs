@@ -26,6 +26,8 @@ pub struct Problem {
     pub math: c_int,
     /// Whether f32 factors are rounded to TF32.
     rounds: bool,
+    /// Whether the channels of a pixel lie side by side.
+    pub channels_last: bool,
 }
 
 impl Problem {
@@ -56,7 +58,13 @@ impl Problem {
         if y.sizes != [batch, outputs, output[0], output[1]] {
             return misfit(&format!("y should be [{batch}, {outputs}, {}, {}]", output[0], output[1]));
         }
-        if direction != Direction::Forward && !y.has_packed_images() {
+        let tensors = [x, weight, y];
+        let channels_last =
+            tensors.iter().any(|t| !t.has_packed_images()) && tensors.iter().all(Tensor::has_channels_last);
+        if channels_last && x.kind == Kind::F32 {
+            return unsupported("the channels of f32 come first");
+        }
+        if direction != Direction::Forward && !y.has_packed_images() && !channels_last {
             return unsupported(format!("the images of the gradient of y are not packed: {y:?}"));
         }
         let geometry = Geometry {
@@ -72,7 +80,7 @@ impl Problem {
             dilation: window.dilation,
         };
         let rounds = x.kind == Kind::F32 && conv.rounds();
-        Ok(Self { direction, geometry, x, weight, y, math: conv.math, rounds })
+        Ok(Self { direction, geometry, x, weight, y, math: conv.math, rounds, channels_last })
     }
 
     /// The elements of a factor as they are multiplied.

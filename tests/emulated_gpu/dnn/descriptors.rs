@@ -56,10 +56,12 @@ pub fn is_relu(pointer: *mut c_void) -> Answer<bool> {
     }
 }
 
-fn check_format(format: c_int) -> Answer<()> {
+/// The strides of a format: none for row-major order.
+fn strides(format: c_int, [_, c, h, w]: [c_int; 4]) -> Answer<Option<[c_int; 4]>> {
     match format {
-        0 => Ok(()),
-        1 | 2 => unsupported("only NCHW is emulated"),
+        0 => Ok(None),
+        1 => Ok(Some([c.saturating_mul(h).saturating_mul(w), 1, c.saturating_mul(w), c])),
+        2 => unsupported("only NCHW and NHWC are emulated"),
         _ => bad(format!("tensor format {format}")),
     }
 }
@@ -82,8 +84,7 @@ fn set_tensor(pointer: *mut c_void, kind: c_int, sizes: [c_int; 4], strides: Opt
 }
 
 fn set_filter(pointer: *mut c_void, kind: c_int, format: c_int, sizes: [c_int; 4]) -> Answer<()> {
-    check_format(format)?;
-    let filter = Tensor::new(Kind::new(kind)?, sizes, None)?;
+    let filter = Tensor::new(Kind::new(kind)?, sizes, strides(format, sizes)?)?;
     update(pointer, |object| matches!(object, Object::Filter(_)).then_some(Object::Filter(Some(filter))))
 }
 
@@ -149,8 +150,8 @@ pub unsafe extern "C" fn cudnnSetTensor4dDescriptor(
     w: c_int,
 ) -> i32 {
     answer("cudnnSetTensor4dDescriptor", || {
-        check_format(format)?;
-        set_tensor(pointer, kind, [n, c, h, w], None)
+        let sizes = [n, c, h, w];
+        set_tensor(pointer, kind, sizes, strides(format, sizes)?)
     })
 }
 

@@ -1,4 +1,4 @@
-//! cuDNN's convolutions: forward, with bias and activation, and both gradients, for four-dimensional NCHW tensors of f32,
+//! cuDNN's convolutions: forward, with bias and activation, and both gradients, for four-dimensional NCHW and NHWC tensors of f32,
 //! f16 and bf16 whose products are summed in f32.
 //!
 //! Sizes, types, strides, workspaces and algorithms are checked as the reference manual of cuDNN 9 asks; where it leaves

@@ -113,10 +113,19 @@ impl Tensor {
         Ok(tensor)
     }
 
+    fn lies_as(&self, strides: [usize; 4]) -> bool {
+        (1..4).all(|axis| self.sizes[axis] == 1 || self.strides[axis] == strides[axis])
+    }
+
+    /// Whether the channels of a pixel lie side by side, and pixels one after another.
+    pub fn has_channels_last(&self) -> bool {
+        let [_, c, h, w] = self.sizes;
+        self.lies_as([c * h * w, 1, c * w, c])
+    }
+
     /// Whether the planes of an image lie one after another.
     pub fn has_packed_images(&self) -> bool {
-        let packed = packed(self.sizes);
-        (1..4).all(|axis| self.sizes[axis] == 1 || self.strides[axis] == packed[axis])
+        self.lies_as(packed(self.sizes))
     }
 
     /// Elements from the first to the last.
