@@ -15,7 +15,7 @@ use boxwright::ops::losses::{
 };
 use boxwright::ops::maps::{add, by_cell, cat, reshape};
 use boxwright::ops::matching::{best_overlaps, match_batch};
-use boxwright::ops::norm::{L2Eps, batch_norm, batch_norm_train, factor_and_shift, group_norm, l2_norm, moved};
+use boxwright::ops::norm::{L2Eps, batch_norm, batch_norm_train, factor_and_shift, group_norm, l2_norm};
 use boxwright::ops::pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use boxwright::ops::precision::Precision;
 use boxwright::ops::proposals::{ProposalRule, propose};
@@ -87,7 +87,7 @@ fn norms(cases: &mut Cases) {
         cases.add(format!("batch_norm_train {dims:?}"), &inputs, |x| {
             let (y, mean, var) = batch_norm_train(&x[0], &x[1], &x[2], 1e-3)?;
             // The statistics go into the result, so that they are compared too.
-            let statistics = moved(&mean, &var, 0.25)?.sum_all()?;
+            let statistics = (mean.affine(0.75, 0.0)? + var.affine(0.25, 0.0)?)?.sum_all()?;
             y.broadcast_add(&statistics)
         });
         cases.add(format!("factor_and_shift {dims:?}"), &inputs[1..], |x| {
@@ -193,6 +193,8 @@ fn convolutions(cases: &mut Cases) {
         (3, 5, (1, 2), (10, 7), (3, 3), (2, 2), (1, 1), (1, 1)),
         (1, 1, (16, 23), (15, 14), (1, 1), (2, 2), (0, 0), (1, 1)),
         (2, 1, (32, 24), (30, 27), (3, 3), (1, 1), (1, 1), (1, 1)),
+        (2, 1, (8, 16), (9, 12), (3, 3), (2, 1), (2, 2), (2, 2)),
+        (3, 1, (24, 8), (1, 5), (1, 3), (1, 2), (0, 1), (1, 1)),
     ] {
         let spec = ConvSpec { stride, padding, dilation, groups, activation: Activation::None };
         let all = [

@@ -148,8 +148,8 @@ impl ConvNorm {
                 let (y, mean, var) =
                     conv2d_norm_train(x, self.conv.weight.as_tensor(), affine, self.epsilon, spec, cache)?;
                 count(&y, &self.conv.weight, pass);
-                pass.defer(&self.running_mean, norm::moved(&self.running_mean, &mean, self.momentum)?);
-                pass.defer(&self.running_var, norm::moved(&self.running_var, &var, self.momentum)?);
+                pass.defer(&self.running_mean, mean, self.momentum);
+                pass.defer(&self.running_var, var, self.momentum);
                 Ok(y)
             }
         }

@@ -1,9 +1,11 @@
 //! One pass through a network: training or inference, watched by a probe or not.
 
 use crate::ops::interrupt;
+use crate::ops::update::blend_all;
 use crate::trace::{FeatureMap, StageTime, Trace};
 use candle_core::{Result, Tensor, Var};
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// Whether gradients are wanted.
@@ -23,7 +25,8 @@ pub struct Pass {
     pub mode: Mode,
     traces: Option<RefCell<Vec<Trace>>>,
     timings: RefCell<Vec<StageTime>>,
-    pending: RefCell<Vec<(Var, Tensor)>>,
+    /// Running statistics, those of the batch, and how far they move.
+    pending: RefCell<Vec<(Var, Tensor, f32)>>,
     flops: Cell<f64>,
 }
 
@@ -80,18 +83,26 @@ impl Pass {
         Ok(result)
     }
 
-    /// Notes a running statistic that becomes `value` once the iteration has succeeded.
-    pub fn defer(&self, statistic: &Var, value: Tensor) {
-        self.pending.borrow_mut().push((statistic.clone(), value));
+    /// Notes that a running statistic moves towards that of the `batch` by this share of the way, once the iteration has
+    /// succeeded.
+    pub fn defer(&self, statistic: &Var, batch: Tensor, share: f32) {
+        self.pending.borrow_mut().push((statistic.clone(), batch, share));
     }
 
-    /// Applies what was deferred: an iteration that failed or was interrupted leaves no trace in the network.
+    /// Applies what was deferred, in order: an iteration that failed or was interrupted leaves no trace in the network.
     ///
     /// # Errors
-    /// A statistic whose shape changed.
+    /// A statistic of another shape than the batch's.
     pub fn commit(&self) -> Result<()> {
-        for (statistic, value) in self.pending.borrow_mut().drain(..) {
-            statistic.set(&value)?;
+        let mut pending = std::mem::take(&mut *self.pending.borrow_mut());
+        while !pending.is_empty() {
+            // All at once, but one that moves several times.
+            let mut met = HashSet::new();
+            let (now, later): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(s, ..)| met.insert(s.id()));
+            let moves: Vec<_> =
+                now.iter().map(|(s, batch, share)| (s.as_tensor(), batch, (1.0 - share, *share))).collect();
+            blend_all(&moves)?;
+            pending = later;
         }
         Ok(())
     }
@@ -145,10 +156,15 @@ mod tests {
     fn deferred_statistics_change_only_on_commit() -> Result<()> {
         let mean = Var::zeros(2, candle_core::DType::F32, &Device::Cpu)?;
         let pass = Pass::new(Mode::Train);
-        pass.defer(&mean, Tensor::from_slice(&[1f32, 2.0], 2, &Device::Cpu)?);
+        let var = Var::ones(1, candle_core::DType::F32, &Device::Cpu)?;
+        pass.defer(&mean, Tensor::from_slice(&[1f32, 2.0], 2, &Device::Cpu)?, 0.5);
+        pass.defer(&var, Tensor::from_slice(&[5f32], 1, &Device::Cpu)?, 0.25);
+        pass.defer(&mean, Tensor::from_slice(&[2.5f32, -1.0], 2, &Device::Cpu)?, 0.5);
         assert_eq!(mean.to_vec1::<f32>()?, vec![0.0, 0.0]);
         pass.commit()?;
-        assert_eq!(mean.to_vec1::<f32>()?, vec![1.0, 2.0]);
+        assert_eq!((mean.to_vec1::<f32>()?, var.to_vec1::<f32>()?), (vec![1.5, 0.0], vec![2.0]));
+        pass.commit()?;
+        assert_eq!(mean.to_vec1::<f32>()?, vec![1.5, 0.0]);
         Ok(())
     }
 }

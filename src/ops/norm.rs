@@ -4,7 +4,7 @@
 
 mod running;
 
-pub use running::{factor_and_shift, fold_batch_norm, moved};
+pub use running::{factor_and_shift, fold_batch_norm};
 
 use super::cuda;
 use super::storage::{CHUNK, contiguous, with_values};

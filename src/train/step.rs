@@ -295,7 +295,6 @@ impl StepInProgress {
         let pass = self.passes.last().ok_or_else(|| TrainError::Settings("the iteration has ended".into()))?;
         let before = if self.probe { Some(weights_before(optimizer, &self.gradients)?) } else { None };
         pass.stage("update", || optimizer.update(&self.gradients, self.rate, self.gradient_norm, self.iteration))?;
-        // Statistics of accumulated batches all start from the same value: the last batch's remain.
         for pass in &self.passes {
             pass.commit()?;
         }

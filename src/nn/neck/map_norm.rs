@@ -1,7 +1,7 @@
 //! Batch norm of a map where no convolution stands right before it to fold it into.
 
 use crate::nn::{Init, Mode, Pass, Role, Scope};
-use crate::ops::norm::{batch_norm, batch_norm_train, moved};
+use crate::ops::norm::{batch_norm, batch_norm_train};
 use candle_core::{Result, Tensor, Var};
 
 /// Batch norm alone. Keys: `weight`, `bias`, `running_mean`, `running_var`.
@@ -37,8 +37,8 @@ impl MapNorm {
         match pass.mode {
             Mode::Train if values_per_channel > 1 => {
                 let (y, mean, var) = batch_norm_train(x, self.gamma.as_tensor(), self.beta.as_tensor(), EPSILON)?;
-                pass.defer(&self.running_mean, moved(&self.running_mean, &mean, MOMENTUM)?);
-                pass.defer(&self.running_var, moved(&self.running_var, &var, MOMENTUM)?);
+                pass.defer(&self.running_mean, mean, MOMENTUM);
+                pass.defer(&self.running_var, var, MOMENTUM);
                 Ok(y)
             }
             Mode::Train | Mode::Frozen => self.by_running(x, self.gamma.as_tensor(), self.beta.as_tensor()),

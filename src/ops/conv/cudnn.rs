@@ -201,7 +201,7 @@ fn with_elements<T: Element>(
         return work(&a, &b, result.as_cuda_slice_mut::<T>()?);
     }
     let shape: Shape = match of_result {
-        Part::Weight => geometry.weight_shape().into(),
+        Part::Weight => (&geometry.weight_shape()).into(),
         Part::Map(channels, pixels) => (geometry.batch, channels, pixels).into(),
     };
     let count = shape.elem_count();

@@ -99,7 +99,7 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::U8(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::F16(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::BF16(slice) => read(slice, &stream, &mut pending),
-                other => bail!("{kernel} does not read {:?}", other.dtype()),
+                _ => bail!("{kernel} reads f32, f64, i32, i64, u8, f16 and bf16 alone"),
             })),
             Arg::Out(storage) => values.push(Value::Pointer(match &mut storage.slice {
                 CudaStorageSlice::F32(slice) => write(slice, &stream, &mut pending),
@@ -107,7 +107,7 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::I32(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::F16(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::BF16(slice) => write(slice, &stream, &mut pending),
-                other => bail!("{kernel} does not write {:?}", other.dtype()),
+                _ => bail!("{kernel} writes f32, f64, i32, f16 and bf16 alone"),
             })),
             Arg::Change(storage, layout) => {
                 let start = write(storage.as_cuda_slice_mut::<f32>()?, &stream, &mut pending);

@@ -47,11 +47,6 @@ KERNEL running_statistics(int count, const float* mean, const float* var, float 
     }
 }
 
-// A running statistic after a batch.
-KERNEL moved_statistic(int count, const float* running, const float* batch, float share, float* y) {
-    FOR_EACH(c, count) y[c] = running[c] + share * (batch[c] - running[c]);
-}
-
 // What batch norm multiplies each channel by and, after all of these, what it adds then.
 KERNEL factor_and_shift(int count, const float* gamma, const float* beta, const float* mean, const float* var,
                         float eps, float* both) {

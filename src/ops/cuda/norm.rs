@@ -68,19 +68,6 @@ pub(in crate::ops) fn batch_norm_train(
     Ok((y, mean, unbiased))
 }
 
-/// [`crate::ops::norm::moved`] for shapes that it has checked.
-pub(in crate::ops) fn moved(running: &Tensor, batch: &Tensor, share: f32) -> Result<Tensor> {
-    make([running, batch], running.shape(), |device, [running, batch], y| {
-        let count = running.1.shape().elem_count();
-        launch(
-            device,
-            "moved_statistic",
-            count,
-            &mut [Arg::In(running), Arg::In(batch), Arg::Float(share), Arg::Out(y)],
-        )
-    })
-}
-
 /// [`crate::ops::norm::factor_and_shift`] for shapes that it has checked.
 pub(in crate::ops) fn factor_and_shift(vectors: [&Tensor; 4], eps: f32) -> Result<(Tensor, Tensor)> {
     let channels = vectors[0].elem_count();

@@ -2,24 +2,7 @@
 
 use super::{inverse_deviation, per_channel};
 use crate::ops::cuda;
-use crate::ops::storage::{same_shape, with_values};
 use candle_core::{Device, Result, Tensor};
-
-/// A running statistic after a batch: `running + share · (batch − running)`, a new tensor of their shape.
-///
-/// # Errors
-/// Shapes that differ, or tensors that are not f32.
-pub fn moved(running: &Tensor, batch: &Tensor, share: f32) -> Result<Tensor> {
-    same_shape(running, batch, "a running statistic")?;
-    if !running.device().is_cpu() {
-        return cuda::norm::moved(running, batch, share);
-    }
-    let move_by = |(&running, &batch): (&f32, &f32)| running + share * (batch - running);
-    let values = with_values(running, "a running statistic", |running| {
-        with_values(batch, "a running statistic", |batch| Ok(running.iter().zip(batch).map(move_by).collect()))
-    })?;
-    Tensor::from_vec::<_, f32>(values, running.shape(), running.device())
-}
 
 /// What [`super::batch_norm`] multiplies each channel by and what it adds then: `[C]` each, no part of a graph.
 ///
@@ -72,12 +55,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn running_statistics_move_by_their_share_and_become_factors() -> Result<()> {
+    fn running_statistics_become_factors() -> Result<()> {
         let vector = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
         let running = vector(&[1.0, -2.0])?;
-        assert_eq!(moved(&running, &vector(&[3.0, 2.0])?, 0.25)?.to_vec1::<f32>()?, [1.5, -1.0]);
-        assert_eq!(running.to_vec1::<f32>()?, [1.0, -2.0]);
-        assert!(moved(&running, &vector(&[3.0])?, 0.25).is_err());
         // 2 / √4 and 3 / √1; what is added is beta − mean · factor.
         let (gamma, beta, var) = (vector(&[2.0, 3.0])?, vector(&[0.5, -0.5])?, vector(&[4.0, 1.0])?);
         let (factor, shift) = factor_and_shift([&gamma, &beta, &running, &var], 0.0)?;
