@@ -2,16 +2,21 @@
 
 use boxwright::data::{self, Dataset};
 use boxwright::detect::predict::{inference_pass, predict};
-use boxwright::detect::{Arch, Config};
+use boxwright::detect::refinedet::ObjectnessFilter;
+use boxwright::detect::{Arch, Config, build};
 use boxwright::engine::command::ModelChoice;
 use boxwright::engine::device::DeviceChoice;
 use boxwright::engine::model::load;
+use boxwright::geometry::{BBox, Object};
 use boxwright::imaging::Augmentation;
 use boxwright::imaging::picture::Picture;
+use boxwright::nn::{Mode, Pass};
+use boxwright::ops::tape::Tape;
+use boxwright::ops::update::squared_norm;
 use boxwright::train::checkpoint::saved_config;
 use boxwright::train::config::Precision;
 use boxwright::train::{Run, RunConfig, StepReport, TrainConfig};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -100,6 +105,63 @@ fn training_on_a_gpu_equals_that_on_the_cpu() {
         let losses = |all: &[[f64; 2]]| all.iter().map(|[loss, _]| [*loss; 2]).collect::<Vec<_>>();
         let (start, whole) = (apart(&found[..1], &expected[..1]), apart(&losses(&found), &losses(&expected)));
         assert!(start < first && whole < later, "{arch}: {found:?} and {expected:?}");
+    }
+}
+
+/// Networks whose targets a GPU makes by itself, with settings that the presets do not have.
+fn matching_on_the_device() -> Vec<Config> {
+    let mut all: Vec<Config> = [Arch::SsdNano, Arch::M2detNano, Arch::RefinedetNano]
+        .map(|arch| Config::new(arch, &dataset().classes))
+        .to_vec();
+    for arch in [Arch::RefinedetNano, Arch::Yolov3Nano] {
+        let mut config = Config::new(arch, &dataset().classes);
+        match &mut config {
+            Config::Refinedet(own) => {
+                (own.objectness_filter, own.objectness_threshold) = (ObjectnessFilter::Positives, 0.5);
+            }
+            Config::Yolov3(own) => own.objective.ignore_threshold = 0.1,
+            _ => panic!("{arch} has another config"),
+        }
+        all.push(config);
+    }
+    all
+}
+
+#[test]
+fn losses_on_a_gpu_are_those_of_the_cpu_and_of_a_probed_pass() {
+    let Some(gpu) = devices(1, "losses with and without objects") else { return };
+    // Two objects of one box share their best prior; the second image has none.
+    let object = |x: f32, side: f32, class| Object {
+        bbox: BBox::new(x, 20.0, x + side, 20.0 + side),
+        class,
+        ..Object::default()
+    };
+    let objects = [vec![object(30.0, 60.0, 0), object(30.0, 60.0, 1), object(120.0, 25.0, 2)], Vec::new()];
+    for config in matching_on_the_device() {
+        let on = |device: &Device, probed: bool| -> (Vec<f32>, f64) {
+            let detector = build(&config, device, 7).unwrap();
+            let (height, width) = (192, 192);
+            let values = (0..2 * 3 * height * width).map(|i| (i as f32 * 0.013).sin() + (i as f32 * 0.0007).cos());
+            let images = Tensor::from_vec(values.collect::<Vec<f32>>(), (2, 3, height, width), device).unwrap();
+            // Norms of two images' last cells would enlarge every rounding.
+            let pass = if probed { Pass::probed(Mode::Frozen, 2) } else { Pass::new(Mode::Frozen) };
+            let mut tape = Tape::default();
+            let losses = tape.record(|| {
+                let outputs = detector.forward(&images, &pass).unwrap();
+                detector.losses(&outputs, &objects, &pass).unwrap()
+            });
+            let gradients = tape.backward(&losses.total().unwrap()).unwrap();
+            let all = detector.params().trainable();
+            let squares = all.iter().filter_map(|p| gradients.get(p.var.as_tensor())).map(|g| squared_norm(g).unwrap());
+            let values = losses.parts.iter().map(|(_, part)| part.to_vec0().unwrap()).collect();
+            (values, squares.sum::<f64>().sqrt())
+        };
+        let (expected, (parts, norm)) = (on(&Device::Cpu, false), on(&gpu[0], false));
+        let name = config.arch().name();
+        assert_eq!(on(&gpu[0], true).0, parts, "{name}: the probe changes a loss");
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-6);
+        let alike = parts.iter().zip(&expected.0).all(|(&a, &b)| near(a.into(), b.into())) && near(norm, expected.1);
+        assert!(alike, "{name}: {parts:?} {norm} and {expected:?}");
     }
 }
 

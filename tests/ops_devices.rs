@@ -21,7 +21,7 @@ use boxwright::ops::precision::Precision;
 use boxwright::ops::proposals::{ProposalRule, propose};
 use boxwright::ops::resize::{upsample_bilinear, upsample_nearest};
 use boxwright::ops::roi::{roi_align, roi_pool};
-use boxwright::ops::select::{above, fetch, fetch_rows, fill_rows, hard_negatives, top_k_of_runs};
+use boxwright::ops::select::{above, fetch, fetch_rows, fill_rows, hard_negatives};
 use boxwright::ops::tape::Tape;
 use boxwright::ops::transposed::conv_transpose2d;
 use boxwright::ops::update::{Adam, adamw_all, blend_all, squared_norm, velocity_all};
@@ -253,13 +253,6 @@ fn choices(cases: &mut Cases) {
     for (bound, first) in [(-5.0, 0), (3.0, 2), (8.0, 0)] {
         cases.add(format!("above {bound}"), &many, move |x| {
             let found = above(&x[0].reshape((1500, 4))?, bound, first)?;
-            listed(&x[0], flat(found.into_iter().map(|(place, value)| (place as f32, value))))
-        });
-    }
-    for k in [1, 40, 2500] {
-        cases.add(format!("top_k_of_runs {k}"), &many, move |x| {
-            let runs = [0..3000, 3000..3001, 3001..3001, 3100..6000];
-            let found = top_k_of_runs(&x[0], &runs, k)?.concat();
             listed(&x[0], flat(found.into_iter().map(|(place, value)| (place as f32, value))))
         });
     }

@@ -56,7 +56,7 @@ impl Outputs {
 }
 
 /// The parts of a loss, each a differentiable scalar.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Losses {
     pub parts: Vec<(String, Tensor)>,
 }

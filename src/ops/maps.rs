@@ -31,7 +31,8 @@ pub fn cat(parts: &[Tensor], dim: usize) -> Result<Tensor> {
     let gradient = move |parts: &[Tensor], _: &Tensor, g: &Tensor| {
         let part = |(part, end): (&Tensor, &usize)| {
             let length = part.dim(dim)?;
-            part.track_op().then(|| g.narrow(dim, end - length, length)).transpose()
+            // not a view, which would keep the whole gradient
+            part.track_op().then(|| g.narrow(dim, end - length, length)?.contiguous()).transpose()
         };
         parts.iter().zip(&ends).map(part).collect()
     };

@@ -1,6 +1,6 @@
 //! SSD's matching, mining and losses on a CUDA device, with nothing that comes back to main memory on the way.
 //!
-//! The CPU's way, which also keeps the record of every decision, is `detect::multibox`; the numbers are the same.
+//! The CPU's way, which also keeps the record of every decision, is `detect::multibox`; the numbers are the same but for their last bits.
 
 use super::cuda::losses::cross_entropy_of;
 use super::cuda::multibox::{self as kernels, Objects};
@@ -27,6 +27,7 @@ pub struct PriorRule<'a> {
 pub struct ObjectnessFilter<'a> {
     /// Probability of an object, `[N, P]`.
     pub objectness: &'a Tensor,
+    /// Dropped is what has less.
     pub least: f32,
     /// Dropped are priors that learn an object, and not those that do not.
     pub of_positives: bool,
@@ -57,8 +58,10 @@ pub fn losses(
     let (images, priors, classes) = logits.dims3()?;
     let of_priors = rule.priors.dims();
     let fits = of_priors == [priors, 4] || of_priors == [images, priors, 4];
-    let known = objects.iter().flatten().all(|&(_, class)| rule.binary || (class as usize) < classes.saturating_sub(1));
-    if !fits || !known || objects.len() != images || boxes.dims() != [images, priors, 4] {
+    let filtered = rule.filter.is_none_or(|filter| filter.objectness.dims() == [images, priors]);
+    let is_known = |class: u32| if rule.binary { classes > 1 } else { (class as usize) < classes.saturating_sub(1) };
+    let known = objects.iter().flatten().all(|&(_, class)| is_known(class));
+    if !fits || !filtered || !known || objects.len() != images || boxes.dims() != [images, priors, 4] {
         candle_core::bail!(
             "priors {of_priors:?} and {} object lists for boxes {:?} and logits {:?}",
             objects.len(),

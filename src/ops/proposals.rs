@@ -2,7 +2,8 @@
 //! best of the image. From a CUDA device only the proposals come to main memory, in one copy.
 
 use super::cuda;
-use super::select::{fetch_rows, top_k_of_runs};
+use super::gather::top_k;
+use super::select::{fetch, fetch_rows};
 use crate::geometry::BBox;
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::nms::class_nms;
@@ -68,13 +69,12 @@ fn of_image(
     (height, width): (f32, f32),
     rule: &ProposalRule<'_>,
 ) -> Result<Vec<Proposal>> {
-    let best = top_k_of_runs(logits, rule.runs, rule.per_run)?;
-    let numbered = rule.runs.iter().zip(best).zip(0u32..);
-    let chosen: Vec<(u32, u32, f32)> = numbered
-        .flat_map(|((run, best), level)| {
-            best.into_iter().map(move |(place, logit)| (level, run.start as u32 + place, logit))
-        })
-        .collect();
+    let logits = fetch(logits)?;
+    let mut chosen: Vec<(u32, u32, f32)> = Vec::new();
+    for (run, level) in rule.runs.iter().zip(0..) {
+        let best = top_k(&logits[run.clone()], rule.per_run).into_iter().map(|place| run.start + place as usize);
+        chosen.extend(best.map(|anchor| (level, anchor as u32, logits[anchor])));
+    }
     let rows: Vec<u32> = chosen.iter().map(|&(_, anchor, _)| anchor).collect();
     let codes = fetch_rows(codes, &rows)?;
     let (mut candidates, mut levels) = (Vec::new(), Vec::new());
@@ -82,7 +82,8 @@ fn of_image(
         let decoded = BoxCoder::RETINA.decode(anchors[anchor as usize], [c[0], c[1], c[2], c[3]]);
         let bbox = decoded.clip(width, height);
         if bbox.is_proper() && bbox.width().min(bbox.height()) >= rule.min_size && !logit.is_nan() {
-            candidates.push(Proposal { bbox, logit, anchor });
+            // −0 is 0, as for the choice of the best.
+            candidates.push(Proposal { bbox, logit: logit + 0.0, anchor });
             levels.push(level);
         }
     }

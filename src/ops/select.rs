@@ -1,12 +1,11 @@
-//! Choosing among a network's answers: what lies above a bound, the best of runs, the hardest negatives. On a CUDA device only what was chosen comes to main memory.
+//! Choosing among a network's answers: what lies above a bound, the hardest negatives. On a CUDA device only what was chosen comes to main memory.
 
 use super::cuda;
-use super::gather::{select_rows, top_k};
+use super::gather::select_rows;
 use super::storage::with_values;
 use crate::geometry::mining;
 use candle_core::{CpuStorage, CudaStorage, InplaceOp1, Layout, Result, Tensor};
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// All elements in row-major order. A view on a CUDA device comes without the rest of what it looks into.
 ///
@@ -64,33 +63,10 @@ fn scan(values: &[f32], bound: f32) -> Vec<(usize, f32)> {
     found.concat()
 }
 
-/// Of each run of the list `x` `[n]` the `k` largest values with their places in the run, in the order of [`top_k`].
-///
-/// # Errors
-/// Another number of dimensions, a run that leaves the list, or a tensor that is not f32.
-pub fn top_k_of_runs(x: &Tensor, runs: &[Range<usize>], k: usize) -> Result<Vec<Vec<(u32, f32)>>> {
-    let count = x.dims1()?;
-    if let Some(run) = runs.iter().find(|run| run.start > run.end || run.end > count) {
-        candle_core::bail!("top_k_of_runs: {run:?} in a list of {count}");
-    }
-    if x.device().is_cpu() {
-        let best = |values: &[f32]| -> Vec<(u32, f32)> {
-            top_k(values, k).into_iter().map(|place| (place, values[place as usize])).collect()
-        };
-        return with_values(x, "top_k_of_runs", |x| Ok(runs.iter().map(|run| best(&x[run.clone()])).collect()));
-    }
-    let wanted: Vec<[usize; 3]> = runs.iter().map(|run| [run.start, run.len(), k.min(run.len())]).collect();
-    let sorted = |found: Vec<(usize, f32)>| -> Vec<(u32, f32)> {
-        let values: Vec<f32> = found.iter().map(|(_, value)| *value).collect();
-        top_k(&values, k).into_iter().map(|index| found[index as usize]).map(|(place, v)| (place as u32, v)).collect()
-    };
-    Ok(best_of(x, &wanted, 0)?.into_iter().map(sorted).collect())
-}
-
 /// [`cuda::select::best`], where nothing is wanted of some runs.
-fn best_of(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+fn best_of(x: &Tensor, runs: &[[usize; 3]]) -> Result<Vec<Vec<(usize, f32)>>> {
     let asked: Vec<[usize; 3]> = runs.iter().copied().filter(|run| run[2] > 0).collect();
-    let found = if asked.is_empty() { Vec::new() } else { cuda::select::best(x, &asked, order)? };
+    let found = if asked.is_empty() { Vec::new() } else { cuda::select::best(x, &asked)? };
     let mut found = found.into_iter();
     Ok(runs.iter().map(|run| if run[2] > 0 { found.next().unwrap_or_default() } else { Vec::new() }).collect())
 }
@@ -137,7 +113,7 @@ pub fn hard_negatives(
         let order = mining::hardest(&losses, &vec![false; losses.len()], losses.len());
         order.into_iter().map(|index| found[index as usize].0 as u32).collect()
     };
-    Ok(best_of(&hardness, &runs, 1)?.into_iter().map(sorted).collect())
+    Ok(best_of(&hardness, &runs)?.into_iter().map(sorted).collect())
 }
 
 /// Sets the rows `rows` of `x` `[N, …]` to `value`, in place.
@@ -209,17 +185,6 @@ mod tests {
         assert!(fetch(&x.narrow(0, 0, 0)?)?.is_empty());
         assert_eq!(fetch_rows(&x.get(1)?, &[2, 0, 2])?, [10.0, 11.0, 6.0, 7.0, 10.0, 11.0]);
         assert!(fetch_rows(&x.get(1)?, &[3]).is_err() && fetch_rows(&x.get(1)?, &[])?.is_empty());
-        Ok(())
-    }
-
-    #[test]
-    fn each_run_has_its_own_best() -> Result<()> {
-        let x = list(&[3.0, f32::NAN, 5.0, -0.0, 0.0, 7.0])?;
-        let found = top_k_of_runs(&x, &[0..3, 3..5, 5..6, 2..2], 2)?;
-        let expected = [vec![(2, 5.0), (0, 3.0)], vec![(0, 0.0), (1, 0.0)], vec![(0, 7.0)], Vec::new()];
-        assert_eq!(found, expected);
-        assert!(top_k_of_runs(&x, &[0..3, 4..7], 2).is_err());
-        assert!(top_k_of_runs(&x, &[0..3, 3..6], 0)?.iter().all(Vec::is_empty));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The backward pass: a tape of the operations of a forward pass, and the gradients that follow from it.
 //!
 //! candle keeps the whole graph until the loss is dropped and adds every gradient to a fresh tensor of zeros, four
-//! passes over memory for each map of a network. While a [`Tape`] records, what our operations return is a leaf to
+//! passes over memory for each map of a network. While a [`Tape`] records, what our kernels return is a leaf to
 //! candle; the tape knows where it came from, hands gradients on as they are, and lets go of maps as soon as their
 //! gradient has been used. Operations of candle's own between ours are left to candle.
 
@@ -208,7 +208,8 @@ fn note(inputs: Vec<Tensor>, output: &Tensor, gradient: Arc<Gradient>) {
     });
 }
 
-/// `output`, which candle made from `inputs`, with a gradient that takes less than candle's.
+/// `output`, which candle made from `inputs`, with a gradient that takes less than candle's. It is no leaf: candle's own
+/// operations on it go back to the inputs their own way.
 pub(super) fn with_gradient(
     inputs: &[&Tensor],
     output: Tensor,

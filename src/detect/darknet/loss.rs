@@ -82,10 +82,11 @@ pub(in crate::detect) fn losses(
     let total = images * anchors;
     let flat = reshape(&rows, (total, attributes))?;
     let compares = objective.assigner == Assigner::BestPrior;
-    let on_device = compares && flat.device().is_cuda() && !pass.is_probed();
+    let on_device = compares && flat.device().is_cuda();
     let targets: Vec<Targets> = pass.stage("assign", || {
         let grid = Grid { head, runs: &runs, slots: &slots, input: outputs.input };
-        if !compares || on_device {
+        // A GPU compares by itself; only the record asks for more.
+        if !compares || (on_device && !pass.is_probed()) {
             return Ok(objects.iter().map(|objects| grid.assign(objective, None, objects)).collect());
         }
         let coordinates = fetch(&flat.detach().narrow(1, 0, 4)?)?;
@@ -335,18 +336,17 @@ impl Sums<'_> {
             Objectness::CrossEntropy => bce_with_logits(&logits, &wanted)?,
             Objectness::Focal => sigmoid_focal(&logits, &wanted, objective.focal_alpha, objective.focal_gamma)?,
         };
-        if let Some(overlaps) = overlaps {
-            let counts = overlaps.le(objective.ignore_threshold)?.to_dtype(DType::F32)?.maximum(&wanted)?;
-            let weights = counts.affine(f64::from(objective.objectness_weight / self.normalizer), 0.0)?;
-            let part =
-                Part { name: "loss_conf", value: sum_by(&each, &weights)?, rows: Vec::new(), terms: Terms::default() };
-            return Ok((part, Vec::new()));
-        }
         let ignored = targets.iter().flat_map(|t| &t.assignment.target);
         let weights: Vec<f32> = ignored.map(|&t| if t == -2 { 0.0 } else { objective.objectness_weight }).collect();
         let values: Vec<f32> = if self.probed { each.detach().to_vec1()? } else { Vec::new() };
         let all: Vec<u32> = if self.probed { (0..self.total as u32).collect() } else { Vec::new() };
-        Ok((self.part("loss_conf", &each, weights, &all)?, values))
+        let mut part = self.part("loss_conf", &each, weights, &all)?;
+        if let Some(overlaps) = overlaps {
+            let counts = overlaps.le(objective.ignore_threshold)?.to_dtype(DType::F32)?.maximum(&wanted)?;
+            let weights = counts.affine(f64::from(objective.objectness_weight / self.normalizer), 0.0)?;
+            part.value = sum_by(&each, &weights)?;
+        }
+        Ok((part, values))
     }
 }
 

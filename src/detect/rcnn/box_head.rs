@@ -63,7 +63,7 @@ impl BoxHead {
         for convolution in &self.convolutions {
             x = convolution.forward(&x, pass)?;
         }
-        x = reshape(&x, (x.dim(0)?, x.elem_count() / x.dim(0)?.max(1)))?;
+        x = reshape(&x, (x.dim(0)?, x.dims()[1..].iter().product()))?;
         for layer in &self.hidden {
             x = relu(&layer.forward(&x, pass)?)?;
         }

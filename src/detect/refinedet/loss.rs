@@ -10,7 +10,7 @@ use crate::geometry::matching::{Force, Matches, match_anchors};
 use crate::geometry::{BBox, Object, labelled};
 use crate::nn::Pass;
 use crate::ops::activation::softmax_last;
-use crate::ops::multibox::{LossSettings, ObjectnessFilter as Dropped, PriorRule, decoded, losses as losses_on_device};
+use crate::ops::multibox::{LossSettings, ObjectnessFilter as Dropped, PriorRule, decoded, losses as prior_losses};
 use candle_core::{Result, Tensor};
 
 /// The four parts `arm_loc`, `arm_conf`, `odm_loc`, `odm_conf`, each divided by the positives of its own stage over the
@@ -40,16 +40,15 @@ pub(super) fn losses(
         smooth_l1_beta: config.smooth_l1_beta,
         localization_weight: config.localization_weight,
     };
-    if arm_logits.device().is_cuda() && !pass.is_probed() {
-        let arm = (arm_boxes, arm_logits);
-        return on_device(
-            config,
-            &corners(priors, arm_logits.device())?,
-            arm,
-            (odm_boxes, odm_logits),
-            objects,
-            &settings,
-        );
+    let mut on_device = None;
+    if arm_logits.device().is_cuda() {
+        let (priors, arm, odm) =
+            (corners(priors, arm_logits.device())?, (arm_boxes, arm_logits), (odm_boxes, odm_logits));
+        on_device = Some(losses_on_device(config, &priors, arm, odm, objects, &settings)?);
+    }
+    // A GPU has the losses; only the record asks for more.
+    if let (Some(losses), false) = (&on_device, pass.is_probed()) {
+        return Ok(losses.clone());
     }
     let refined = refine(priors, outputs)?;
     let (first, second, matches) = pass.stage("assign", || Ok(targets(config, priors, &refined, objects)))?;
@@ -73,7 +72,8 @@ pub(super) fn losses(
         let found = find(config, &refined, outputs)?;
         record(config, &refined, &found, Some(objects), pass);
     }
-    Ok(named([arm.localization, arm.classification, odm.localization, odm.classification]))
+    let own = || named([arm.localization, arm.classification, odm.localization, odm.classification]);
+    Ok(on_device.unwrap_or_else(own))
 }
 
 fn named(parts: [Tensor; 4]) -> Losses {
@@ -82,7 +82,7 @@ fn named(parts: [Tensor; 4]) -> Losses {
 }
 
 /// The parts from both stages' codes and logits, matched on a CUDA device.
-fn on_device(
+fn losses_on_device(
     config: &RefinedetConfig,
     priors: &Tensor,
     arm: (&Tensor, &Tensor),
@@ -93,7 +93,7 @@ fn on_device(
     let objects = labelled(objects);
     let (positive_iou, log_epsilon) = (config.positive_threshold, config.log_epsilon);
     let first = PriorRule { priors, positive_iou, log_epsilon, binary: true, filter: None };
-    let [arm_boxes, arm_logits] = losses_on_device(arm, &objects, &first, settings)?;
+    let [arm_boxes, arm_logits] = prior_losses(arm, &objects, &first, settings)?;
     let objectness = softmax_last(&arm.1.detach())?.narrow(2, 1, 1)?.squeeze(2)?;
     let filter = Dropped {
         objectness: &objectness,
@@ -102,7 +102,7 @@ fn on_device(
     };
     let refined = decoded(priors, arm.0)?;
     let second = PriorRule { priors: &refined, binary: false, filter: Some(filter), ..first };
-    let [odm_boxes, odm_logits] = losses_on_device(odm, &objects, &second, settings)?;
+    let [odm_boxes, odm_logits] = prior_losses(odm, &objects, &second, settings)?;
     Ok(named([arm_boxes, arm_logits, odm_boxes, odm_logits]))
 }
 

@@ -186,7 +186,7 @@ fn elements<'a, T: Element>(
     Ok(room.insert(cast).as_cuda_slice::<T>()?.as_view())
 }
 
-/// Lets `work` read two operands and write `count` results as `T`.
+/// Lets `work` read two operands and write the result as `T`.
 fn with_elements<T: Element>(
     [(a, of_a), (b, of_b)]: [(Operand<'_>, Part); 2],
     (result, of_result): (&mut CudaStorage, Part),
@@ -232,10 +232,12 @@ fn in_order(
             if work(library, true).is_ok() {
                 return Ok(());
             }
-            library.channels_first.insert(*geometry);
             library.forward.remove(geometry);
             library.data.remove(geometry);
             library.filter.remove(geometry);
+            work(library, false)?;
+            library.channels_first.insert(*geometry);
+            return Ok(());
         }
         work(library, false)
     })

@@ -2,7 +2,7 @@
 //!
 //! The `.cu` files are one program, which NVRTC compiles when it is first needed. Everything but `driver` is built and
 //! checked without the `cuda` feature too: candle then has a device that cannot exist, and launching is an error. A
-//! twin here does the arithmetic of its CPU operation, with gradients in the same graph; tensors are f32.
+//! twin here does the arithmetic of its CPU operation, with its gradients; tensors are f32 but where a function says so.
 
 pub(super) mod activation;
 #[cfg(feature = "cuda")]

@@ -1,6 +1,6 @@
 //! SSD's matching, coding and mining.
 
-use super::select::{bounds, counters};
+use super::select::{HARDEST, bounds, counters};
 use super::{Arg, Operand, floats, indices, launch, make, upload, with_operands, wrap};
 use crate::geometry::BBox;
 use crate::ops::multibox::{LossSettings, PriorRule};
@@ -159,7 +159,7 @@ pub(in crate::ops) fn weights(entropy: &Tensor, targets: &Targets, settings: &Lo
             ],
         )?;
         let runs: Vec<[usize; 4]> = (0..images).map(|image| [image * per_image, per_image, 0, 0]).collect();
-        let found = bounds(device, hardness, &runs, 1, &wanted)?;
+        let found = bounds(device, hardness, &runs, HARDEST, &wanted)?;
         let (mut weights, mut of_boxes) = (floats(device, rows)?, floats(device, 4 * rows)?);
         launch(
             device,

@@ -1,6 +1,6 @@
 //! From the answers about anchors to proposals.
 
-use super::select::{counters, read, suppressed, taken};
+use super::select::{LARGEST, counters, read, suppressed, taken};
 use super::{Arg, floats, indices, launch, upload, with_operands};
 use crate::geometry::BBox;
 use crate::geometry::coder::BoxCoder;
@@ -16,7 +16,7 @@ pub(in crate::ops) fn propose(
     rule: &ProposalRule<'_>,
 ) -> Result<Vec<Vec<Proposal>>> {
     let own: Vec<&Range<usize>> = rule.runs.iter().filter(|run| !run.is_empty()).collect();
-    let (images, of_image, most) = (sizes.len(), own.len(), rule.total);
+    let (images, of_image) = (sizes.len(), own.len());
     let (mut runs, mut wanted, mut all) = (Vec::new(), Vec::new(), 0);
     for image in 0..images {
         for run in &own {
@@ -27,12 +27,13 @@ pub(in crate::ops) fn propose(
         }
     }
     let room = all / images.max(1);
+    let most = rule.total.min(room);
     if room == 0 || most == 0 {
         return Ok(vec![Vec::new(); images]);
     }
     let sides: Vec<f32> = sizes.iter().flat_map(|&(height, width)| [height, width]).collect();
     let rows = with_operands([logits, codes], |device, [logits, codes]| {
-        let (found, placed) = taken(device, logits, &runs, 0, &upload(device, &wanted)?)?;
+        let (found, placed) = taken(device, logits, &runs, LARGEST, &upload(device, &wanted)?)?;
         let (anchors_there, sides) = (upload::<f32>(device, bytemuck::cast_slice(anchors))?, upload(device, &sides)?);
         let (mut boxes, mut levels) = (floats(device, 4 * all)?, indices(device, all)?);
         let (mut ranks, mut counts) = (indices(device, 2 * all)?, counters(device, images)?);

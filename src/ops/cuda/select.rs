@@ -74,9 +74,14 @@ pub(super) struct Bounds {
     pub(super) bounds: CudaStorage,
 }
 
+/// The order of a top-k, as `select.cu` numbers it: zeros are equal, NaN comes last.
+pub(super) const LARGEST: usize = 0;
+
+/// The order of hard negatives: NaN comes first.
+pub(super) const HARDEST: usize = 1;
+
 /// The bounds of runs of `x`, by radix selection. A run is its start, its length, how many there is
-/// room for and where in [`taken`]; `wanted` are two zeros and how many are wanted, for each run. `select.cu` numbers
-/// the orders.
+/// room for and where in [`taken`]; `wanted` are two zeros and how many are wanted, for each run.
 pub(super) fn bounds(
     device: &CudaDevice,
     x: Operand<'_>,
@@ -139,9 +144,9 @@ pub(super) fn taken(
     Ok((found, runs))
 }
 
-/// Places (in their run) and values of the best elements of runs of `x`, by place. A run is its start, its length and
-/// how many are wanted, at least one and at most all; `select.cu` numbers the orders.
-pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Result<Vec<Vec<(usize, f32)>>> {
+/// Places (in their run) and values of the hardest negatives of runs of losses `x`, by place. A run is its start, its
+/// length and how many are wanted, at least one and at most all.
+pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]]) -> Result<Vec<Vec<(usize, f32)>>> {
     let (mut table, mut wanted, mut total) = (Vec::with_capacity(runs.len()), Vec::with_capacity(3 * runs.len()), 0);
     for &[start, length, own] in runs {
         table.push([start, length, own, total]);
@@ -149,7 +154,7 @@ pub(in crate::ops) fn best(x: &Tensor, runs: &[[usize; 3]], order: usize) -> Res
         total += own;
     }
     with_operands([x], |device, [x]| {
-        let (found, _) = taken(device, x, &table, order, &upload(device, &wanted)?)?;
+        let (found, _) = taken(device, x, &table, HARDEST, &upload(device, &wanted)?)?;
         let (found, mut at) = (read(&found)?, runs.len());
         let of_run = |&[_, _, wanted]: &[usize; 3]| {
             let start = at;
