@@ -10,6 +10,7 @@ use crate::nn::Pass;
 use crate::ops::gather::select_rows;
 use crate::ops::losses::{IouLoss, bce_with_logits, box_iou_loss, sigmoid_focal, sum_by, weighted_sum};
 use crate::ops::maps::reshape;
+use crate::ops::select::fetch;
 use crate::trace::{Anchors, Assignment, Formula, LossPart, Rule, Terms};
 use candle_core::{Device, Result, Tensor};
 
@@ -89,7 +90,10 @@ pub(super) fn losses(
         let chosen = select_rows(&reshape(nesses, (rows, 1))?, &positives.rows)?;
         let target = Tensor::from_slice(&positives.centerness, (positives.rows.len(), 1), nesses.device())?;
         let entropy = bce_with_logits(&chosen, &target)?;
-        let values = (distance.detach().to_vec1::<f32>()?, entropy.detach().flatten_all()?.to_vec1::<f32>()?);
+        let values = match pass.is_probed() {
+            true => (fetch(&distance)?, fetch(&entropy)?),
+            false => (Vec::new(), Vec::new()),
+        };
         let share = vec![1.0 / normalizer; positives.rows.len()];
         (weighted_sum(&distance, box_weights)?, values.0, weighted_sum(&entropy, share)?, values.1)
     };

@@ -29,12 +29,15 @@ KERNEL update(int count, const long long* table, const float* factors, int n, in
     }
 }
 
-// Sums of squares of `total` elements, in `count` interleaved parts, which stand in parts from `first` on.
-KERNEL squares(int count, const float* x, int total, int first, double* parts) {
+// Sums of squares of several tensors, each in `each` interleaved parts. table holds for each tensor the number of its
+// elements and its address.
+KERNEL squares(int count, const long long* table, int each, double* parts) {
     FOR_EACH(i, count) {
+        const long long* own = table + 2 * (i / each);
+        const float* x = (const float*)own[1];
         double sum = 0.0;
-        for (int k = i; k < total; k += count) sum += (double)x[k] * x[k];
-        parts[first + i] = sum;
+        for (long long k = i % each; k < own[0]; k += each) sum += (double)x[k] * x[k];
+        parts[i] = sum;
     }
 }
 

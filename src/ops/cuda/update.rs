@@ -1,6 +1,6 @@
 //! In-place arithmetic on parameters.
 
-use super::{Arg, Operand, doubles, driver, launch, upload, with_operands};
+use super::{Arg, Operand, doubles, driver, launch, upload};
 use crate::ops::update::Change;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaDevice, Result, Storage, Tensor, bail};
@@ -66,14 +66,17 @@ pub(in crate::ops) fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     const LANES: usize = 1 << 6;
     let Some(first) = tensors.first() else { return Ok(Vec::new()) };
     let device = first.device().as_cuda_device()?;
-    let mut parts = doubles(device, tensors.len() * PARTS)?;
-    for (index, x) in tensors.iter().enumerate() {
-        with_operands([x], |device, [x]| {
-            let sizes = [x.1.shape().elem_count(), index * PARTS];
-            launch(device, "squares", PARTS, &mut [Arg::In(x), Arg::Ints(&sizes), Arg::Out(&mut parts)])
-        })?;
+    // As in an update, copies live until the kernel has been started.
+    let tensors: Vec<Tensor> = tensors.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+    let mut table = Vec::with_capacity(2 * tensors.len());
+    for x in &tensors {
+        table.push(x.elem_count() as i64);
+        table.push(with_storage(x, |operand| driver::address(device, operand))? as i64);
     }
-    let count = tensors.len() * PARTS / LANES;
+    let (all, table) = (tensors.len() * PARTS, upload(device, &table)?);
+    let mut parts = doubles(device, all)?;
+    launch(device, "squares", all, &mut [Arg::All(&table), Arg::Ints(&[PARTS]), Arg::Out(&mut parts)])?;
+    let count = all / LANES;
     let mut sums = doubles(device, count)?;
     launch(device, "sum_parts", count, &mut [Arg::All(&parts), Arg::Ints(&[LANES]), Arg::Out(&mut sums)])?;
     match sums.to_cpu_storage()? {
