@@ -192,6 +192,24 @@ mod tests {
         Ok(())
     }
 
+    /// Channel a·k + j of cell (y, x) is value j of anchor a there.
+    #[test]
+    fn maps_become_rows_in_the_order_of_the_anchors() -> Result<()> {
+        let fine = Tensor::arange(0f32, 24.0, &Device::Cpu)?.reshape((1, 4, 2, 3))?;
+        let coarse = Tensor::arange(100f32, 104.0, &Device::Cpu)?.reshape((1, 4, 1, 1))?;
+        let rows = by_cell([&fine, &coarse], 2)?;
+        assert_eq!(rows.dims(), [1, 14, 2]);
+        let rows = rows.get(0)?.to_vec2::<f32>()?;
+        // cell (0, 0): channels 0 to 3 are 6 apart; cell (1, 2) is element 5
+        assert_eq!((&rows[0][..], &rows[1][..]), (&[0.0, 6.0][..], &[12.0, 18.0][..]));
+        assert_eq!(rows[10], [5.0, 11.0]);
+        assert_eq!(rows[13], [102.0, 103.0]);
+        // channel = anchor · 2 + value, 1 × 2 cells
+        let map = Tensor::arange(0f32, 8.0, &Device::Cpu)?.reshape((1, 4, 1, 2))?;
+        assert_eq!(floats(&by_cell([&map], 2)?)?, [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]);
+        Ok(())
+    }
+
     #[test]
     fn sums_and_parts_give_their_gradients_on() -> Result<()> {
         let (a, b) = (numbers(&[2, 3, 4])?, Var::from_tensor(&numbers(&[2, 3, 4])?.affine(-0.5, 0.2)?)?);
