@@ -2,12 +2,14 @@
 
 use boxwright::data::{self, Dataset};
 use boxwright::detect::predict::{inference_pass, predict};
+use boxwright::detect::rcnn::{Flow, MaskConfig, MaskTargets, Pooling, RcnnConfig};
 use boxwright::detect::refinedet::ObjectnessFilter;
+use boxwright::detect::retinanet::{Normalizer, RegressionLoss};
 use boxwright::detect::{Arch, Config, build};
 use boxwright::engine::command::ModelChoice;
 use boxwright::engine::device::DeviceChoice;
 use boxwright::engine::model::load;
-use boxwright::geometry::{BBox, Object};
+use boxwright::geometry::{BBox, Mask, Object};
 use boxwright::imaging::Augmentation;
 use boxwright::imaging::picture::Picture;
 use boxwright::nn::{Mode, Pass};
@@ -108,33 +110,60 @@ fn training_on_a_gpu_equals_that_on_the_cpu() {
     }
 }
 
-/// Networks whose targets a GPU makes by itself, with settings that the presets do not have.
+/// Networks whose targets a GPU makes by itself, with settings that the presets do not have. Two-stage ones learn from all
+/// anchors and proposals: which are drawn hangs on the last bits of the answers.
 fn matching_on_the_device() -> Vec<Config> {
-    let mut all: Vec<Config> = [Arch::SsdNano, Arch::M2detNano, Arch::RefinedetNano]
-        .map(|arch| Config::new(arch, &dataset().classes))
-        .to_vec();
-    for arch in [Arch::RefinedetNano, Arch::Yolov3Nano] {
-        let mut config = Config::new(arch, &dataset().classes);
+    let of = |arch: Arch| Config::new(arch, &dataset().classes);
+    let mut all: Vec<Config> =
+        [Arch::SsdNano, Arch::M2detNano, Arch::RefinedetNano, Arch::RetinanetNano].map(of).into();
+    for arch in [Arch::RefinedetNano, Arch::Yolov3Nano, Arch::RetinanetNano] {
+        let mut config = of(arch);
         match &mut config {
             Config::Refinedet(own) => {
                 (own.objectness_filter, own.objectness_threshold) = (ObjectnessFilter::Positives, 0.5);
             }
             Config::Yolov3(own) => own.objective.ignore_threshold = 0.1,
+            Config::Retinanet(own) => {
+                (own.regression_loss, own.normalizer) = (RegressionLoss::Giou, Normalizer::BatchOfImages);
+                (own.low_quality_matches, own.box_weight) = (!own.low_quality_matches, 0.5);
+            }
             _ => panic!("{arch} has another config"),
         }
         all.push(config);
     }
+    let two_stage = |arch: Arch, change: fn(RcnnConfig) -> RcnnConfig| {
+        let Config::Rcnn(own) = of(arch) else { panic!("{arch} has another config") };
+        let mut own = change(own);
+        (own.roi_samples, own.rpn.anchor_samples) = (1_000_000, 1_000_000);
+        (own.roi_positive_share, own.rpn.anchor_positive_share) = (1.0, 1.0);
+        Config::Rcnn(own)
+    };
+    all.push(two_stage(Arch::FasterNano, |mut own| {
+        (own.rpn.ignore_crossing, own.rpn.forced_minimum) = (true, 0.2);
+        RcnnConfig { pooling: Pooling::Max, objects_as_rois: false, ..own }
+    }));
+    all.push(two_stage(Arch::MaskNano, |own| own));
+    all.push(two_stage(Arch::MaskNano, |own| {
+        let mask =
+            own.mask.map(|mask| MaskConfig { mask_per_stage: true, mask_targets: MaskTargets::Majority, ..mask });
+        let cascade = RcnnConfig::cascade_nano(&own.classes);
+        RcnnConfig { mask, pooled_gradient: 0.5, ..cascade }
+    }));
+    all.push(two_stage(Arch::CascadeNano, |own| RcnnConfig { resample: false, class_agnostic: false, ..own }));
+    all.push(two_stage(Arch::CascadeNano, |own| RcnnConfig { flow: Flow::Integral, sampling_ratio: 0, ..own }));
     all
 }
 
 #[test]
 fn losses_on_a_gpu_are_those_of_the_cpu_and_of_a_probed_pass() {
     let Some(gpu) = devices(1, "losses with and without objects") else { return };
-    // Two objects of one box share their best prior; the second image has none.
-    let object = |x: f32, side: f32, class| Object {
-        bbox: BBox::new(x, 20.0, x + side, 20.0 + side),
-        class,
-        ..Object::default()
+    // Two objects of one box share their best prior; the second image has none. One has no mask.
+    let object = |x: f32, side: f32, class| {
+        let bbox = BBox::new(x, 20.0, x + side, 20.0 + side);
+        let inside = |i: usize| bbox.contains((i % 192) as f32 + 0.5, (i / 192) as f32 * 0.9);
+        let bitmap: Vec<u8> = (0..192 * 192).map(|i| u8::from(inside(i))).collect();
+        let mask = (class != 1).then(|| Mask::from_bitmap(192, 192, &bitmap).unwrap());
+        Object { bbox, class, mask, ..Object::default() }
     };
     let objects = [vec![object(30.0, 60.0, 0), object(30.0, 60.0, 1), object(120.0, 25.0, 2)], Vec::new()];
     for config in matching_on_the_device() {

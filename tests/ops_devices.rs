@@ -4,7 +4,7 @@ use super::{Input, POOLS, ROIS, SIZES, TRANSPOSED, noise, spaced, tensor, values
 use boxwright::detect::input::NetworkInput;
 use boxwright::engine::DeviceChoice;
 use boxwright::geometry::BBox;
-use boxwright::geometry::matching::Force;
+use boxwright::geometry::matching::{Force, match_anchors};
 use boxwright::imaging::{ChannelOrder, Fit, Picture, Preprocess};
 use boxwright::ops::activation::{leaky_relu, log_softmax_last, mish, relu, relu6, sigmoid, softmax_last, swish};
 use boxwright::ops::conv::{Activation, ConvSpec, conv2d, conv2d_norm_train};
@@ -14,13 +14,14 @@ use boxwright::ops::losses::{
     IouLoss, bce_with_logits, box_iou_loss, cross_entropy, sigmoid_focal, smooth_l1, sum_by, weighted_sum,
 };
 use boxwright::ops::maps::{add, by_cell, cat, reshape};
-use boxwright::ops::matching::{best_overlaps, match_batch};
+use boxwright::ops::matching::{MatchRule, Objects, best_overlaps, matched};
 use boxwright::ops::norm::{L2Eps, batch_norm, batch_norm_train, factor_and_shift, group_norm, l2_norm};
 use boxwright::ops::pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use boxwright::ops::precision::Precision;
 use boxwright::ops::proposals::{ProposalRule, propose};
 use boxwright::ops::resize::{upsample_bilinear, upsample_nearest};
 use boxwright::ops::roi::{roi_align, roi_pool};
+use boxwright::ops::sampling::{Draw, Key, Share, drawn};
 use boxwright::ops::select::{above, fetch, fetch_rows, fill_rows, hard_negatives};
 use boxwright::ops::tape::Tape;
 use boxwright::ops::transposed::conv_transpose2d;
@@ -299,20 +300,59 @@ fn proposals(cases: &mut Cases) {
     }
 }
 
+/// What [`matched`] returns, by the matching of single images.
+fn matched_one_by_one(
+    anchors: &[BBox],
+    objects: &[Vec<BBox>],
+    rule: &MatchRule,
+    sizes: Option<&[(f32, f32); 3]>,
+) -> Vec<i32> {
+    let (mut targets, mut first) = (Vec::new(), 0);
+    for (image, own) in objects.iter().enumerate() {
+        let crosses = |b: &BBox| {
+            sizes.is_some_and(|all| b.x0 < 0.0 || b.y0 < 0.0 || b.x1 >= all[image].1 || b.y1 >= all[image].0)
+        };
+        // an empty box overlaps nothing
+        let inside = anchors.iter().map(|b| if crosses(b) { BBox::default() } else { *b });
+        let force = if rule.all_ties { Force::AllTies } else { Force::None };
+        let found = match_anchors(&inside.collect::<Vec<_>>(), own, rule.positive, rule.negative, force);
+        for (index, anchor) in anchors.iter().enumerate() {
+            let weak = found.forced[index] && found.iou[index] < rule.least_tie;
+            targets.push(match found.target[index] {
+                _ if crosses(anchor) => -2,
+                _ if weak && found.iou[index] < rule.negative => -1,
+                _ if weak => -2,
+                target if target < 0 => target,
+                target => first + target,
+            });
+        }
+        first += own.len() as i32;
+    }
+    targets
+}
+
 fn matches(cases: &mut Cases) {
     // Boxes on a coarse grid, so that many overlap alike.
     let values = noise(6, &[30_000, 4], 0.0, 90.0).0.into_iter().map(f32::round).collect();
     let corners: [Input; 1] = [(values, vec![30_000, 4])];
-    for force in [Force::None, Force::BestAnchor, Force::AllTies, Force::Bipartite] {
-        cases.add(format!("match_batch {force:?}"), &corners, move |x| {
+    let sizes = [(150.0, 160.0), (90.0, 90.0), (120.0, 1.0)];
+    for (all_ties, least_tie, crossing) in [(false, 0.0, false), (true, 0.0, false), (true, 0.5, true)] {
+        let rule = MatchRule { positive: 0.6, negative: 0.4, all_ties, least_tie };
+        cases.add(format!("matched {all_ties} {least_tie} {crossing}"), &corners, move |x| {
             let of = |row: &[f32]| BBox::new(row[0], row[1], row[0] + row[2], row[1] + row[3]);
             let boxes: Vec<BBox> = fetch(&x[0])?.chunks_exact(4).map(of).collect();
             let (objects, anchors) = boxes.split_at(12);
             let objects = [objects.to_vec(), Vec::new(), objects[3..].to_vec()];
-            let found = match_batch(anchors, &objects, (0.6, 0.4), force, x[0].device(), false)?;
-            let targets = found.iter().flat_map(|matches| &matches.target).map(|&target| target as f32);
-            let forced = found.iter().flat_map(|matches| &matches.forced).map(|&forced| f32::from(u8::from(forced)));
-            listed(&x[0], targets.chain(forced).collect())
+            let targets = if x[0].device().is_cpu() {
+                matched_one_by_one(anchors, &objects, &rule, crossing.then_some(&sizes))
+            } else {
+                let sides: Vec<f32> = anchors.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
+                let anchors = Tensor::from_vec(sides, (anchors.len(), 4), x[0].device())?;
+                let with_classes = objects.map(|own| own.into_iter().map(|bbox| (bbox, 0)).collect());
+                let objects = Objects::new(&anchors, &with_classes)?;
+                matched(&anchors, &objects, &rule, crossing.then_some(&sizes))?.to_vec1()?
+            };
+            listed(&x[0], targets.into_iter().map(|target| target as f32).collect())
         });
     }
     cases.add("best_overlaps", &corners, |x| {
@@ -428,4 +468,54 @@ fn operations_on_a_gpu_equal_those_on_the_cpu() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn samples_on_a_gpu_follow_the_rule_and_every_row_is_as_likely() {
+    let device = match DeviceChoice::Cuda(0).open() {
+        Ok(device) => device,
+        Err(reason) => {
+            assert!(std::env::var_os("EMULATED_GPUS").is_none(), "{reason}");
+            return println!("skipped: samples on a CUDA device ({reason})");
+        }
+    };
+    let answers = tensor(&noise(3, &[2, 300], -1.0, 1.0)).to_device(&device).unwrap();
+    let key = Key::new(&answers).unwrap();
+    let sampled = |targets: &[i32], share: Share, salt: u64| -> (Vec<i32>, Vec<i32>) {
+        let targets = Tensor::from_slice(targets, targets.len(), &device).unwrap();
+        let [learnt, sizes] = drawn(&targets, 2, share, &Draw { key: &key, salt }).unwrap();
+        (learnt.to_vec1().unwrap(), sizes.to_vec1().unwrap())
+    };
+    // (positives, negatives, most, share) of the first image; the second has none
+    for (positives, negatives, most, share, expected) in [
+        (100, 400, 64, 0.5, (32, 32)),
+        (5, 400, 64, 0.5, (5, 59)),
+        (300, 20, 64, 0.5, (32, 20)),
+        (5, 6, 64, 0.5, (5, 6)),
+        (9, 9, 4, f32::NAN, (0, 4)),
+        (9, 9, usize::MAX, 1.0, (9, 9)),
+        (9, 9, 0, 0.5, (0, 0)),
+    ] {
+        let mut targets: Vec<i32> = vec![-2; 2000];
+        let kinds = std::iter::repeat_n(7, positives).chain(std::iter::repeat_n(-1, negatives));
+        for (i, kind) in kinds.enumerate() {
+            targets[(i * 617) % 1000] = kind;
+        }
+        let (learnt, sizes) = sampled(&targets, Share { most, positive: share }, 1);
+        let count = |kind: i32| learnt.iter().filter(|&&own| own == kind).count();
+        assert_eq!((count(7), count(-1)), expected, "{positives} {negatives} {most} {share}");
+        assert!(learnt.iter().zip(&targets).all(|(own, known)| own == known || *own == -2));
+        assert_eq!(sizes, [(expected.0 + expected.1) as i32, 0]);
+    }
+    let (targets, share) = (vec![-1; 40], Share { most: 5, positive: 0.5 });
+    let draw = |salt: u64| sampled(&targets, share, salt).0;
+    assert!(draw(8) == draw(8) && draw(8) != draw(9));
+    let mut counts = vec![0; 40];
+    for salt in 0..600u64 {
+        for (count, own) in counts.iter_mut().zip(draw(salt.wrapping_mul(0x9E37_79B9_7F4A_7C15))) {
+            *count += i32::from(own == -1);
+        }
+    }
+    // expectation 150, deviation √(600 · ¼ · ¾) = 10.6
+    assert!(counts.iter().all(|count| (105..195).contains(count)), "{counts:?}");
 }

@@ -21,7 +21,15 @@ pub fn select_rows(x: &Tensor, index: &[u32]) -> Result<Tensor> {
     if index.is_empty() {
         return x.narrow(0, 0, 0)?.contiguous();
     }
-    x.contiguous()?.index_select(&Tensor::from_slice(index, index.len(), x.device())?, 0)
+    select_rows_of(x, &Tensor::from_slice(index, index.len(), x.device())?)
+}
+
+/// [`select_rows`] on a CUDA device that has the index, u32 `[M]`, which must stay below `N`.
+///
+/// # Errors
+/// Tensors that are not on one CUDA device.
+pub fn select_rows_of(x: &Tensor, index: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.index_select(index, 0)
 }
 
 /// Indices of the `k` largest values, largest first; equals in their original order, NaN after everything else.

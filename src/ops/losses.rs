@@ -5,6 +5,7 @@
 
 use super::cuda;
 use super::pair_loss::PairLoss;
+use super::rois::RoiTargets;
 use super::storage::{CHUNK, contiguous, with_values};
 use super::tape::apply1;
 use crate::geometry::BBox;
@@ -39,6 +40,17 @@ pub fn cross_entropy(logits: &Tensor, target: &[i64], ignore: i64) -> Result<Ten
     }
     let columns: Vec<i32> = columns.iter().map(|column| column.map_or(-1, |column| column as i32)).collect();
     cuda::losses::cross_entropy(logits, &columns)
+}
+
+/// [`cross_entropy`] on a CUDA device that knows the classes: `of` are i32 `[M]` of [`RoiTargets`].
+///
+/// # Errors
+/// Another number of classes than rows.
+pub fn cross_entropy_of(logits: &Tensor, of: &RoiTargets) -> Result<Tensor> {
+    if logits.dims2()?.0 != of.columns.elem_count() {
+        candle_core::bail!("cross_entropy: {:?} classes for logits {:?}", of.columns.dims(), logits.dims());
+    }
+    cuda::losses::cross_entropy_of(logits, &of.columns)
 }
 
 /// Binary cross-entropy of logits with targets in `[0, 1]`: `max(x, 0) − x·t + ln(1 + e^−|x|)`.
@@ -95,7 +107,18 @@ pub fn box_iou_loss(prediction: &Tensor, target: &[BBox], kind: IouLoss, eps: f3
     if prediction.device().is_cpu() {
         return apply1(prediction, BoxLoss { target: target.to_vec(), kind, eps: f64::from(eps) });
     }
-    let targets = target.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
+    let targets: Vec<f32> = target.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
+    box_iou_loss_of(prediction, &Tensor::from_vec(targets, (target.len(), 4), prediction.device())?, kind, eps)
+}
+
+/// [`box_iou_loss`] on a CUDA device that has the targets `[M, 4]`.
+///
+/// # Errors
+/// Shapes that differ, or tensors that are not f32 on one CUDA device.
+pub fn box_iou_loss_of(prediction: &Tensor, target: &Tensor, kind: IouLoss, eps: f32) -> Result<Tensor> {
+    if prediction.dims2()?.1 != 4 || prediction.dims() != target.dims() {
+        candle_core::bail!("box_iou_loss: targets {:?} for boxes {:?}", target.dims(), prediction.dims());
+    }
     let code = match kind {
         IouLoss::Iou => 0,
         IouLoss::Linear => 1,
@@ -103,7 +126,7 @@ pub fn box_iou_loss(prediction: &Tensor, target: &[BBox], kind: IouLoss, eps: f3
         IouLoss::Diou => 3,
         IouLoss::Ciou => 4,
     };
-    cuda::losses::box_loss(prediction, targets, code, eps)
+    cuda::losses::box_loss(prediction, target, code, eps.max(1e-12))
 }
 
 /// Σ wᵢ xᵢ over all elements as a scalar: summed in f64 in a fixed order. Elements of weight 0 are not looked at, so
@@ -127,7 +150,7 @@ pub fn sum_by(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         return apply1(x, WeightedSum { weights });
     }
-    weights.ne(0f32)?.where_cond(x, &weights.zeros_like()?)?.mul(&weights)?.sum_all()
+    cuda::losses::weighted_sum(x, &weights)
 }
 
 struct CrossEntropy {

@@ -1,41 +1,44 @@
-//! Anchors matched to the objects of a batch.
+//! Boxes matched to the objects of a batch.
 
-use super::cuda;
-use super::cuda::multibox::Objects;
+use super::cuda::matching as kernels;
+pub use super::cuda::matching::Objects;
 use super::select::fetch;
 use crate::geometry::BBox;
 use crate::geometry::iou::iou;
-use crate::geometry::matching::{Force, Matches, match_anchors};
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-/// Pairs of anchors and objects of an image from which on a CUDA device compares them sooner than the processor.
-const MANY: usize = 1 << 18;
+/// Which boxes learn an object.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MatchRule {
+    /// IoU with its best object from which on a box learns it.
+    pub positive: f32,
+    /// IoU below which a box is background; between the two it takes no part.
+    pub negative: f32,
+    /// A box that no other one beats for some object learns its own best one too
+    /// ([`AllTies`](crate::geometry::matching::Force::AllTies)), from this IoU on.
+    pub all_ties: bool,
+    pub least_tie: f32,
+}
 
-/// [`match_anchors`] for the objects of each image of a batch, on `device` where they are many. What comes from a GPU
-/// lacks IoUs below both thresholds, which decide nothing, and says 0 instead; `whole` asks for them.
+/// [`match_anchors`](crate::geometry::matching::match_anchors) on a CUDA device for boxes `[P, 4]` that all images share, or
+/// `[N, P, 4]`: i32 `[N · P]`, the object's number in the batch, −1 for background, −2 for boxes that take no part, as
+/// those whose corners are no numbers. With the heights and widths of the pictures, boxes that cross a border take none.
 ///
 /// # Errors
-/// Those of the device.
-pub fn match_batch(
-    anchors: &[BBox],
-    objects: &[Vec<BBox>],
-    (positive, negative): (f32, f32),
-    force: Force,
-    device: &Device,
-    whole: bool,
-) -> Result<Vec<Matches>> {
-    let is_large = |own: &[BBox]| anchors.len() * own.len() >= MANY;
-    let on_device = match device {
-        Device::Cuda(device) if !whole && force != Force::Bipartite && objects.iter().any(|own| is_large(own)) => {
-            Some(cuda::matching::Anchors::new(device, anchors)?)
-        }
-        _ => None,
+/// Boxes of another shape, or a device that is not CUDA.
+pub fn matched(boxes: &Tensor, objects: &Objects, rule: &MatchRule, sizes: Option<&[(f32, f32)]>) -> Result<Tensor> {
+    let fits = match *boxes.dims() {
+        [images, _, 4] => images == objects.images && sizes.is_none(),
+        [_, 4] => sizes.is_none_or(|sizes| sizes.len() == objects.images),
+        _ => false,
     };
-    let matches = |own: &Vec<BBox>| match &on_device {
-        Some(on_device) if is_large(own) => on_device.matches(own, (positive, negative), force),
-        _ => Ok(match_anchors(anchors, own, positive, negative, force)),
-    };
-    objects.iter().map(matches).collect()
+    if !fits {
+        candle_core::bail!("boxes {:?} for {} images", boxes.dims(), objects.images);
+    }
+    match sizes {
+        Some(sizes) => kernels::matched(&kernels::inside(boxes, sizes)?, objects, rule),
+        None => kernels::matched(boxes, objects, rule),
+    }
 }
 
 /// The best IoU of every box of `boxes` `[N · P, 4]` with the objects of its image; 0 without any: `[N · P]`.
@@ -48,7 +51,7 @@ pub fn best_overlaps(boxes: &Tensor, objects: &[Vec<(BBox, u32)>]) -> Result<Ten
         candle_core::bail!("boxes {:?} for {} images", boxes.dims(), objects.len());
     }
     if !boxes.device().is_cpu() {
-        return cuda::multibox::best_overlaps(boxes, &Objects::new(boxes, objects)?);
+        return kernels::best_overlaps(boxes, &Objects::new(boxes, objects)?);
     }
     let values = fetch(boxes)?;
     let of_image = |(rows, objects): (&[f32], &Vec<(BBox, u32)>)| -> Vec<f32> {
@@ -61,18 +64,4 @@ pub fn best_overlaps(boxes: &Tensor, objects: &[Vec<(BBox, u32)>]) -> Result<Ten
     let per_image = (4 * rows / objects.len()).max(1);
     let found: Vec<f32> = values.chunks_exact(per_image).zip(objects).flat_map(of_image).collect();
     Tensor::from_vec(found, rows, boxes.device())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_image_has_its_own_matches() -> Result<()> {
-        let square = |x: f32| BBox::new(x, 0.0, x + 10.0, 10.0);
-        let (anchors, objects) = ([square(0.0), square(20.0)], [vec![square(21.0)], Vec::new()]);
-        let found = match_batch(&anchors, &objects, (0.5, 0.5), Force::None, &Device::Cpu, false)?;
-        assert_eq!((found[0].target.as_slice(), found[1].target.as_slice()), (&[-1, 0][..], &[-1, -1][..]));
-        Ok(())
-    }
 }

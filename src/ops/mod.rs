@@ -2,6 +2,7 @@
 //! and on NVIDIA GPUs (`cuda`).
 
 pub mod activation;
+pub mod anchors;
 pub mod conv;
 mod cuda;
 pub mod gather;
@@ -20,6 +21,8 @@ pub mod precision;
 pub mod proposals;
 pub mod resize;
 pub mod roi;
+pub mod rois;
+pub mod sampling;
 pub mod select;
 pub mod storage;
 pub mod tape;

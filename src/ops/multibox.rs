@@ -3,9 +3,10 @@
 //! The CPU's way, which also keeps the record of every decision, is `detect::multibox`; the numbers are the same but for their last bits.
 
 use super::cuda::losses::cross_entropy_of;
-use super::cuda::multibox::{self as kernels, Objects};
+use super::cuda::multibox as kernels;
 use super::losses::{smooth_l1, sum_by};
 use super::maps::reshape;
+use super::matching::Objects;
 use crate::geometry::BBox;
 use candle_core::{Result, Tensor};
 

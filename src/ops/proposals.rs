@@ -1,7 +1,8 @@
 //! A region proposal network's answers made into proposals: best of each level, decode, clip, suppress level by level,
 //! best of the image. From a CUDA device only the proposals come to main memory, in one copy.
 
-use super::cuda;
+use super::cuda::proposals as kernels;
+pub use super::cuda::proposals::Proposed;
 use super::gather::top_k;
 use super::select::{fetch, fetch_rows};
 use crate::geometry::BBox;
@@ -46,7 +47,42 @@ pub fn propose(
     sizes: &[(f32, f32)],
     rule: &ProposalRule<'_>,
 ) -> Result<Vec<Vec<Proposal>>> {
-    let (images, count) = (sizes.len(), anchors.len());
+    let (logits, codes) = (logits.detach(), codes.detach());
+    if !logits.device().is_cpu() {
+        let corners: &[f32] = bytemuck::cast_slice(anchors);
+        let anchors = Tensor::from_slice(corners, (anchors.len(), 4), logits.device())?;
+        return proposed((&logits, &codes), &anchors, sizes, rule)?.read();
+    }
+    check((&logits, &codes), anchors.len(), sizes, rule)?;
+    let of_image = |(image, &size)| of_image((&logits.get(image)?, &codes.get(image)?), anchors, size, rule);
+    sizes.iter().enumerate().map(of_image).collect()
+}
+
+/// [`propose`] on a CUDA device, with `anchors` `[A, 4]`: nothing comes to main memory.
+///
+/// # Errors
+/// As [`propose`], or a device that is not CUDA.
+pub fn proposed(
+    (logits, codes): (&Tensor, &Tensor),
+    anchors: &Tensor,
+    sizes: &[(f32, f32)],
+    rule: &ProposalRule<'_>,
+) -> Result<Proposed> {
+    let (count, sides) = anchors.dims2()?;
+    if sides != 4 {
+        candle_core::bail!("anchors {:?}", anchors.dims());
+    }
+    check((logits, codes), count, sizes, rule)?;
+    kernels::proposed([&logits.detach(), &codes.detach(), anchors], sizes, rule)
+}
+
+fn check(
+    (logits, codes): (&Tensor, &Tensor),
+    count: usize,
+    sizes: &[(f32, f32)],
+    rule: &ProposalRule<'_>,
+) -> Result<()> {
+    let images = sizes.len();
     let outside = rule.runs.iter().any(|run| run.start > run.end || run.end > count);
     if outside || logits.dims() != [images, count] || codes.dims() != [images, count, 4] {
         candle_core::bail!(
@@ -55,12 +91,7 @@ pub fn propose(
             codes.dims()
         );
     }
-    let (logits, codes) = (logits.detach(), codes.detach());
-    if !logits.device().is_cpu() {
-        return cuda::proposals::propose((&logits, &codes), anchors, sizes, rule);
-    }
-    let of_image = |(image, &size)| of_image((&logits.get(image)?, &codes.get(image)?), anchors, size, rule);
-    sizes.iter().enumerate().map(of_image).collect()
+    Ok(())
 }
 
 fn of_image(

@@ -3,13 +3,15 @@
 //! The bilinear samples of a RoIAlign bin lie on a grid, so a region is two sparse matrices (`R · x · Cᵀ`, see
 //! [`super::resize::Axis`]) worked out once and used by every channel.
 
-use super::cuda;
+use super::cuda::roi as kernels;
+pub use super::cuda::roi::Regions;
 use super::resize::{Axis, add_scaled};
 use super::storage::{contiguous, with_values};
 use super::tape::apply1;
 use crate::geometry::BBox;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Planes of one task: a plane of a region takes well under a microsecond.
 const PLANES: usize = 64;
@@ -46,11 +48,8 @@ pub fn roi_align(
     };
     let grids = |bbox: BBox| (grid(bbox.y0, bbox.y1, output.0), grid(bbox.x0, bbox.x1, output.1));
     if !features.device().is_cpu() {
-        let numbers = |&(image, bbox): &(u32, BBox)| {
-            let (rows, columns) = grids(bbox);
-            [image as f32, rows.start, rows.bin, rows.samples, columns.start, columns.bin, columns.samples]
-        };
-        return cuda::roi::roi_align(features, rois.iter().flat_map(numbers).collect(), rois.len(), output);
+        let rule = PoolRule::Align { sampling_ratio, shifted: aligned };
+        return pool_levels(std::slice::from_ref(features), &[scale], &regions(features, rois, |_| 0)?, output, rule);
     }
     let region = |&(image, bbox): &(u32, BBox)| {
         let (rows, columns) = grids(bbox);
@@ -74,16 +73,88 @@ pub fn roi_pool(features: &Tensor, rois: &[(u32, BBox)], scale: f32, output: (us
         rows: pooled_axis(bbox.y0 * scale, bbox.y1 * scale, output.0, h),
         columns: pooled_axis(bbox.x0 * scale, bbox.x1 * scale, output.1, w),
     };
-    let regions: Vec<PooledRegion> = rois.iter().map(region).collect();
-    if features.device().is_cpu() {
-        return apply1(features, RoiPool { regions, output });
+    if !features.device().is_cpu() {
+        return pool_levels(
+            std::slice::from_ref(features),
+            &[scale],
+            &regions(features, rois, |_| 0)?,
+            output,
+            PoolRule::Max,
+        );
     }
-    let mut table = Vec::with_capacity(regions.len() * (1 + 2 * output.0 + 2 * output.1));
-    for region in &regions {
-        table.push(region.image as i32);
-        table.extend(region.rows.iter().chain(&region.columns).flat_map(|&(from, to)| [from as i32, to as i32]));
+    apply1(features, RoiPool { regions: rois.iter().map(region).collect(), output })
+}
+
+/// How regions are brought to one size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PoolRule {
+    /// [`roi_align`]
+    Align { sampling_ratio: usize, shifted: bool },
+    /// [`roi_pool`]
+    Max,
+}
+
+/// Which of `levels` a box reads: k = ⌊4 + log₂(√area / canonical)⌋ (Lin et al., "Feature Pyramid Networks", 2017,
+/// equation 1), 2 being the finest; boxes too small or too large read the nearest there is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LevelRule {
+    /// Guard the ratio of the sides against rounding (mmdet) and not its logarithm (torchvision).
+    pub before_logarithm: bool,
+    /// Side of a square box that reads the third level, pixels.
+    pub canonical_size: f32,
+    pub levels: usize,
+}
+
+impl LevelRule {
+    /// Added against rounding where a side is exactly a power of two of the canonical one.
+    pub(super) const EPSILON: f32 = 1e-6;
+
+    /// The level of a box, 0 for the finest.
+    pub fn level_of(&self, bbox: BBox) -> usize {
+        let side = (bbox.width() * bbox.height()).sqrt();
+        let level = if self.before_logarithm {
+            (side / (self.canonical_size / 4.0) + Self::EPSILON).log2().floor()
+        } else {
+            (4.0 + (side / self.canonical_size).log2() + Self::EPSILON).floor() - 2.0
+        };
+        // a negative or undefined level casts to 0
+        (level as usize).min(self.levels.saturating_sub(1))
     }
-    cuda::roi::roi_pool(features, table, regions.len(), output)
+}
+
+/// RoIs on the CUDA device of `map`, a map of their batch; each reads the level that `level` says.
+///
+/// # Errors
+/// An image outside the batch, a box that is not finite, or a device that is not CUDA.
+pub fn regions(map: &Tensor, rois: &[(u32, BBox)], level: impl Fn(BBox) -> usize) -> Result<Arc<Regions>> {
+    let (n, _, h, w) = map.dims4()?;
+    check(rois, n, (h, w), (1, 1), "regions")?;
+    Ok(Arc::new(Regions::new(map, rois, level)?))
+}
+
+/// Regions on a CUDA device, each read from the map `[N, C, H, W]` of its level: `[R, C, h, w]`. `scales` are the cells
+/// of the levels in a pixel. What depends on parameters needs a [`Tape`](super::tape::Tape) that records.
+///
+/// # Errors
+/// No map, maps that are not f32 with as many channels as the first, or an empty side.
+pub fn pool_levels(
+    maps: &[Tensor],
+    scales: &[f32],
+    regions: &Arc<Regions>,
+    output: (usize, usize),
+    rule: PoolRule,
+) -> Result<Tensor> {
+    let channels = maps.first().map(|map| map.dim(1)).transpose()?;
+    let fits = maps.iter().all(|map| map.rank() == 4 && map.dim(1).ok() == channels && map.elem_count() > 0);
+    if !fits || maps.len() < regions.maps || maps.len() != scales.len() || output.0 == 0 || output.1 == 0 {
+        candle_core::bail!(
+            "regions of {output:?} cells on {} levels from {} maps and {} scales",
+            regions.maps,
+            maps.len(),
+            scales.len()
+        );
+    }
+    kernels::pool(maps, scales, regions, output, rule)
 }
 
 fn check(rois: &[(u32, BBox)], n: usize, map: (usize, usize), output: (usize, usize), op: &str) -> Result<()> {

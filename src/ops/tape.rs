@@ -221,6 +221,26 @@ pub(super) fn with_gradient(
     output
 }
 
+/// What a kernel made of any number of inputs, with its gradient.
+///
+/// # Errors
+/// A result that depends on parameters while no tape records.
+pub(super) fn made_from(
+    inputs: &[Tensor],
+    made: (CudaStorage, Shape),
+    gradient: impl Fn(&[Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    if !inputs.iter().any(Tensor::track_op) {
+        return Ok(cuda(made).detach());
+    }
+    if RECORDING.with_borrow(Option::is_none) {
+        bail!("an operation of {} inputs on a CUDA device learns on a tape alone", inputs.len());
+    }
+    let made = cuda(made);
+    note(inputs.to_vec(), &made, Arc::new(gradient));
+    Ok(made)
+}
+
 /// [`Tensor::apply_op1`], on the tape where one records.
 pub(super) fn apply1<O: CustomOp1 + Send + Sync + 'static>(x: &Tensor, op: O) -> Result<Tensor> {
     if !records(&[x]) {

@@ -5,12 +5,12 @@
 use super::box_head::Answers;
 use super::config::RcnnConfig;
 use super::rpn_loss::{read_when, zero};
-use super::sample::Sampled;
+use super::sample::Sample;
 use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::Object;
 use crate::nn::Pass;
-use crate::ops::gather::select_rows;
-use crate::ops::losses::{cross_entropy, smooth_l1, weighted_sum};
+use crate::ops::gather::{select_rows, select_rows_of};
+use crate::ops::losses::{cross_entropy, cross_entropy_of, smooth_l1, weighted_sum};
 use crate::ops::maps::reshape;
 use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Result, Tensor};
@@ -42,7 +42,7 @@ pub(super) fn nothing(
 pub(super) fn losses(
     config: &RcnnConfig,
     stage: usize,
-    sampled: &[Sampled],
+    sample: &Sample,
     objects: &[Vec<Object>],
     answers: &Answers,
     pass: &Pass,
@@ -52,7 +52,7 @@ pub(super) fn losses(
     let mut labels = Vec::new();
     let mut positives = Vec::new();
     let mut codes = Vec::new();
-    for (of_image, objects) in sampled.iter().zip(objects) {
+    for (of_image, objects) in sample.images.iter().zip(objects) {
         for (&bbox, &target) in of_image.boxes.iter().zip(&of_image.target) {
             let object = usize::try_from(target).ok().and_then(|target| objects.get(target));
             if let Some(object) = object {
@@ -62,28 +62,45 @@ pub(super) fn losses(
             labels.push(object.map_or(config.background_column(), |o| config.column(o.class as usize)) as i64);
         }
     }
-    let rois = labels.len();
+    let there = match &sample.there {
+        Some((rois, batch)) => Some(rois.targets(&batch.objects, &config.columns(), &coder)?),
+        None => None,
+    };
+    let rois = answers.logits.dim(0)?;
     let normalizer = rois.max(1) as f32;
-    let entropy = cross_entropy(&answers.logits, &labels, -100)?;
+    let entropy = match &there {
+        Some(targets) => cross_entropy_of(&answers.logits, targets)?,
+        None => cross_entropy(&answers.logits, &labels, -100)?,
+    };
     let entropies = read_when(pass.is_probed(), &entropy)?;
     let classification = weighted_sum(&entropy, vec![weight / normalizer; rois])?;
     let mut parts = vec![(part_name(config, stage, CLASSIFICATION), classification)];
 
     let mut distances = vec![0.0; rois];
     if let Some(deltas) = &answers.deltas {
-        let regression = if positives.is_empty() {
-            zero(deltas)?
-        } else {
-            let regressed = config.regressed();
-            let rows: Vec<u32> = positives.iter().map(|&(roi, own)| (roi * regressed + own) as u32).collect();
-            let chosen = select_rows(&reshape(deltas, (rois * regressed, 4))?, &rows)?;
-            let target = Tensor::from_slice(&codes, (rows.len(), 4), deltas.device())?;
-            let distance = smooth_l1(&chosen, &target, config.roi_smooth_l1_beta)?;
-            let values = read_when(pass.is_probed(), &distance)?;
-            for (&(roi, _), distance) in positives.iter().zip(values.chunks_exact(4)) {
-                distances[roi] = distance.iter().sum();
+        let of_each = reshape(deltas, (rois * config.regressed(), 4))?;
+        let pair = match there {
+            Some(targets) => match targets.of_boxes {
+                Some((places, codes)) => Some((select_rows_of(&of_each, &places)?, codes)),
+                None => None,
+            },
+            None if positives.is_empty() => None,
+            None => {
+                let rows = rows_of(config, &positives);
+                let codes = Tensor::from_slice(&codes, (rows.len(), 4), deltas.device())?;
+                Some((select_rows(&of_each, &rows)?, codes))
             }
-            weighted_sum(&distance, vec![weight / normalizer; rows.len() * 4])?
+        };
+        let regression = match pair {
+            None => zero(deltas)?,
+            Some((chosen, target)) => {
+                let distance = smooth_l1(&chosen, &target, config.roi_smooth_l1_beta)?;
+                let values = read_when(pass.is_probed(), &distance)?;
+                for (&(roi, _), distance) in positives.iter().zip(values.chunks_exact(4)) {
+                    distances[roi] = distance.iter().sum();
+                }
+                weighted_sum(&distance, vec![weight / normalizer; distance.elem_count()])?
+            }
         };
         parts.push((part_name(config, stage, REGRESSION), regression));
     }
@@ -94,8 +111,7 @@ pub(super) fn losses(
         let columns = recorded(Formula::Softmax, &answers.logits, columns)?;
         let mut terms = vec![Terms { first_class: Some(config.column(0)), ..columns }];
         if let Some(deltas) = &answers.deltas {
-            let regressed = config.regressed();
-            let rows: Vec<u32> = positives.iter().map(|&(roi, own)| (roi * regressed + own) as u32).collect();
+            let (regressed, rows) = (config.regressed(), rows_of(config, &positives));
             let formula = Formula::SmoothL1 { beta: config.roi_smooth_l1_beta };
             terms.push(recorded(formula, deltas, at_rows(rois * regressed, 4, &rows, &codes))?);
         }
@@ -104,7 +120,7 @@ pub(super) fn losses(
         for (_, part) in &parts {
             values.push(part.to_vec0::<f32>()?);
         }
-        for (image, of_image) in sampled.iter().enumerate() {
+        for (image, of_image) in sample.images.iter().enumerate() {
             let own_rows = first..first + of_image.boxes.len();
             first = own_rows.end;
             for ((((name, _), &value), rest), terms) in parts.iter().zip(&values).zip(&mut per_roi).zip(&terms) {
@@ -120,8 +136,14 @@ pub(super) fn losses(
     Ok(parts)
 }
 
+/// The rows of RoIs' own boxes among all that are regressed.
+fn rows_of(config: &RcnnConfig, positives: &[(usize, usize)]) -> Vec<u32> {
+    positives.iter().map(|&(roi, own)| (roi * config.regressed() + own) as u32).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::sample::Sampled;
     use super::*;
     use crate::geometry::BBox;
     use crate::nn::Mode;
@@ -130,6 +152,10 @@ mod tests {
 
     fn names(count: usize) -> Vec<String> {
         (0..count).map(|k| format!("class {k}")).collect()
+    }
+
+    fn of(images: impl Into<Vec<Sampled>>) -> Sample {
+        Sample { images: images.into(), there: None }
     }
 
     fn rois(boxes: Vec<BBox>, target: Vec<i32>) -> Sampled {
@@ -145,7 +171,7 @@ mod tests {
     #[test]
     fn both_parts_by_hand() -> Result<()> {
         let config = RcnnConfig::faster_nano(&names(2));
-        let sampled = [rois(vec![square(0.0, 10.0)], vec![0]), rois(vec![square(5.0, 10.0)], vec![-1])];
+        let sampled = of([rois(vec![square(0.0, 10.0)], vec![0]), rois(vec![square(5.0, 10.0)], vec![-1])]);
         let object = Object { bbox: square(1.0, 10.0), class: 1, ..Object::default() };
         let objects = [vec![object], Vec::new()];
         // all logits equal: entropy ln 3 for each
@@ -174,7 +200,7 @@ mod tests {
     #[test]
     fn a_cascade_weighs_its_stages_and_names_them() -> Result<()> {
         let config = RcnnConfig::cascade_nano(&names(1));
-        let sampled = [rois(vec![square(0.0, 10.0)], vec![-1])];
+        let sampled = of([rois(vec![square(0.0, 10.0)], vec![-1])]);
         let answers = Answers {
             logits: Tensor::from_slice(&[0.0f32, 0.0], (1, 2), &Device::Cpu)?,
             deltas: Some(Tensor::from_slice(&[0.0f32; 4], (1, 4), &Device::Cpu)?),
@@ -187,7 +213,7 @@ mod tests {
         assert_eq!((empty.len(), empty[0].0.as_str()), (1, "s1.loss_classifier"));
         // an object of a class beyond the head's is an error
         let alien = [vec![Object { bbox: square(0.0, 10.0), class: 9, ..Object::default() }]];
-        let hit = [rois(vec![square(0.0, 10.0)], vec![0])];
+        let hit = of([rois(vec![square(0.0, 10.0)], vec![0])]);
         assert!(losses(&config, 0, &hit, &alien, &answers, &Pass::new(Mode::Infer)).is_err());
         Ok(())
     }

@@ -4,57 +4,62 @@
 //! gradient from stage to stage. Faster and Mask R-CNN are cascades of one.
 
 use super::Rcnn;
+use super::box_head::Answers;
 use super::config::Flow;
-use super::proposals::Proposals;
+use super::proposals::{Proposals, Proposed};
 use super::refine::{Look, NO_PARENT, Reading, best_overlaps};
-use super::regions::{Roi, pool};
-use super::sample::{Candidates, Sampled, advance, sample};
+use super::regions::{Roi, pool, pool_regions};
+use super::sample::{Moved, OnDevice, Pool, Sampled, Sampler, advance, sample};
 use super::{box_loss, mask_loss};
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
-use crate::random::Random;
+use crate::ops::rois::Rois;
 use crate::trace::ProposalStage;
 use candle_core::{Result, Tensor};
+use std::rc::Rc;
 
 /// All parts of the RoI heads' loss. `sizes` are the pictures' heights and widths within the input.
 pub(super) fn losses(
     network: &Rcnn,
     levels: &[Tensor],
-    proposals: &[Proposals],
+    proposed: &Proposed,
     objects: &[Vec<Object>],
     sizes: &[(f32, f32)],
-    rng: &mut Random,
+    sampler: &mut Sampler,
     pass: &Pass,
 ) -> Result<Vec<(String, Tensor)>> {
     let config = &network.rcnn;
-    record_proposals(network, proposals, objects, pass);
-    let mut candidates: Vec<Candidates> = proposals.iter().map(Candidates::new).collect();
+    let Some(finest) = levels.first() else {
+        candle_core::bail!("RoI heads need a pyramid");
+    };
+    if pass.is_probed() {
+        record_proposals(network, &proposed.read()?, objects, pass);
+    }
+    let mut candidates = Pool::new(config, proposed, sampler, finest)?;
     let mut parts = Vec::new();
     for (stage, head) in network.heads.iter().enumerate() {
-        let sampled = pass.stage("sample RoIs", || {
-            let mut sampled: Vec<Sampled> = Vec::with_capacity(candidates.len());
-            for (of_image, objects) in candidates.iter().zip(objects) {
-                sampled.push(sample(config, stage, of_image, objects, rng));
-            }
-            Ok(sampled)
-        })?;
-        let rois = all_rois(&sampled);
-        if rois.is_empty() {
-            let Some(like) = levels.first() else {
-                candle_core::bail!("RoI heads need a pyramid");
-            };
-            parts.extend(box_loss::nothing(config, stage, network.regresses(stage), like)?);
+        let sampled =
+            pass.stage("sample RoIs", || sample(config, stage, &candidates, objects, sampler, pass.is_probed()))?;
+        if sampled.is_empty() {
+            parts.extend(box_loss::nothing(config, stage, network.regresses(stage), finest)?);
         } else {
-            let pooled = pass.stage("pool RoIs", || pool(config, levels, &rois, config.pooled))?;
+            let pooled = pass.stage("pool RoIs", || match &sampled.there {
+                Some((rois, _)) => pool_regions(config, levels, rois.regions()?, config.pooled),
+                None => pool(config, levels, &all_rois(&sampled.images), config.pooled),
+            })?;
             let answers = pass.stage("box head", || network.ask(head, &pooled, pass))?;
             parts.extend(box_loss::losses(config, stage, &sampled, objects, &answers, pass)?);
             let goes_on = stage + 1 < network.heads.len() && config.flow == Flow::Cascade;
-            if goes_on || pass.is_probed() {
-                let refined = refine(network, stage, &sampled, objects, sizes, &Reading::new(&answers)?, pass);
-                if goes_on {
-                    let next = sampled.iter().zip(&refined);
-                    candidates = next.map(|(sampled, refined)| advance(config, stage, sampled, refined)).collect();
-                }
+            let mut moved = None;
+            if pass.is_probed() || (goes_on && sampled.there.is_none()) {
+                let reading = Reading::new(&answers)?;
+                moved = Some(Moved::Cpu(refine(network, stage, &sampled.images, objects, sizes, &reading, pass)));
+            }
+            if let (true, Some(there)) = (goes_on, &sampled.there) {
+                moved = Some(Moved::Cuda(refine_there(network, stage, there, &answers, sizes)?));
+            }
+            if let (true, Some(moved)) = (goes_on, moved) {
+                candidates = advance(config, stage, &sampled, &moved)?;
             }
         }
         if let (Some(mask), Some(head)) = (&config.mask, network.masks.get(stage)) {
@@ -64,6 +69,19 @@ pub(super) fn losses(
         }
     }
     Ok(parts)
+}
+
+/// [`refine`] on a CUDA device: `[R, 4]`.
+fn refine_there(
+    network: &Rcnn,
+    stage: usize,
+    (rois, batch): &(Rois, Rc<OnDevice>),
+    answers: &Answers,
+    sizes: &[(f32, f32)],
+) -> Result<Tensor> {
+    let config = &network.rcnn;
+    let Some(deltas) = &answers.deltas else { candle_core::bail!("stage {stage} moves no RoI") };
+    rois.refined(&batch.objects, (&answers.logits, deltas), &config.columns(), &config.coder(stage), sizes)
 }
 
 /// RoIs of all images in turn.

@@ -6,6 +6,8 @@ use crate::geometry::coder::BoxCoder;
 use crate::imaging::preprocess::Preprocess;
 use crate::nn::backbone::resnet::ResNetConfig;
 use crate::nn::neck::fpn::FpnConfig;
+use crate::ops::roi;
+use crate::ops::rois::Columns;
 use serde::{Deserialize, Serialize};
 
 /// Where the box heads' background class stands. It belongs to the weights.
@@ -295,6 +297,26 @@ impl RcnnConfig {
     /// Which of them is meant for a class.
     pub fn regressed_box(&self, class: usize) -> usize {
         if self.class_agnostic { 0 } else { self.column(class) }
+    }
+
+    /// What the columns of the box heads stand for.
+    pub(super) fn columns(&self) -> Columns {
+        Columns {
+            classes: self.classes.len(),
+            first: self.column(0),
+            background: self.background_column(),
+            regressed: self.regressed(),
+            agnostic: self.class_agnostic,
+        }
+    }
+
+    /// Which level a RoI reads.
+    pub(super) fn levels_of_rois(&self) -> roi::LevelRule {
+        roi::LevelRule {
+            before_logarithm: self.level_rule == LevelRule::BeforeLogarithm,
+            canonical_size: self.canonical_size,
+            levels: self.roi_levels,
+        }
     }
 
     /// Maps that the RPN reads.

@@ -7,7 +7,7 @@ use super::regions::Pooled;
 use crate::nn::{Conv, ConvBlock, Init, Mode, Pass, Role, Scope};
 use crate::ops::activation::relu;
 use crate::ops::conv::{Activation, ConvSpec};
-use crate::ops::gather::select_rows;
+use crate::ops::gather::{select_rows, select_rows_of};
 use crate::ops::maps::reshape;
 use crate::ops::transposed::conv_transpose2d;
 use candle_core::{Result, Tensor, Var};
@@ -90,6 +90,12 @@ impl MaskLogits {
         }
         let places = self.rows.iter().zip(channels).map(|(&row, &channel)| row * own as u32 + channel as u32);
         select_rows(&reshape(&self.logits, (rois * own, height * width))?, &places.collect::<Vec<u32>>())
+    }
+
+    /// [`Self::of_channels`] on a CUDA device that has the rows among `[R · channels, side · side]`, u32 `[R]`.
+    pub(super) fn of_places(&self, places: &Tensor) -> Result<Tensor> {
+        let (rois, own, height, width) = self.logits.dims4()?;
+        select_rows_of(&reshape(&self.logits, (rois * own, height * width))?, places)
     }
 
     /// All channels in the order of the RoIs: `[R, channels, side, side]`.

@@ -3,9 +3,9 @@
 use super::box_loss::part_name;
 use super::config::{MaskConfig, MaskTargets, RcnnConfig};
 use super::mask_head::MaskHead;
-use super::regions::{Roi, pool};
+use super::regions::{Roi, pool, pool_regions};
 use super::rpn_loss::{read_when, zero};
-use super::sample::Sampled;
+use super::sample::{Sample, Sampled};
 use crate::detect::terms::at_rows;
 use crate::geometry::{BBox, Mask, Object};
 use crate::nn::Pass;
@@ -34,36 +34,47 @@ pub(super) fn loss(
     stage: usize,
     head: &MaskHead,
     levels: &[Tensor],
-    sampled: &[Sampled],
+    sample: &Sample,
     objects: &[Vec<Object>],
     pass: &Pass,
 ) -> Result<(String, Tensor)> {
     let several = mask.mask_per_stage && config.is_cascade();
     let name = if several { part_name(config, stage, MASK) } else { MASK.to_string() };
-    let positives = positives(sampled, objects);
-    let (Some(like), false) = (levels.first(), positives.is_empty()) else {
-        let nothing = levels.first().map_or_else(|| Tensor::new(0f32, &Device::Cpu), zero)?;
-        return Ok((name, nothing));
+    let positives = positives(&sample.images, objects);
+    let there = match &sample.there {
+        Some((rois, batch)) => {
+            let (columns, rule) = (config.columns(), config.levels_of_rois());
+            rois.with_masks(&batch.objects, &columns, config.mask_channels(), &rule)?.map(|own| (own, batch))
+        }
+        None => None,
     };
-    let rois: Vec<Roi> = positives.iter().map(|p| p.roi).collect();
-    let pooled = pool(config, levels, &rois, mask.mask_pooled)?;
-    let masks = head.forward(&pooled, pass)?;
-    let side = masks.side()?;
-    let channels: Vec<usize> =
-        positives.iter().map(|p| config.column(objects[p.roi.0 as usize][p.object].class as usize)).collect();
-    let logits = masks.of_channels(&channels)?;
-    let (order, targets) = targets(mask.mask_targets, &positives, objects, side)?;
-    let count = positives.len();
-    let chosen = select_rows(&logits, &order)?;
-    let entropy = bce_with_logits(&chosen, &Tensor::from_slice(&targets, (count, side * side), like.device())?)?;
+    let Some(like) = levels.first() else { return Ok((name, Tensor::new(0f32, &Device::Cpu)?)) };
+    let (chosen, order, targets) = if let Some((own, batch)) = there {
+        let masks = head.forward(&pool_regions(config, levels, &own.regions, mask.mask_pooled)?, pass)?;
+        let majority = mask.mask_targets == MaskTargets::Majority;
+        let targets = own.pieces(&batch.masks, masks.side()?, majority, majority)?;
+        (masks.of_places(&own.places)?, (0..targets.dim(0)? as u32).collect(), targets)
+    } else if positives.is_empty() || sample.there.is_some() {
+        return Ok((name, zero(like)?));
+    } else {
+        let rois: Vec<Roi> = positives.iter().map(|p| p.roi).collect();
+        let masks = head.forward(&pool(config, levels, &rois, mask.mask_pooled)?, pass)?;
+        let channels: Vec<usize> =
+            positives.iter().map(|p| config.column(objects[p.roi.0 as usize][p.object].class as usize)).collect();
+        let (order, targets) = targets(mask.mask_targets, &positives, objects, masks.side()?)?;
+        let targets = Tensor::from_slice(&targets, (order.len(), targets.len() / order.len()), like.device())?;
+        (select_rows(&masks.of_channels(&channels)?, &order)?, order, targets)
+    };
+    let entropy = bce_with_logits(&chosen, &targets)?;
+    let (count, cells) = entropy.dims2()?;
     let weight = config.stage(stage).loss_weight;
-    let normalizer = (count * side * side) as f32;
+    let normalizer = (count * cells) as f32;
     let values = read_when(pass.is_probed(), &entropy)?;
-    let part = weighted_sum(&entropy, vec![weight / normalizer; count * side * side])?;
+    let part = weighted_sum(&entropy, vec![weight / normalizer; count * cells])?;
     if pass.is_probed() {
         let value = part.to_vec0::<f32>()?;
-        let (cells, answers) = (side * side, read_when(true, &chosen)?);
-        for (image, of_image) in sampled.iter().enumerate() {
+        let (answers, targets) = (read_when(true, &chosen)?, read_when(true, &targets)?);
+        for (image, of_image) in sample.images.iter().enumerate() {
             let mut per_anchor = vec![0.0; of_image.boxes.len()];
             let (mut places, mut predicted, mut target) = (Vec::new(), Vec::new(), Vec::new());
             for (index, &row) in order.iter().enumerate() {
@@ -199,13 +210,14 @@ mod tests {
         }
         let objects = [vec![Object { mask: Some(left_half()), ..Object::default() }]];
         let run = |target: i32, pass: &Pass| {
-            let sampled = [Sampled {
+            let sampled = Sampled {
                 boxes: vec![BBox::new(2.0, 2.0, 12.0, 12.0)],
                 target: vec![target],
                 parent: vec![0],
                 from_object: vec![false],
-            }];
-            loss(&config, &mask, 0, &head, &levels, &sampled, &objects, pass)
+            };
+            let sample = Sample { images: vec![sampled], there: None };
+            loss(&config, &mask, 0, &head, &levels, &sample, &objects, pass)
         };
         let pass = Pass::probed(Mode::Frozen, 1);
         let (name, value) = run(0, &pass)?;

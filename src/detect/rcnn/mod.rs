@@ -34,6 +34,7 @@ pub use given::GivenProposals;
 pub use names::native_name;
 pub use paste::{Patch, mask_in_picture};
 
+use super::multibox::corners;
 use super::{Config, Detector, Losses, Outputs};
 use crate::geometry::{Detection, Object};
 use crate::nn::backbone::resnet::ResNet;
@@ -45,9 +46,11 @@ use crate::trace::Anchors;
 use box_head::{Answers, BoxHead};
 use candle_core::{Device, Result, Tensor};
 use mask_head::MaskHead;
-use proposals::{Limits, Proposals};
+use proposals::{Limits, Proposals, Proposed};
 use regions::Pooled;
 use rpn::RpnHead;
+use sample::{OnDevice, Sampler};
+use std::rc::Rc;
 
 /// Name of the pictures' heights and widths `[N, 2]` among the outputs.
 const PICTURE_SIZES: &str = "image_sizes";
@@ -162,16 +165,19 @@ impl Rcnn {
     }
 
     /// The generator of one iteration's samples. It follows from the seed, the network's answers and the objects: the
-    /// same iteration draws the same samples, also when a run is taken up again, and the next one draws others. A GPU
-    /// hands out the last answers of each image, which are the coarsest level's, and not all.
+    /// same iteration draws the same samples, also when a run is taken up again, and the next one draws others.
     fn generator(&self, logits: &Tensor, objects: &[Vec<Object>]) -> Result<Random> {
-        const OF_GPU: usize = 1 << 8;
-        let count = logits.dim(1)?;
-        let first = if logits.device().is_cpu() { 0 } else { count.saturating_sub(OF_GPU) };
-        let answers = fetch(&logits.detach().narrow(1, first, count - first)?)?;
-        let boxes = objects.iter().flatten().flat_map(|o| [o.bbox.x0, o.bbox.y0, o.bbox.x1, o.bbox.y1]);
-        let digest = answers.into_iter().chain(boxes).fold(0u64, |digest, v| mix(digest ^ u64::from(v.to_bits())));
-        Ok(Random::keyed(self.seed, &[digest]))
+        let values = fetch(&logits.detach())?.into_iter().chain(sample::sides(objects));
+        Ok(Random::keyed(self.seed, &[values.fold(0u64, |digest, v| mix(digest ^ u64::from(v.to_bits())))]))
+    }
+
+    /// The same on a CUDA device, which needs no generator.
+    fn sampler(&self, logits: &Tensor, objects: &[Vec<Object>]) -> Result<Sampler> {
+        Ok(if logits.device().is_cuda() {
+            Sampler::Cuda(Rc::new(OnDevice::new(&self.rcnn, logits, objects, self.seed)?))
+        } else {
+            Sampler::Cpu(self.generator(logits, objects)?)
+        })
     }
 
     /// Proposals and what the box heads say about them.
@@ -241,30 +247,39 @@ impl Detector for Rcnn {
         let (logits, deltas) = rpn::answers(outputs)?;
         let sizes = self.sizes(outputs)?;
         let config = &self.rcnn.rpn;
-        let mut rng = self.generator(&logits, objects)?;
-        let (mut parts, proposals) = match given::given(outputs, &sizes)? {
-            Some(given) => (Vec::new(), given),
+        let mut sampler = self.sampler(&logits, objects)?;
+        let (mut parts, proposed) = match given::given(outputs, &sizes)? {
+            Some(given) => (Vec::new(), Proposed::Cpu(given)),
             None => {
                 let anchors = rpn::anchors(config, outputs);
-                let parts = rpn_loss::losses(config, &anchors, (&logits, &deltas), objects, &sizes, &mut rng, pass)?;
-                let proposals = match self.rcnn.roi_source {
-                    RoiSource::Rpn => {
-                        let limits = Limits::training(config);
-                        self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?
-                    }
+                let device = logits.device();
+                let there = device.is_cuda().then(|| corners(&anchors.boxes, device)).transpose()?;
+                let (all, answers) = ((&anchors, there.as_ref()), (&logits, &deltas));
+                let parts = rpn_loss::losses(config, all, answers, objects, &sizes, &mut sampler, pass)?;
+                let proposed = match self.rcnn.roi_source {
+                    RoiSource::Rpn => pass.stage("proposals", || {
+                        proposals::proposed(config, &anchors, there.as_ref(), answers, &sizes)
+                    })?,
                     RoiSource::JitteredObjects => {
-                        let rule = (self.rcnn.jittered_rois, self.rcnn.jitter);
-                        let of_image = |(objects, &size): (&Vec<Object>, &(f32, f32))| {
-                            given::jittered(objects, rule, size, &mut rng)
+                        let mut own;
+                        let rng = match &mut sampler {
+                            Sampler::Cpu(rng) => rng,
+                            Sampler::Cuda(_) => {
+                                own = self.generator(&logits, objects)?;
+                                &mut own
+                            }
                         };
-                        objects.iter().zip(&sizes).map(of_image).collect()
+                        let rule = (self.rcnn.jittered_rois, self.rcnn.jitter);
+                        let of_image =
+                            |(objects, &size): (&Vec<Object>, &(f32, f32))| given::jittered(objects, rule, size, rng);
+                        Proposed::Cpu(objects.iter().zip(&sizes).map(of_image).collect())
                     }
                 };
-                (parts, proposals)
+                (parts, proposed)
             }
         };
         let levels = self.levels(outputs);
-        parts.extend(cascade::losses(self, &levels, &proposals, objects, &sizes, &mut rng, pass)?);
+        parts.extend(cascade::losses(self, &levels, &proposed, objects, &sizes, &mut sampler, pass)?);
         Ok(Losses { parts })
     }
 

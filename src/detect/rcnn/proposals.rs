@@ -5,6 +5,7 @@ use crate::geometry::BBox;
 use crate::ops::proposals::{self, Proposal, ProposalRule};
 use crate::trace::Anchors;
 use candle_core::{Result, Tensor};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// How many proposals there may be.
@@ -45,6 +46,66 @@ impl Proposals {
     }
 }
 
+/// Proposals of a batch, wherever they lie.
+pub(super) enum Proposed {
+    /// Of each image.
+    Cpu(Vec<Proposals>),
+    Cuda(proposals::Proposed),
+}
+
+impl Proposed {
+    /// Those of each image in main memory.
+    pub(super) fn read(&self) -> Result<Cow<'_, [Proposals]>> {
+        Ok(match self {
+            Self::Cpu(all) => Cow::Borrowed(all),
+            Self::Cuda(all) => Cow::Owned(all.read()?.into_iter().map(of_image).collect()),
+        })
+    }
+}
+
+/// [`propose`] in training, where they stay on a CUDA device: `corners` `[anchors, 4]` are the anchors there.
+///
+/// # Errors
+/// As [`propose`].
+pub(super) fn proposed(
+    config: &RpnConfig,
+    anchors: &Anchors,
+    corners: Option<&Tensor>,
+    answers: (&Tensor, &Tensor),
+    sizes: &[(f32, f32)],
+) -> Result<Proposed> {
+    let limits = Limits::training(config);
+    match corners {
+        None => Ok(Proposed::Cpu(propose(config, limits, anchors, answers, sizes)?)),
+        Some(corners) => {
+            let runs = runs(anchors);
+            Ok(Proposed::Cuda(proposals::proposed(answers, corners, sizes, &rule(config, limits, &runs))?))
+        }
+    }
+}
+
+fn runs(anchors: &Anchors) -> Vec<Range<usize>> {
+    anchors.levels.iter().map(|level| level.start..level.start + level.len).collect()
+}
+
+fn rule<'a>(config: &RpnConfig, limits: Limits, runs: &'a [Range<usize>]) -> ProposalRule<'a> {
+    ProposalRule {
+        runs,
+        per_run: limits.per_level,
+        total: limits.total,
+        min_size: config.proposal_min_size,
+        nms: config.proposal_nms,
+    }
+}
+
+fn of_image(found: Vec<Proposal>) -> Proposals {
+    let mut proposals = Proposals::default();
+    for Proposal { bbox, logit, anchor } in found {
+        proposals.push(bbox, probability(logit), anchor);
+    }
+    proposals
+}
+
 /// Proposals of each image from objectness `[N, anchors]` and box codes `[N, anchors, 4]`. `sizes` are the pictures'
 /// heights and widths within the input.
 ///
@@ -57,22 +118,9 @@ pub(super) fn propose(
     answers: (&Tensor, &Tensor),
     sizes: &[(f32, f32)],
 ) -> Result<Vec<Proposals>> {
-    let runs: Vec<Range<usize>> = anchors.levels.iter().map(|level| level.start..level.start + level.len).collect();
-    let rule = ProposalRule {
-        runs: &runs,
-        per_run: limits.per_level,
-        total: limits.total,
-        min_size: config.proposal_min_size,
-        nms: config.proposal_nms,
-    };
-    let of_image = |found: Vec<Proposal>| {
-        let mut proposals = Proposals::default();
-        for Proposal { bbox, logit, anchor } in found {
-            proposals.push(bbox, probability(logit), anchor);
-        }
-        proposals
-    };
-    Ok(proposals::propose(answers, &anchors.boxes, sizes, &rule)?.into_iter().map(of_image).collect())
+    let runs = runs(anchors);
+    let found = proposals::propose(answers, &anchors.boxes, sizes, &rule(config, limits, &runs))?;
+    Ok(found.into_iter().map(of_image).collect())
 }
 
 /// `1 / (1 + e^−x)`.

@@ -1,31 +1,17 @@
 //! Regions of interest: which level of the pyramid each one reads, and its features brought to one size.
 
-use super::config::{LevelRule, Pooling, RcnnConfig};
+use super::config::{Pooling, RcnnConfig};
 use crate::geometry::BBox;
 use crate::ops::gather::select_rows;
 use crate::ops::maps::cat;
-use crate::ops::roi::{roi_align, roi_pool};
+use crate::ops::roi::{PoolRule, Regions, pool_levels, regions, roi_align, roi_pool};
 use candle_core::{Result, Tensor};
+use std::sync::Arc;
 
 /// An image of the batch and a box in input pixels.
 pub(super) type Roi = (u32, BBox);
 
-/// Added against rounding where a side is exactly a power of two of the canonical one.
-const LEVEL_EPSILON: f32 = 1e-6;
-
-/// The level that a box reads, 0 for the finest; boxes too small or too large read the nearest there is.
-pub(super) fn level_of(config: &RcnnConfig, bbox: BBox) -> usize {
-    let side = (bbox.width() * bbox.height()).sqrt();
-    let level = match config.level_rule {
-        // the logarithm of ratio 1 is the third level, in torchvision's numbering 4 of 2 to 5
-        LevelRule::AfterLogarithm => (4.0 + (side / config.canonical_size).log2() + LEVEL_EPSILON).floor() - 2.0,
-        LevelRule::BeforeLogarithm => (side / (config.canonical_size / 4.0) + LEVEL_EPSILON).log2().floor(),
-    };
-    // a negative or undefined level casts to 0
-    (level as usize).min(config.roi_levels.saturating_sub(1))
-}
-
-/// Features of RoIs, grouped by level.
+/// Features of RoIs; on the CPU they are grouped by level.
 #[derive(Debug)]
 pub(super) struct Pooled {
     /// `[R, C, side, side]`
@@ -47,7 +33,11 @@ impl Pooled {
 /// # Errors
 /// No RoI at all, one that is not finite or in no image, or fewer levels than the settings speak of.
 pub(super) fn pool(config: &RcnnConfig, levels: &[Tensor], rois: &[Roi], side: usize) -> Result<Pooled> {
-    let level_of_roi: Vec<usize> = rois.iter().map(|&(_, bbox)| level_of(config, bbox)).collect();
+    let rule = config.levels_of_rois();
+    if let Some(finest) = levels.first().filter(|map| map.device().is_cuda() && !rois.is_empty()) {
+        return pool_regions(config, levels, &regions(finest, rois, |bbox| rule.level_of(bbox))?, side);
+    }
+    let level_of_roi: Vec<usize> = rois.iter().map(|&(_, bbox)| rule.level_of(bbox)).collect();
     let mut rows = vec![0u32; rois.len()];
     let mut next = 0u32;
     let mut parts = Vec::new();
@@ -76,19 +66,48 @@ pub(super) fn pool(config: &RcnnConfig, levels: &[Tensor], rois: &[Roi], side: u
     if parts.is_empty() {
         candle_core::bail!("there is no RoI to pool");
     }
-    let features = cat(&parts, 0)?;
-    let share = f64::from(config.pooled_gradient);
-    let features = if share == 1.0 {
-        features
-    } else {
-        // the same values; the gradient comes through the first summand alone
-        features.affine(share, 0.0)?.add(&features.detach().affine(1.0 - share, 0.0)?)?
+    Ok(Pooled { features: with_share(config, cat(&parts, 0)?)?, rows })
+}
+
+/// [`pool`] for RoIs that are on a CUDA device.
+///
+/// # Errors
+/// Fewer levels than the settings speak of, or those of the device.
+pub(super) fn pool_regions(
+    config: &RcnnConfig,
+    levels: &[Tensor],
+    regions: &Arc<Regions>,
+    side: usize,
+) -> Result<Pooled> {
+    let rule = match config.pooling {
+        Pooling::Align => PoolRule::Align { sampling_ratio: config.sampling_ratio, shifted: false },
+        Pooling::AlignShifted => PoolRule::Align { sampling_ratio: config.sampling_ratio, shifted: true },
+        Pooling::Max => PoolRule::Max,
     };
-    Ok(Pooled { features, rows })
+    let (maps, scales): (Vec<Tensor>, Vec<f32>) = levels
+        .iter()
+        .zip(&config.rpn.strides)
+        .take(config.roi_levels)
+        .map(|(map, stride)| (map.clone(), 1.0 / stride))
+        .unzip();
+    let features = pool_levels(&maps, &scales, regions, (side, side), rule)?;
+    let rows = (0..features.dim(0)? as u32).collect();
+    Ok(Pooled { features: with_share(config, features)?, rows })
+}
+
+/// The same values; their gradient is multiplied as the settings say.
+fn with_share(config: &RcnnConfig, features: Tensor) -> Result<Tensor> {
+    let share = f64::from(config.pooled_gradient);
+    if share == 1.0 {
+        return Ok(features);
+    }
+    // the gradient comes through the first summand alone
+    features.affine(share, 0.0)?.add(&features.detach().affine(1.0 - share, 0.0)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::LevelRule;
     use super::*;
     use candle_core::{DType, Device, Var};
 
@@ -105,6 +124,7 @@ mod tests {
     fn a_rois_side_decides_its_level() {
         let cases =
             [(0.0, 0), (1.0, 0), (111.0, 0), (112.0, 1), (223.0, 1), (224.0, 2), (447.0, 2), (448.0, 3), (9e3, 3)];
+        let level_of = |config: &RcnnConfig, bbox: BBox| config.levels_of_rois().level_of(bbox);
         for rule in [LevelRule::AfterLogarithm, LevelRule::BeforeLogarithm] {
             let config = RcnnConfig { level_rule: rule, ..config() };
             for (side, level) in cases {

@@ -3,6 +3,7 @@
 //! Both are divided by the number of sampled anchors of the batch (torchvision's `RegionProposalNetwork`).
 
 use super::config::RpnConfig;
+use super::sample::{OnDevice, Sampler};
 use crate::detect::multibox::assignment;
 use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::coder::BoxCoder;
@@ -11,13 +12,14 @@ use crate::geometry::nms::order_by_score;
 use crate::geometry::sampling::sample_balanced;
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
+use crate::ops::anchors::{AnchorTargets, Divisor};
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{bce_with_logits, smooth_l1, weighted_sum};
+use crate::ops::losses::{bce_with_logits, smooth_l1, sum_by, weighted_sum};
 use crate::ops::maps::reshape;
-use crate::ops::matching::match_batch;
-use crate::random::Random;
+use crate::ops::matching::{MatchRule, matched};
+use crate::ops::sampling::{Share, drawn};
 use crate::trace::{Anchors, Formula, LossPart, Sample, Terms};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Names of the two parts, torchvision's.
 const OBJECTNESS: &str = "loss_objectness";
@@ -29,15 +31,25 @@ struct Sampled {
     negatives: Vec<u32>,
 }
 
+impl Sampled {
+    /// From what each anchor learns.
+    fn of_device(learnt: &[i32]) -> Self {
+        let those = |wanted: fn(i32) -> bool| {
+            learnt.iter().zip(0..).filter(|&(&target, _)| wanted(target)).map(|(_, anchor)| anchor).collect()
+        };
+        Self { positives: those(|target| target >= 0), negatives: those(|target| target == -1) }
+    }
+}
+
 /// Both parts from objectness `[N, anchors]` and box codes `[N, anchors, 4]`. `sizes` are the pictures' heights and
-/// widths within the input.
+/// widths within the input; `corners` `[anchors, 4]` are the anchors on a CUDA device.
 pub(super) fn losses(
     config: &RpnConfig,
-    anchors: &Anchors,
+    (anchors, corners): (&Anchors, Option<&Tensor>),
     (logits, deltas): (&Tensor, &Tensor),
     objects: &[Vec<Object>],
     sizes: &[(f32, f32)],
-    rng: &mut Random,
+    sampler: &mut Sampler,
     pass: &Pass,
 ) -> Result<Vec<(String, Tensor)>> {
     let (images, count) = logits.dims2()?;
@@ -49,16 +61,35 @@ pub(super) fn losses(
             logits.dims()
         );
     }
-    let matches = pass.stage("assign anchors", || {
-        let boxes: Vec<Vec<BBox>> = objects.iter().map(|objects| objects.iter().map(|o| o.bbox).collect()).collect();
-        assign(config, &anchors.boxes, &boxes, sizes, logits.device(), pass.is_probed())
-    })?;
-    let mut sampled = Vec::with_capacity(images);
-    for matches in &matches {
-        let share = config.anchor_positive_share;
-        let (positives, negatives) = sample_balanced(&matches.target, config.anchor_samples, share, rng);
-        sampled.push(Sampled { positives, negatives });
+    let on_device = match (&*sampler, corners) {
+        (Sampler::Cuda(there), Some(corners)) => Some(losses_there(config, corners, (logits, deltas), sizes, there)?),
+        _ => None,
+    };
+    // A GPU has the losses; only the record asks for more.
+    if let (Some((parts, _)), false) = (&on_device, pass.is_probed()) {
+        return Ok(parts.clone());
     }
+    let matches = pass.stage("assign anchors", || {
+        let of_image = |(objects, &size): (&Vec<Object>, &(f32, f32))| {
+            let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+            assign(config, &anchors.boxes, &boxes, size)
+        };
+        Ok(objects.iter().zip(sizes).map(of_image).collect::<Vec<Matches>>())
+    })?;
+    let sampled: Vec<Sampled> = match (sampler, &on_device) {
+        (Sampler::Cpu(rng), _) => {
+            let mut of_image = |matches: &Matches| {
+                let (most, share) = (config.anchor_samples, config.anchor_positive_share);
+                let (positives, negatives) = sample_balanced(&matches.target, most, share, rng);
+                Sampled { positives, negatives }
+            };
+            matches.iter().map(&mut of_image).collect()
+        }
+        (Sampler::Cuda(_), on_device) => {
+            let learnt: Vec<i32> = on_device.as_ref().map_or_else(|| Ok(Vec::new()), |(_, learnt)| learnt.to_vec1())?;
+            learnt.chunks_exact(count.max(1)).map(Sampled::of_device).collect()
+        }
+    };
 
     let mut rows = Vec::new();
     let mut wanted = Vec::new();
@@ -135,7 +166,38 @@ pub(super) fn losses(
             });
         }
     }
-    Ok(vec![(OBJECTNESS.into(), objectness), (REGRESSION.into(), regression)])
+    let parts = named(objectness, regression);
+    Ok(on_device.map_or(parts, |(parts, _)| parts))
+}
+
+fn named(objectness: Tensor, regression: Tensor) -> Vec<(String, Tensor)> {
+    vec![(OBJECTNESS.into(), objectness), (REGRESSION.into(), regression)]
+}
+
+/// [`losses`] on a CUDA device; and what each anchor learns, i32 `[N · anchors]`, −2 for those that were not drawn.
+fn losses_there(
+    config: &RpnConfig,
+    anchors: &Tensor,
+    (logits, deltas): (&Tensor, &Tensor),
+    sizes: &[(f32, f32)],
+    there: &OnDevice,
+) -> Result<(Vec<(String, Tensor)>, Tensor)> {
+    let (images, count) = logits.dims2()?;
+    let rule = MatchRule {
+        positive: config.anchor_positive,
+        negative: config.anchor_negative,
+        all_ties: config.forced_minimum <= 1.0,
+        least_tie: config.forced_minimum,
+    };
+    let targets = matched(anchors, &there.objects, &rule, config.ignore_crossing.then_some(sizes))?;
+    let share = Share { most: config.anchor_samples, positive: config.anchor_positive_share };
+    let [targets, numbers] = drawn(&targets, images, share, &there.draw(0))?;
+    let learnt = AnchorTargets::new(anchors, &there.objects, &targets, Some(&numbers), Divisor::Batch)?;
+    let [wanted, weights] = learnt.of_classes(1, 0)?;
+    let objectness = sum_by(&bce_with_logits(&reshape(logits, (images * count, 1))?, &wanted)?, &weights)?;
+    let [codes, weights] = learnt.of_codes(BoxCoder::RETINA.std, 1.0)?;
+    let distance = smooth_l1(&reshape(deltas, (images * count, 4))?, &codes, config.anchor_smooth_l1_beta)?;
+    Ok((named(objectness, sum_by(&distance, &weights)?), targets))
 }
 
 /// A loss of 0 without a graph, on the device of `like`.
@@ -149,36 +211,24 @@ pub(super) fn read_when(wanted: bool, values: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// Thresholds, then each object's best anchors. With `ignore_crossing`, anchors that leave the picture take no part.
-fn assign(
-    config: &RpnConfig,
-    anchors: &[BBox],
-    objects: &[Vec<BBox>],
-    sizes: &[(f32, f32)],
-    device: &Device,
-    whole: bool,
-) -> Result<Vec<Matches>> {
+fn assign(config: &RpnConfig, anchors: &[BBox], objects: &[BBox], (height, width): (f32, f32)) -> Matches {
     let force = if config.forced_minimum <= 1.0 { Force::AllTies } else { Force::None };
     let (positive, negative) = (config.anchor_positive, config.anchor_negative);
-    let mut all: Vec<Matches> = if config.ignore_crossing {
-        let of_image = |(objects, &(height, width)): (&Vec<BBox>, &(f32, f32))| {
-            let is_inside = |b: &BBox| b.x0 >= 0.0 && b.y0 >= 0.0 && b.x1 < width && b.y1 < height;
-            let inside: Vec<usize> = (0..anchors.len()).filter(|&index| is_inside(&anchors[index])).collect();
-            let boxes: Vec<BBox> = inside.iter().map(|&index| anchors[index]).collect();
-            spread(match_anchors(&boxes, objects, positive, negative, force), &inside, anchors.len())
-        };
-        objects.iter().zip(sizes).map(of_image).collect()
+    let mut matches = if config.ignore_crossing {
+        let is_inside = |b: &BBox| b.x0 >= 0.0 && b.y0 >= 0.0 && b.x1 < width && b.y1 < height;
+        let inside: Vec<usize> = (0..anchors.len()).filter(|&index| is_inside(&anchors[index])).collect();
+        let boxes: Vec<BBox> = inside.iter().map(|&index| anchors[index]).collect();
+        spread(match_anchors(&boxes, objects, positive, negative, force), &inside, anchors.len())
     } else {
-        match_batch(anchors, objects, (positive, negative), force, device, whole)?
+        match_anchors(anchors, objects, positive, negative, force)
     };
-    for matches in &mut all {
-        for index in 0..anchors.len() {
-            if matches.forced[index] && matches.iou[index] < config.forced_minimum {
-                matches.target[index] = if matches.iou[index] < negative { -1 } else { -2 };
-                matches.forced[index] = false;
-            }
+    for index in 0..anchors.len() {
+        if matches.forced[index] && matches.iou[index] < config.forced_minimum {
+            matches.target[index] = if matches.iou[index] < negative { -1 } else { -2 };
+            matches.forced[index] = false;
         }
     }
-    Ok(all)
+    matches
 }
 
 /// Matches of the anchors `inside` among `count`, of which the others are ignored.
@@ -217,7 +267,9 @@ mod tests {
     use super::super::config::RcnnConfig;
     use super::*;
     use crate::nn::Mode;
+    use crate::random::Random;
     use crate::trace::Rule;
+    use candle_core::Device;
 
     fn square(x: f32, side: f32) -> BBox {
         BBox::new(x, 0.0, x + side, side)
@@ -228,23 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_best_anchor_counts_from_the_minimum_on_and_crossing_anchors_never() -> Result<()> {
+    fn a_weak_best_anchor_counts_from_the_minimum_on_and_crossing_anchors_never() {
         // object [0, 10]: IoU 1/3 with the first (its best), 0 with the second; the third leaves the picture
         let anchors = [BBox::new(0.0, 0.0, 10.0, 30.0), square(40.0, 10.0), BBox::new(-2.0, 0.0, 8.0, 10.0)];
-        let assigned = |config: &RpnConfig| -> Result<Matches> {
-            let objects = [vec![square(0.0, 10.0)]];
-            Ok(assign(config, &anchors, &objects, &[(50.0, 60.0)], &Device::Cpu, true)?.remove(0))
-        };
+        let assigned = |config: &RpnConfig| assign(config, &anchors, &[square(0.0, 10.0)], (50.0, 60.0));
         let crossing = RpnConfig { ignore_crossing: true, ..config() };
-        let found = assigned(&crossing)?;
+        let found = assigned(&crossing);
         assert_eq!((found.target.as_slice(), found.forced[0]), (&[0, -1, -2][..], true));
         let strict = RpnConfig { forced_minimum: 0.4, ..crossing.clone() };
-        assert_eq!(assigned(&strict)?.target, [-2, -1, -2]);
+        assert_eq!(assigned(&strict).target, [-2, -1, -2]);
         let never = RpnConfig { forced_minimum: 2.0, ..crossing };
-        assert_eq!(assigned(&never)?.target, [-2, -1, -2]);
+        assert_eq!(assigned(&never).target, [-2, -1, -2]);
         // all anchors: the third is the best with 80 / 120, so the first is only ignored
-        assert_eq!(assigned(&config())?.target, [-2, -1, 0]);
-        Ok(())
+        assert_eq!(assigned(&config()).target, [-2, -1, 0]);
     }
 
     #[test]
@@ -255,8 +303,8 @@ mod tests {
         let deltas = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0], (1, 2, 4), &Device::Cpu)?;
         let object = Object { bbox: square(0.0, 10.0), ..Object::default() };
         let value = |objects: Vec<Object>, pass: &Pass| -> Result<Vec<f32>> {
-            let mut rng = Random::new(1);
-            let parts = losses(&config(), &anchors, (&logits, &deltas), &[objects], &[(50.0, 60.0)], &mut rng, pass)?;
+            let (mut sampler, answers) = (Sampler::Cpu(Random::new(1)), (&logits, &deltas));
+            let parts = losses(&config(), (&anchors, None), answers, &[objects], &[(50.0, 60.0)], &mut sampler, pass)?;
             parts.iter().map(|(_, value)| value.to_vec0::<f32>()).collect()
         };
         let pass = Pass::probed(Mode::Infer, 1);
@@ -283,8 +331,9 @@ mod tests {
         let object = Object { bbox: square(50.0, 10.0), ..Object::default() };
         let drawn = |seed: u64| -> Result<Vec<u32>> {
             let pass = Pass::probed(Mode::Infer, 1);
-            let (objects, mut rng) = ([vec![object.clone()]], Random::new(seed));
-            losses(&config(), &anchors, (&logits, &deltas), &objects, &[(50.0, 700.0)], &mut rng, &pass)?;
+            let (objects, mut sampler) = ([vec![object.clone()]], Sampler::Cpu(Random::new(seed)));
+            let answers = (&logits, &deltas);
+            losses(&config(), (&anchors, None), answers, &objects, &[(50.0, 700.0)], &mut sampler, &pass)?;
             Ok(pass.into_traces().remove(0).sampling.iter().map(|s| s.anchor).collect())
         };
         assert_eq!(drawn(5)?.len(), 128);

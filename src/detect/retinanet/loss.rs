@@ -1,23 +1,27 @@
 //! RetinaNet's targets and losses: match anchors by IoU, focal loss on all but the ignored, box loss on the positives.
 
-use super::{ClassLayout, RegressionLoss, RetinanetConfig};
-use crate::detect::multibox::assignment;
+use super::{ClassLayout, Normalizer, RegressionLoss, RetinanetConfig};
+use crate::detect::multibox::{assignment, corners};
 use crate::detect::terms::{at_rows, recorded, recorded_overlap, wanted_columns};
 use crate::detect::{Losses, Outputs};
 use crate::geometry::coder::BoxCoder;
-use crate::geometry::matching::{Force, Matches};
-use crate::geometry::{BBox, Object};
+use crate::geometry::matching::{Force, Matches, match_anchors};
+use crate::geometry::{BBox, Object, labelled};
 use crate::nn::Pass;
+use crate::ops::anchors::{AnchorTargets, Divisor};
 use crate::ops::gather::{select_rows, top_k};
-use crate::ops::losses::{IouLoss, box_iou_loss, sigmoid_focal, smooth_l1, sum_by, weighted_sum};
+use crate::ops::losses::{IouLoss, box_iou_loss, box_iou_loss_of, sigmoid_focal, smooth_l1, sum_by, weighted_sum};
 use crate::ops::maps::reshape;
-use crate::ops::matching::match_batch;
+use crate::ops::matching::{MatchRule, Objects, matched};
 use crate::ops::select::fill_rows;
 use crate::trace::{Formula, LossPart, Sample, Terms};
 use candle_core::{D, DType, Device, Result, Tensor};
 
 /// Background anchors that a trace lists: focal loss counts them all, these most.
 const TRACED_NEGATIVES: usize = 256;
+
+/// torchvision's ε in the GIoU loss.
+const GIOU_EPSILON: f32 = 1e-7;
 
 /// Focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, §3) and L1 or smooth-L1 of the deltas, or
 /// GIoU of the boxes, summed and divided as the configuration says (torchvision's `RetinaNetHead.compute_loss`).
@@ -38,7 +42,13 @@ pub(super) fn losses(
             logits.dims()
         );
     }
-    let targets = pass.stage("assign", || assign(config, anchors, objects, logits.device(), pass.is_probed()))?;
+    let on_device =
+        if logits.device().is_cuda() { Some(losses_there(config, anchors, (deltas, logits), objects)?) } else { None };
+    // A GPU has the losses; only the record asks for more.
+    if let (Some(losses), false) = (&on_device, pass.is_probed()) {
+        return Ok(losses.clone());
+    }
+    let targets = pass.stage("assign", || Ok(assign(config, anchors, objects)))?;
     let positives: Vec<usize> =
         targets.iter().map(|matches| matches.target.iter().filter(|&&t| t >= 0).count()).collect();
     let divisors = config.normalizer.divisors(&positives);
@@ -94,8 +104,7 @@ pub(super) fn losses(
             }
             RegressionLoss::Giou => {
                 let decoded = decoded(&predicted, &positive_anchors, &coder)?;
-                // torchvision's ε
-                box_iou_loss(&decoded, &boxes, IouLoss::Giou, 1e-7)?.unsqueeze(1)?
+                box_iou_loss(&decoded, &boxes, IouLoss::Giou, GIOU_EPSILON)?.unsqueeze(1)?
             }
         };
         let values = if pass.is_probed() { row_sums(&distance)? } else { Vec::new() };
@@ -150,10 +159,54 @@ pub(super) fn losses(
             });
         }
     }
-    Ok(Losses { parts: vec![("classification".into(), classification), ("bbox_regression".into(), regression)] })
+    Ok(on_device.unwrap_or_else(|| named(classification, regression)))
 }
 
-/// The corners of the boxes that codes `[M, 4]` mean for their anchors; gradients pass, but not through a side at its
+fn named(classification: Tensor, regression: Tensor) -> Losses {
+    Losses { parts: vec![("classification".into(), classification), ("bbox_regression".into(), regression)] }
+}
+
+/// [`losses`] on a CUDA device, from which nothing comes to main memory.
+fn losses_there(
+    config: &RetinanetConfig,
+    anchors: &[BBox],
+    (deltas, logits): (&Tensor, &Tensor),
+    objects: &[Vec<Object>],
+) -> Result<Losses> {
+    let (images, count, columns) = logits.dims3()?;
+    let rows = images * count;
+    let (there, objects) = (corners(anchors, logits.device())?, Objects::new(logits, &labelled(objects))?);
+    let rule = MatchRule {
+        positive: config.positive_threshold,
+        negative: config.negative_threshold,
+        all_ties: config.low_quality_matches,
+        least_tie: 0.0,
+    };
+    let divisor = match config.normalizer {
+        Normalizer::PerImage => Divisor::PerImage,
+        Normalizer::Batch => Divisor::Batch,
+        Normalizer::BatchOfImages => Divisor::BatchOfImages,
+    };
+    let targets = matched(&there, &objects, &rule, None)?;
+    let learnt = AnchorTargets::new(&there, &objects, &targets, None, divisor)?;
+    let [ones, weights] = learnt.of_classes(columns, config.class_layout.first())?;
+    let focal = sigmoid_focal(&reshape(logits, (rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
+    let (coder, weight) = (config.coder(), config.box_weight);
+    let regression = match config.regression_loss {
+        RegressionLoss::SmoothL1 => {
+            let [codes, weights] = learnt.of_codes(coder.std, weight)?;
+            sum_by(&smooth_l1(&reshape(deltas, (rows, 4))?, &codes, config.smooth_l1_beta)?, &weights)?
+        }
+        RegressionLoss::Giou => {
+            let [boxes, weights] = learnt.of_boxes(weight)?;
+            let decoded = decoded(deltas, anchors, &coder)?.reshape((rows, 4))?;
+            sum_by(&box_iou_loss_of(&decoded, &boxes, IouLoss::Giou, GIOU_EPSILON)?, &weights)?
+        }
+    };
+    Ok(named(sum_by(&focal, &weights)?, regression))
+}
+
+/// The corners of the boxes that codes `[…, M, 4]` mean for their anchors; gradients pass, but not through a side at its
 /// limit.
 fn decoded(codes: &Tensor, anchors: &[BBox], coder: &BoxCoder) -> Result<Tensor> {
     let pairs = |of: fn([f32; 4]) -> [f32; 2]| -> Result<Tensor> {
@@ -162,27 +215,24 @@ fn decoded(codes: &Tensor, anchors: &[BBox], coder: &BoxCoder) -> Result<Tensor>
     };
     let (centers, sides) = (pairs(|[cx, cy, _, _]| [cx, cy])?, pairs(|[_, _, w, h]| [w, h])?);
     let scaled = codes.broadcast_mul(&Tensor::new(&coder.std, codes.device())?)?;
-    let (shift, log) = (scaled.narrow(1, 0, 2)?, scaled.narrow(1, 2, 2)?);
+    let (shift, log) = (scaled.narrow(D::Minus1, 0, 2)?, scaled.narrow(D::Minus1, 2, 2)?);
     let log = match coder.max_log {
         Some(limit) => log.minimum(limit)?,
         None => log,
     };
-    let center = shift.mul(&sides)?.add(&centers)?;
-    let half = log.exp()?.mul(&sides)?.affine(0.5, 0.0)?;
-    Tensor::cat(&[center.sub(&half)?, center.add(&half)?], 1)
+    let center = shift.broadcast_mul(&sides)?.broadcast_add(&centers)?;
+    let half = log.exp()?.broadcast_mul(&sides)?.affine(0.5, 0.0)?;
+    Tensor::cat(&[center.sub(&half)?, center.add(&half)?], D::Minus1)
 }
 
 /// Positive from one IoU on, background below the other, ignored between; then the low-quality matches.
-fn assign(
-    config: &RetinanetConfig,
-    anchors: &[BBox],
-    objects: &[Vec<Object>],
-    device: &Device,
-    whole: bool,
-) -> Result<Vec<Matches>> {
+fn assign(config: &RetinanetConfig, anchors: &[BBox], objects: &[Vec<Object>]) -> Vec<Matches> {
     let force = if config.low_quality_matches { Force::AllTies } else { Force::None };
-    let boxes: Vec<Vec<BBox>> = objects.iter().map(|objects| objects.iter().map(|o| o.bbox).collect()).collect();
-    match_batch(anchors, &boxes, (config.positive_threshold, config.negative_threshold), force, device, whole)
+    let of_image = |objects: &Vec<Object>| {
+        let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
+        match_anchors(anchors, &boxes, config.positive_threshold, config.negative_threshold, force)
+    };
+    objects.iter().map(of_image).collect()
 }
 
 /// The logit of an object's class.

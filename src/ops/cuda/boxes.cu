@@ -91,33 +91,64 @@ KERNEL best_objects(int count, const float* anchors, int shared, int per_image, 
     }
 }
 
-// found[0] counts the anchors whose best IoU reaches the bound; behind it stand anchor, best object and bits of the IoU
-// of as many as there is room for, in no order.
-KERNEL close_anchors(int count, const float* iou, const int* best, float bound, int room, int* found) {
+// Boxes [P, 4] for each of the images; corners that are no numbers, which overlap nothing, for those that cross its
+// border. sizes: height and width of each image.
+KERNEL inside_boxes(int count, const float* boxes, const float* sizes, int per_image, float* y) {
     FOR_EACH(i, count) {
-        if (iou[i] < bound) continue;
-        int slot = atomicAdd(found, 1);
-        if (slot >= room) continue;
-        found[1 + 3 * slot] = i;
-        found[2 + 3 * slot] = best[i];
-        found[3 + 3 * slot] = __float_as_int(iou[i]);
+        const float *own = boxes + 4 * (i % per_image), *size = sizes + 2 * (i / per_image);
+        bool inside = own[0] >= 0.0f && own[1] >= 0.0f && own[2] < size[1] && own[3] < size[0];
+        for (int k = 0; k < 4; ++k) y[4 * i + k] = inside ? own[k] : NAN;
     }
 }
 
-// found[0] counts the pairs of an anchor and an object that no other anchor overlaps more; behind it stand the object,
-// the anchor, the anchor's best object and the bits of its IoU of as many as there is room for, in no order.
-KERNEL peak_anchors(int count, const float* anchors, const float* objects, int n, const float* iou, const int* best,
-                    const int* peaks, int room, int* found) {
+// Which object every anchor learns, -1 for background, -2 for none of both, as for corners that are no numbers. From an
+// IoU of `least` on, an anchor that no other one beats for some object learns its own best one if `ties` says so.
+KERNEL match_objects(int count, const float* anchors, int shared, int per_image, const float* objects,
+                     const int* starts, const float* iou, const int* best, const int* peaks, float positive,
+                     float negative, int ties, float least, int* targets) {
     FOR_EACH(i, count) {
-        for (int k = 0; k < n; ++k) {
-            int bits = __float_as_int(overlap_of(objects + 4 * k, anchors + 4 * i));
-            if (bits <= 0 || bits != peaks[k]) continue;
-            int slot = atomicAdd(found, 1);
-            if (slot >= room) continue;
-            found[1 + 4 * slot] = k;
-            found[2 + 4 * slot] = i;
-            found[3 + 4 * slot] = best[i];
-            found[4 + 4 * slot] = __float_as_int(iou[i]);
+        int image = i / per_image, first = starts[image], end = starts[image + 1];
+        const float* own = anchors + 4 * (shared ? i % per_image : i);
+        int target = first == end || iou[i] < negative ? -1 : iou[i] < positive ? -2 : best[i];
+        for (int k = first; k < end && ties && target < 0 && iou[i] >= least; ++k) {
+            int bits = __float_as_int(overlap_of(objects + 4 * k, own));
+            if (bits > 0 && bits == peaks[k]) target = best[i];
         }
+        targets[i] = own[0] == own[0] ? target : -2;
     }
+}
+
+// Deviations of a box code, as geometry/coder.rs has them.
+struct Deviations {
+    float of[4];
+};
+
+// The code of a box relative to another; epsilon is added to the quotients of the sides.
+__device__ inline void encode(const float* from, const float* to, const Deviations& std, float epsilon, float* code) {
+    for (int axis = 0; axis < 2; ++axis) {
+        float side = from[axis + 2] - from[axis], own = to[axis + 2] - to[axis];
+        float start = (from[axis] + from[axis + 2]) / 2.0f, center = (to[axis] + to[axis + 2]) / 2.0f;
+        code[axis] = (center - start) / side / std.of[axis];
+        code[axis + 2] = logf(own / side + epsilon) / std.of[axis + 2];
+    }
+}
+
+// The box that a code means; logarithms of sides are at most `most`.
+__device__ inline void decode(const float* from, const float* code, const Deviations& std, float most, float* box) {
+    for (int axis = 0; axis < 2; ++axis) {
+        float side = from[axis + 2] - from[axis], log = code[axis + 2] * std.of[axis + 2];
+        float center = code[axis] * std.of[axis] * side + (from[axis] + from[axis + 2]) / 2.0f;
+        float half = expf(log > most ? most : log) * side / 2.0f;
+        box[axis] = center - half;
+        box[axis + 2] = center + half;
+    }
+}
+
+__device__ inline bool is_finite(const float* box) {
+    return isfinite(box[0]) && isfinite(box[1]) && isfinite(box[2]) && isfinite(box[3]);
+}
+
+// Cuts a box to a picture of this height and width.
+__device__ inline void clip(const float* size, float* box) {
+    for (int k = 0; k < 4; ++k) box[k] = fminf(fmaxf(box[k], 0.0f), size[1 - k % 2]);
 }

@@ -25,6 +25,9 @@ const SOURCE: &str = concat!(
     include_str!("select.cu"),
     include_str!("multibox.cu"),
     include_str!("proposals.cu"),
+    include_str!("sampling.cu"),
+    include_str!("anchors.cu"),
+    include_str!("rois.cu"),
     include_str!("transposed.cu"),
     include_str!("update.cu"),
 );
@@ -105,9 +108,10 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::F32(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::F64(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::I32(slice) => write(slice, &stream, &mut pending),
+                CudaStorageSlice::U32(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::F16(slice) => write(slice, &stream, &mut pending),
                 CudaStorageSlice::BF16(slice) => write(slice, &stream, &mut pending),
-                _ => bail!("{kernel} writes f32, f64, i32, f16 and bf16 alone"),
+                _ => bail!("{kernel} writes f32, f64, i32, u32, f16 and bf16 alone"),
             })),
             Arg::Change(storage, layout) => {
                 let start = write(storage.as_cuda_slice_mut::<f32>()?, &stream, &mut pending);

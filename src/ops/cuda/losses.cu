@@ -170,6 +170,30 @@ KERNEL box_loss_gradient(int count, const float* boxes, const float* targets, co
                          float* gx) {
     FOR_EACH(i, count) {
         Dual loss = box_loss_of(boxes + 4 * i, targets + 4 * i, kind, eps);
-        for (int k = 0; k < 4; ++k) gx[4 * i + k] = (float)(loss.partial[k] * g[i]);
+        for (int k = 0; k < 4; ++k) gx[4 * i + k] = g[i] == 0.0f ? 0.0f : (float)(loss.partial[k] * g[i]);
     }
+}
+
+// Sums of interleaved elements times their weights; an element of weight 0 is not looked at.
+KERNEL weighted_parts(int count, const float* x, const float* weights, int total, double* parts) {
+    FOR_EACH(i, count) {
+        double sum = 0.0;
+        for (int k = i; k < total; k += count) {
+            if (weights[k] != 0.0f) sum += (double)x[k] * (double)weights[k];
+        }
+        parts[i] = sum;
+    }
+}
+
+// Sums of interleaved parts.
+KERNEL fewer_parts(int count, const double* parts, int total, double* sums) {
+    FOR_EACH(i, count) {
+        double sum = 0.0;
+        for (int k = i; k < total; k += count) sum += parts[k];
+        sums[i] = sum;
+    }
+}
+
+KERNEL weighted_sum_gradient(int count, const float* weights, const float* g, float* gx) {
+    FOR_EACH(i, count) gx[i] = weights[i] * g[0];
 }

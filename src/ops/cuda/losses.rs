@@ -1,6 +1,6 @@
 //! Losses per element, row and box.
 
-use super::{Arg, apply1, apply2, floats, launch, make, upload, with_operands, wrap};
+use super::{Arg, apply2, doubles, floats, launch, make, upload, with_operands, wrap};
 use candle_core::backend::BackendStorage;
 use candle_core::{Result, Shape, Tensor};
 
@@ -87,34 +87,65 @@ pub(in crate::ops) fn cross_entropy_of(logits: &Tensor, columns: &Tensor) -> Res
     )
 }
 
-/// The loss that `losses.cu` numbers `code` of every box of `[M, 4]` with its target, four corners each.
-pub(in crate::ops) fn box_loss(boxes: &Tensor, targets: Vec<f32>, code: usize, eps: f32) -> Result<Tensor> {
-    let (rows, kind, again) = (boxes.dim(0)?, [code], targets.clone());
-    apply1(
-        boxes,
+/// The loss that `losses.cu` numbers `code` of every box of `[M, 4]` with its target `[M, 4]`, four corners each.
+pub(in crate::ops) fn box_loss(boxes: &Tensor, targets: &Tensor, code: usize, eps: f32) -> Result<Tensor> {
+    let (rows, kind) = (boxes.dim(0)?, [code]);
+    apply2(
+        [boxes, targets],
         "box_iou_loss",
-        move |[x]| {
-            let device = x.0.device();
-            let (mut y, targets) = (floats(device, rows)?, upload(device, &targets)?);
+        move |[x, targets]| {
+            let mut y = floats(x.0.device(), rows)?;
             launch(
-                device,
+                x.0.device(),
                 "box_loss",
                 rows,
-                &mut [Arg::In(x), Arg::All(&targets), Arg::Ints(&kind), Arg::Float(eps), Arg::Out(&mut y)],
+                &mut [Arg::In(x), Arg::In(targets), Arg::Ints(&kind), Arg::Float(eps), Arg::Out(&mut y)],
             )?;
             Ok((y, Shape::from(rows)))
         },
-        move |[x], _, g| {
-            let gradient = make([x, g], x.shape(), |device, [x, g], gx| {
-                let targets = upload(device, &again)?;
+        move |[x, targets], _, g| {
+            let gradient = make([x, targets, g], x.shape(), |device, [x, targets, g], gx| {
                 launch(
                     device,
                     "box_loss_gradient",
                     rows,
-                    &mut [Arg::In(x), Arg::All(&targets), Arg::In(g), Arg::Ints(&kind), Arg::Float(eps), Arg::Out(gx)],
+                    &mut [Arg::In(x), Arg::In(targets), Arg::In(g), Arg::Ints(&kind), Arg::Float(eps), Arg::Out(gx)],
                 )
             })?;
-            Ok([Some(gradient)])
+            Ok([Some(gradient), None])
+        },
+    )
+}
+
+/// Σ wᵢ xᵢ of two tensors of one shape.
+pub(in crate::ops) fn weighted_sum(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    /// Parts that threads sum side by side, and those that are left for one.
+    const PARTS: usize = 1 << 12;
+    const LEFT: usize = 1 << 6;
+    let total = x.elem_count();
+    let (parts, left) = (total.clamp(1, PARTS), total.clamp(1, LEFT));
+    apply2(
+        [x, weights],
+        "weighted_sum",
+        move |[x, weights]| {
+            let device = x.0.device();
+            let (mut many, mut few) = (doubles(device, parts)?, doubles(device, left)?);
+            let (mut sum, totals) = (floats(device, 1)?, [total, parts, left]);
+            launch(
+                device,
+                "weighted_parts",
+                parts,
+                &mut [Arg::In(x), Arg::In(weights), Arg::Ints(&totals[..1]), Arg::Out(&mut many)],
+            )?;
+            launch(device, "fewer_parts", left, &mut [Arg::All(&many), Arg::Ints(&totals[1..2]), Arg::Out(&mut few)])?;
+            launch(device, "sum_lanes", 1, &mut [Arg::All(&few), Arg::Ints(&totals[2..]), Arg::Out(&mut sum)])?;
+            Ok((sum, Shape::from(())))
+        },
+        move |[x, weights], _, g| {
+            let gradient = make([weights, g], x.shape(), |device, [weights, g], gx| {
+                launch(device, "weighted_sum_gradient", total, &mut [Arg::In(weights), Arg::In(g), Arg::Out(gx)])
+            })?;
+            Ok([Some(gradient), None])
         },
     )
 }

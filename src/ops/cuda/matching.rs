@@ -1,158 +1,123 @@
-//! Overlaps of anchors with objects, of which only those that decide something leave the device.
+//! Overlaps of boxes with the objects of a batch, and what follows from them.
 
-use super::select::{counters, gathered};
-use super::{Arg, floats, indices, launch, upload};
+use super::select::counters;
+use super::{Arg, Operand, floats, indices, launch, make, upload, with_operands, wrap};
 use crate::geometry::BBox;
-use crate::geometry::matching::{Force, Matches};
-use candle_core::{CudaDevice, CudaStorage, Result};
+use crate::ops::matching::MatchRule;
+use candle_core::{CudaDevice, CudaStorage, Result, Shape, Tensor};
 
-/// Anchors on the device.
-pub(in crate::ops) struct Anchors<'a> {
-    device: &'a CudaDevice,
-    boxes: CudaStorage,
-    count: usize,
+/// The objects of a batch on a CUDA device: corners, classes, and where those of each image begin and end.
+pub struct Objects {
+    pub(in crate::ops) images: usize,
+    /// Of the batch, and of the image that has most.
+    pub(super) count: usize,
+    pub(super) most: usize,
+    /// One more than the largest class; 0 without objects.
+    pub(in crate::ops) known_classes: usize,
+    pub(super) boxes: CudaStorage,
+    pub(super) classes: CudaStorage,
+    pub(super) starts: CudaStorage,
 }
 
-impl<'a> Anchors<'a> {
-    pub(in crate::ops) fn new(device: &'a CudaDevice, boxes: &[BBox]) -> Result<Self> {
-        Ok(Self { device, boxes: upload::<f32>(device, bytemuck::cast_slice(boxes))?, count: boxes.len() })
+impl Objects {
+    /// Boxes and classes of each image, on the device of `like`.
+    ///
+    /// # Errors
+    /// A device that is not CUDA.
+    pub fn new(like: &Tensor, objects: &[Vec<(BBox, u32)>]) -> Result<Self> {
+        let mut starts = vec![0];
+        for own in objects {
+            starts.push(starts.last().unwrap_or(&0) + own.len() as i32);
+        }
+        let boxes: Vec<BBox> = objects.iter().flatten().map(|&(bbox, _)| bbox).collect();
+        let classes: Vec<i32> = objects.iter().flatten().map(|&(_, class)| class as i32).collect();
+        with_operands([like], |device, _| {
+            Ok(Self {
+                images: objects.len(),
+                count: boxes.len(),
+                most: objects.iter().map(Vec::len).max().unwrap_or(0),
+                known_classes: objects.iter().flatten().map(|&(_, class)| class as usize + 1).max().unwrap_or(0),
+                boxes: upload::<f32>(device, bytemuck::cast_slice(&boxes))?,
+                classes: upload(device, &classes)?,
+                starts: upload(device, &starts)?,
+            })
+        })
     }
+}
 
-    /// Matches with at least one object by `force`, which is not [`Force::Bipartite`]. IoUs below both thresholds and
-    /// their objects are left at 0, but for anchors that are the best of an object.
-    pub(in crate::ops) fn matches(
-        &self,
-        objects: &[BBox],
-        (positive, negative): (f32, f32),
-        force: Force,
-    ) -> Result<Matches> {
-        let (device, count, n) = (self.device, self.count, objects.len());
-        let boxes = upload::<f32>(device, bytemuck::cast_slice(objects))?;
-        let starts = upload(device, &[0, n as i32])?;
-        let (mut iou, mut best, mut peaks) = (floats(device, count)?, indices(device, count)?, counters(device, n)?);
+/// Each box's best object and IoU, and the bits of each object's best IoU. Boxes are `shared` by all images or not.
+pub(super) fn overlaps(
+    device: &CudaDevice,
+    boxes: Operand<'_>,
+    (shared, per_image): (usize, usize),
+    objects: &Objects,
+) -> Result<[CudaStorage; 3]> {
+    let rows = objects.images * per_image;
+    let (mut iou, mut best) = (floats(device, rows)?, indices(device, rows)?);
+    let mut peaks = counters(device, objects.count)?;
+    launch(
+        device,
+        "best_objects",
+        rows,
+        &mut [
+            Arg::In(boxes),
+            Arg::Ints(&[shared, per_image]),
+            Arg::All(&objects.boxes),
+            Arg::All(&objects.starts),
+            Arg::Out(&mut iou),
+            Arg::Out(&mut best),
+            Arg::Out(&mut peaks),
+        ],
+    )?;
+    Ok([iou, best, peaks])
+}
+
+/// The best IoU of every box of `[N · P, 4]`.
+pub(in crate::ops) fn best_overlaps(boxes: &Tensor, objects: &Objects) -> Result<Tensor> {
+    let rows = boxes.dim(0)?;
+    with_operands([boxes], |device, [boxes]| {
+        let [iou, _, _] = overlaps(device, boxes, (0, rows / objects.images), objects)?;
+        Ok(wrap(iou, Shape::from(rows)))
+    })
+}
+
+/// Boxes `[P, 4]` for each picture of these heights and widths, those that cross its border without corners: `[N, P, 4]`.
+pub(in crate::ops) fn inside(boxes: &Tensor, sizes: &[(f32, f32)]) -> Result<Tensor> {
+    let (per_image, sides): (usize, Vec<f32>) = (boxes.dim(0)?, sizes.iter().flat_map(|&(h, w)| [h, w]).collect());
+    make([boxes], (sizes.len(), per_image, 4), |device, [boxes], y| {
+        let (sides, count) = (upload(device, &sides)?, sizes.len() * per_image);
+        let sizes = [per_image];
+        launch(device, "inside_boxes", count, &mut [Arg::In(boxes), Arg::All(&sides), Arg::Ints(&sizes), Arg::Out(y)])
+    })
+}
+
+/// [`crate::ops::matching::matched`] for boxes `[P, 4]` or `[N, P, 4]`: i32 `[N · P]`.
+pub(in crate::ops) fn matched(boxes: &Tensor, objects: &Objects, rule: &MatchRule) -> Result<Tensor> {
+    let dims = boxes.dims();
+    let (shared, per_image) = (usize::from(dims.len() == 2), dims[dims.len() - 2]);
+    let rows = objects.images * per_image;
+    with_operands([boxes], |device, [boxes]| {
+        let [iou, best, peaks] = overlaps(device, boxes, (shared, per_image), objects)?;
+        let mut targets = indices(device, rows)?;
         launch(
             device,
-            "best_objects",
-            count,
+            "match_objects",
+            rows,
             &mut [
-                Arg::All(&self.boxes),
-                Arg::Ints(&[1, count]),
-                Arg::All(&boxes),
-                Arg::All(&starts),
-                Arg::Out(&mut iou),
-                Arg::Out(&mut best),
-                Arg::Out(&mut peaks),
+                Arg::In(boxes),
+                Arg::Ints(&[shared, per_image]),
+                Arg::All(&objects.boxes),
+                Arg::All(&objects.starts),
+                Arg::All(&iou),
+                Arg::All(&best),
+                Arg::All(&peaks),
+                Arg::Float(rule.positive),
+                Arg::Float(rule.negative),
+                Arg::Ints(&[usize::from(rule.all_ties)]),
+                Arg::Float(rule.least_tie),
+                Arg::Out(&mut targets),
             ],
         )?;
-        let close = gathered(device, 3, |room, found| {
-            launch(
-                device,
-                "close_anchors",
-                count,
-                &mut [
-                    Arg::All(&iou),
-                    Arg::All(&best),
-                    Arg::Float(positive.min(negative)),
-                    Arg::Ints(&[room]),
-                    Arg::Out(found),
-                ],
-            )
-        })?;
-        let mut ties = Vec::new();
-        if force != Force::None {
-            ties = gathered(device, 4, |room, found| {
-                launch(
-                    device,
-                    "peak_anchors",
-                    count,
-                    &mut [
-                        Arg::All(&self.boxes),
-                        Arg::All(&boxes),
-                        Arg::Ints(&[n]),
-                        Arg::All(&iou),
-                        Arg::All(&best),
-                        Arg::All(&peaks),
-                        Arg::Ints(&[room]),
-                        Arg::Out(found),
-                    ],
-                )
-            })?;
-        }
-        Ok(assembled(count, &close, &ties, (positive, negative), force))
-    }
-}
-
-/// Matches of `count` anchors from rows of anchor, best object and bits of the IoU, and rows of object and such three.
-fn assembled(count: usize, close: &[i32], ties: &[i32], (positive, negative): (f32, f32), force: Force) -> Matches {
-    let mut matches = Matches {
-        target: vec![-1; count],
-        iou: vec![0.0; count],
-        best_object: vec![0; count],
-        forced: vec![false; count],
-    };
-    let mut pairs: Vec<(i32, usize)> = ties.chunks_exact(4).map(|tie| (tie[0], tie[1] as usize)).collect();
-    for known in close.chunks_exact(3).chain(ties.chunks_exact(4).map(|tie| &tie[1..])) {
-        let anchor = known[0] as usize;
-        matches.best_object[anchor] = known[1];
-        matches.iou[anchor] = f32::from_bits(known[2] as u32);
-    }
-    pairs.sort_unstable();
-    if force == Force::BestAnchor {
-        pairs.dedup_by_key(|pair| pair.0);
-    }
-    let wanted: Vec<(usize, i32)> = pairs.into_iter().map(|(object, anchor)| (anchor, object)).collect();
-    matches.decide(&wanted, positive, negative, force);
-    matches
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::iou::iou;
-    use crate::geometry::matching::match_anchors;
-    use crate::random::Random;
-
-    /// What the kernels find, in an order of their own.
-    fn found(anchors: &[BBox], objects: &[BBox], bound: f32) -> (Vec<i32>, Vec<i32>) {
-        let (mut close, mut ties) = (Vec::new(), Vec::new());
-        let peak = |object: BBox| anchors.iter().map(|&anchor| iou(object, anchor)).fold(0.0, f32::max);
-        for (index, &anchor) in anchors.iter().enumerate().rev() {
-            let (mut best, mut highest) = (0, 0.0);
-            for (k, &object) in objects.iter().enumerate() {
-                if iou(object, anchor) > highest {
-                    (best, highest) = (k as i32, iou(object, anchor));
-                }
-            }
-            let row = [index as i32, best, highest.to_bits() as i32];
-            if highest >= bound {
-                close.extend(row);
-            }
-            for (k, &object) in objects.iter().enumerate().rev() {
-                if iou(object, anchor) > 0.0 && iou(object, anchor) == peak(object) {
-                    ties.push(k as i32);
-                    ties.extend(row);
-                }
-            }
-        }
-        (close, ties)
-    }
-
-    #[test]
-    fn what_the_kernels_find_decides_as_all_overlaps_do() {
-        let mut rng = Random::new(5);
-        let mut boxes = |n: usize| -> Vec<BBox> {
-            let corner = |_| (rng.below(12) as f32, rng.below(12) as f32);
-            (0..n).map(corner).map(|(x, y)| BBox::new(x, y, x + 4.0, y + 5.0)).collect()
-        };
-        let (anchors, objects) = (boxes(90), boxes(7));
-        for force in [Force::None, Force::BestAnchor, Force::AllTies] {
-            for (positive, negative) in [(0.5_f32, 0.5), (0.7, 0.3), (0.9, 0.8)] {
-                let (close, ties) = found(&anchors, &objects, positive.min(negative));
-                let ties = if force == Force::None { Vec::new() } else { ties };
-                let ours = assembled(anchors.len(), &close, &ties, (positive, negative), force);
-                let expected = match_anchors(&anchors, &objects, positive, negative, force);
-                assert_eq!((ours.target, ours.forced), (expected.target, expected.forced), "{force:?}");
-            }
-        }
-    }
+        Ok(wrap(targets, Shape::from(rows)))
+    })
 }

@@ -5,6 +5,7 @@
 //! twin here does the arithmetic of its CPU operation, with its gradients; tensors are f32 but where a function says so.
 
 pub(super) mod activation;
+pub(super) mod anchors;
 #[cfg(feature = "cuda")]
 mod driver;
 pub(super) mod losses;
@@ -17,6 +18,8 @@ pub(super) mod pool;
 pub(super) mod proposals;
 pub(super) mod resize;
 pub(super) mod roi;
+pub(super) mod rois;
+pub(super) mod sampling;
 pub(super) mod select;
 #[cfg(test)]
 mod signatures;

@@ -15,28 +15,10 @@ KERNEL first_peaks(int count, const float* priors, int shared, int per_image, co
 }
 
 // The variances of centres and of sides.
-constexpr float OF_CENTER = 0.1f, OF_SIDE = 0.2f;
+__device__ inline Deviations variances() { return Deviations{{0.1f, 0.1f, 0.2f, 0.2f}}; }
 
-__device__ inline void encode(const float* prior, const float* box, float epsilon, float* code) {
-    for (int axis = 0; axis < 2; ++axis) {
-        float side = prior[axis + 2] - prior[axis], own = box[axis + 2] - box[axis];
-        float from = (prior[axis] + prior[axis + 2]) / 2.0f, to = (box[axis] + box[axis + 2]) / 2.0f;
-        code[axis] = (to - from) / side / OF_CENTER;
-        code[axis + 2] = logf(own / side + epsilon) / OF_SIDE;
-    }
-}
-
-KERNEL decode(int count, const float* priors, int per_image, const float* codes, float* boxes) {
-    FOR_EACH(i, count) {
-        const float *prior = priors + 4 * (i % per_image), *code = codes + 4 * i;
-        for (int axis = 0; axis < 2; ++axis) {
-            float side = prior[axis + 2] - prior[axis], from = (prior[axis] + prior[axis + 2]) / 2.0f;
-            float center = code[axis] * OF_CENTER * side + from;
-            float half = expf(code[axis + 2] * OF_SIDE) * side / 2.0f;
-            boxes[4 * i + axis] = center - half;
-            boxes[4 * i + axis + 2] = center + half;
-        }
-    }
+KERNEL decode_priors(int count, const float* priors, int per_image, const float* codes, float* boxes) {
+    FOR_EACH(i, count) decode(priors + 4 * (i % per_image), codes + 4 * i, variances(), INFINITY, boxes + 4 * i);
 }
 
 // What every prior learns: a column, a code, and in states 1 for a positive, 0 for a negative that may be mined and -1
@@ -58,7 +40,8 @@ KERNEL prior_targets(int count, const float* priors, int shared, int per_image, 
         states[i] = learns ? 1 : dropped && target < 0 ? -1 : 0;
         for (int k = 0; k < 4; ++k) codes[4 * i + k] = 0.0f;
         if (!learns) continue;
-        encode(priors + 4 * (shared ? prior : (int)i), objects + 4 * target, epsilon, codes + 4 * i);
+        const float* own = priors + 4 * (shared ? prior : (int)i);
+        encode(own, objects + 4 * target, variances(), epsilon, codes + 4 * i);
         atomicAdd(positives + image, 1);
     }
 }

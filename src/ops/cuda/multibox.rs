@@ -1,40 +1,10 @@
 //! SSD's matching, coding and mining.
 
+use super::matching::{Objects, overlaps};
 use super::select::{HARDEST, bounds, counters};
-use super::{Arg, Operand, floats, indices, launch, make, upload, with_operands, wrap};
-use crate::geometry::BBox;
+use super::{Arg, floats, indices, launch, make, with_operands, wrap};
 use crate::ops::multibox::{LossSettings, PriorRule};
-use candle_core::{CudaDevice, CudaStorage, Result, Shape, Tensor};
-
-/// The objects of a batch: corners, classes, and where those of each image begin and end.
-pub(in crate::ops) struct Objects {
-    images: usize,
-    count: usize,
-    boxes: CudaStorage,
-    classes: CudaStorage,
-    starts: CudaStorage,
-}
-
-impl Objects {
-    /// On the device of `like`.
-    pub(in crate::ops) fn new(like: &Tensor, objects: &[Vec<(BBox, u32)>]) -> Result<Self> {
-        let mut starts = vec![0];
-        for own in objects {
-            starts.push(starts.last().unwrap_or(&0) + own.len() as i32);
-        }
-        let boxes: Vec<BBox> = objects.iter().flatten().map(|&(bbox, _)| bbox).collect();
-        let classes: Vec<i32> = objects.iter().flatten().map(|&(_, class)| class as i32).collect();
-        with_operands([like], |device, _| {
-            Ok(Self {
-                images: objects.len(),
-                count: boxes.len(),
-                boxes: upload::<f32>(device, bytemuck::cast_slice(&boxes))?,
-                classes: upload(device, &classes)?,
-                starts: upload(device, &starts)?,
-            })
-        })
-    }
-}
+use candle_core::{CudaStorage, Result, Shape, Tensor};
 
 /// What every row of a batch learns.
 pub(in crate::ops) struct Targets {
@@ -45,42 +15,6 @@ pub(in crate::ops) struct Targets {
     pub(in crate::ops) codes: Tensor,
     states: CudaStorage,
     positives: CudaStorage,
-}
-
-/// Each prior's best object and IoU, and the bits of each object's best IoU.
-fn overlaps(
-    device: &CudaDevice,
-    priors: Operand<'_>,
-    (shared, per_image): (usize, usize),
-    objects: &Objects,
-) -> Result<[CudaStorage; 3]> {
-    let rows = objects.images * per_image;
-    let (mut iou, mut best) = (floats(device, rows)?, indices(device, rows)?);
-    let mut peaks = counters(device, objects.count)?;
-    launch(
-        device,
-        "best_objects",
-        rows,
-        &mut [
-            Arg::In(priors),
-            Arg::Ints(&[shared, per_image]),
-            Arg::All(&objects.boxes),
-            Arg::All(&objects.starts),
-            Arg::Out(&mut iou),
-            Arg::Out(&mut best),
-            Arg::Out(&mut peaks),
-        ],
-    )?;
-    Ok([iou, best, peaks])
-}
-
-/// The best IoU of every box of `[N · P, 4]`.
-pub(in crate::ops) fn best_overlaps(boxes: &Tensor, objects: &Objects) -> Result<Tensor> {
-    let rows = boxes.dim(0)?;
-    with_operands([boxes], |device, [boxes]| {
-        let [iou, _, _] = overlaps(device, boxes, (0, rows / objects.images), objects)?;
-        Ok(wrap(iou, Shape::from(rows)))
-    })
 }
 
 pub(in crate::ops) fn targets(rule: &PriorRule<'_>, objects: &Objects) -> Result<Targets> {
@@ -186,6 +120,11 @@ pub(in crate::ops) fn decoded(priors: &Tensor, codes: &Tensor) -> Result<Tensor>
     let count = codes.elem_count() / 4;
     make([priors, codes], codes.shape(), |device, [priors, codes], boxes| {
         let sizes = [priors.1.shape().elem_count() / 4];
-        launch(device, "decode", count, &mut [Arg::In(priors), Arg::Ints(&sizes), Arg::In(codes), Arg::Out(boxes)])
+        launch(
+            device,
+            "decode_priors",
+            count,
+            &mut [Arg::In(priors), Arg::Ints(&sizes), Arg::In(codes), Arg::Out(boxes)],
+        )
     })
 }

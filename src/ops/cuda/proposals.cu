@@ -11,20 +11,11 @@ KERNEL candidates(int count, const int* found, const int* runs, int images, int 
         const int* pair = found + images * of_image + 2 * i;
         int anchor = runs[4 * (first + level)] - image * anchors_of_image + pair[0];
         const float *from = anchors + 4 * anchor, *code = codes + 4 * (image * anchors_of_image + anchor);
-        bool proper = true;
-        float sides[2];
-        for (int axis = 0; axis < 2; ++axis) {
-            float side = from[axis + 2] - from[axis], log = code[axis + 2], end = sizes[2 * image + 1 - axis];
-            float center = code[axis] * side + (from[axis] + from[axis + 2]) / 2.0f;
-            float half = expf(log > most ? most : log) * side / 2.0f, low = center - half, high = center + half;
-            proper = proper && isfinite(low) && isfinite(high);
-            low = fminf(fmaxf(low, 0.0f), end);
-            high = fminf(fmaxf(high, 0.0f), end);
-            boxes[4 * i + axis] = low;
-            boxes[4 * i + axis + 2] = high;
-            sides[axis] = high - low;
-        }
-        float shorter = fminf(sides[0], sides[1]), logit = __int_as_float(pair[1]);
+        float* box = boxes + 4 * i;
+        decode(from, code, Deviations{{1.0f, 1.0f, 1.0f, 1.0f}}, most, box);
+        bool proper = is_finite(box);
+        clip(sizes + 2 * image, box);
+        float shorter = fminf(box[2] - box[0], box[3] - box[1]), logit = __int_as_float(pair[1]);
         proper = proper && shorter > 0.0f && shorter >= least && logit == logit;
         unsigned long long rank = proper ? rank_of(logit, anchor, 0) : ~0ull;
         levels[i] = level;

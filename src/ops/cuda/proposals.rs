@@ -5,23 +5,62 @@ use super::{Arg, floats, indices, launch, upload, with_operands};
 use crate::geometry::BBox;
 use crate::geometry::coder::BoxCoder;
 use crate::ops::proposals::{Proposal, ProposalRule};
-use candle_core::{Result, Tensor};
+use candle_core::{CudaStorage, Result, Tensor};
 use std::ops::Range;
 
-/// [`crate::ops::proposals::propose`] for shapes that it has checked.
-pub(in crate::ops) fn propose(
-    (logits, codes): (&Tensor, &Tensor),
-    anchors: &[BBox],
+/// Proposals that are on a CUDA device.
+pub struct Proposed {
+    pub(super) images: usize,
+    /// Room for so many of each image.
+    pub(super) most: usize,
+    /// Of each image a number of proposals, and as many rows of corners and rank, as `take_kept` writes them.
+    pub(super) rows: CudaStorage,
+}
+
+/// Numbers of the row of a proposal.
+const COLUMNS: usize = 6;
+
+impl Proposed {
+    /// The boxes of each image, on the device of `like`.
+    ///
+    /// # Errors
+    /// A device that is not CUDA.
+    pub fn given(like: &Tensor, boxes: &[Vec<BBox>]) -> Result<Self> {
+        let most = boxes.iter().map(Vec::len).max().unwrap_or(0);
+        let mut rows = vec![0; boxes.len() * (1 + COLUMNS * most)];
+        for (rows, boxes) in rows.chunks_exact_mut(1 + COLUMNS * most).zip(boxes) {
+            rows[0] = boxes.len() as i32;
+            for (row, b) in rows[1..].chunks_exact_mut(COLUMNS).zip(boxes) {
+                row[..4].copy_from_slice(&[b.x0, b.y0, b.x1, b.y1].map(|side| side.to_bits() as i32));
+            }
+        }
+        let rows = with_operands([like], |device, _| upload(device, &rows))?;
+        Ok(Self { images: boxes.len(), most, rows })
+    }
+
+    /// The proposals of each image.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn read(&self) -> Result<Vec<Vec<Proposal>>> {
+        Ok(read(&self.rows)?.chunks_exact(1 + COLUMNS * self.most).take(self.images).map(of_rows).collect())
+    }
+}
+
+/// [`crate::ops::proposals::proposed`] for shapes that it has checked.
+pub(in crate::ops) fn proposed(
+    [logits, codes, anchors]: [&Tensor; 3],
     sizes: &[(f32, f32)],
     rule: &ProposalRule<'_>,
-) -> Result<Vec<Vec<Proposal>>> {
+) -> Result<Proposed> {
+    let anchors_of_image = anchors.dim(0)?;
     let own: Vec<&Range<usize>> = rule.runs.iter().filter(|run| !run.is_empty()).collect();
     let (images, of_image) = (sizes.len(), own.len());
     let (mut runs, mut wanted, mut all) = (Vec::new(), Vec::new(), 0);
     for image in 0..images {
         for run in &own {
             let own = run.len().min(rule.per_run);
-            runs.push([image * anchors.len() + run.start, run.len(), own, all]);
+            runs.push([image * anchors_of_image + run.start, run.len(), own, all]);
             wanted.extend([0, 0, own as i32]);
             all += own;
         }
@@ -29,12 +68,12 @@ pub(in crate::ops) fn propose(
     let room = all / images.max(1);
     let most = rule.total.min(room);
     if room == 0 || most == 0 {
-        return Ok(vec![Vec::new(); images]);
+        return Proposed::given(logits, &vec![Vec::new(); images]);
     }
     let sides: Vec<f32> = sizes.iter().flat_map(|&(height, width)| [height, width]).collect();
-    let rows = with_operands([logits, codes], |device, [logits, codes]| {
+    with_operands([logits, codes, anchors], |device, [logits, codes, anchors]| {
         let (found, placed) = taken(device, logits, &runs, LARGEST, &upload(device, &wanted)?)?;
-        let (anchors_there, sides) = (upload::<f32>(device, bytemuck::cast_slice(anchors))?, upload(device, &sides)?);
+        let sides = upload(device, &sides)?;
         let (mut boxes, mut levels) = (floats(device, 4 * all)?, indices(device, all)?);
         let (mut ranks, mut counts) = (indices(device, 2 * all)?, counters(device, images)?);
         launch(
@@ -45,10 +84,10 @@ pub(in crate::ops) fn propose(
                 Arg::All(&found),
                 Arg::All(&placed),
                 Arg::Ints(&[images, of_image, room]),
-                Arg::All(&anchors_there),
+                Arg::In(anchors),
                 Arg::In(codes),
                 Arg::All(&sides),
-                Arg::Ints(&[anchors.len()]),
+                Arg::Ints(&[anchors_of_image]),
                 Arg::Float(BoxCoder::RETINA.max_log.unwrap_or(f32::INFINITY)),
                 Arg::Float(rule.min_size),
                 Arg::Out(&mut boxes),
@@ -74,7 +113,7 @@ pub(in crate::ops) fn propose(
             ],
         )?;
         let kept = suppressed(device, (&sorted_boxes, &sorted_levels, &counts), (images, room), rule.nms, most)?;
-        let mut rows = indices(device, images * (1 + 6 * most))?;
+        let mut rows = indices(device, images * (1 + COLUMNS * most))?;
         launch(
             device,
             "take_kept",
@@ -87,9 +126,8 @@ pub(in crate::ops) fn propose(
                 Arg::Out(&mut rows),
             ],
         )?;
-        read(&rows)
-    })?;
-    Ok(rows.chunks_exact(1 + 6 * most).map(of_rows).collect())
+        Ok(Proposed { images, most, rows })
+    })
 }
 
 /// A number of proposals, and as many rows of corners and rank.
@@ -106,7 +144,7 @@ fn of_rows(rows: &[i32]) -> Vec<Proposal> {
             anchor: row[5] as u32,
         }
     };
-    rows.chunks_exact(6).take(count).map(proposal).collect()
+    rows.chunks_exact(COLUMNS).take(count).map(proposal).collect()
 }
 
 #[cfg(test)]

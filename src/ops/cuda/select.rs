@@ -80,6 +80,9 @@ pub(super) const LARGEST: usize = 0;
 /// The order of hard negatives: NaN comes first.
 pub(super) const HARDEST: usize = 1;
 
+/// The order of random keys: by their bits, of which no two are the same.
+pub(super) const KEYS: usize = 2;
+
 /// The bounds of runs of `x`, by radix selection. A run is its start, its length, how many there is
 /// room for and where in [`taken`]; `wanted` are two zeros and how many are wanted, for each run.
 pub(super) fn bounds(
@@ -91,7 +94,9 @@ pub(super) fn bounds(
 ) -> Result<Bounds> {
     /// Sets of counters that threads share out among themselves.
     const COPIES: usize = 8;
-    let (n, longest) = (runs.len(), runs.iter().map(|run| run[1]).max().unwrap_or(0));
+    // Keys alone decide, whatever the place.
+    let longest = if order == KEYS { 1 } else { runs.iter().map(|run| run[1]).max().unwrap_or(0) };
+    let n = runs.len();
     let table: Vec<i32> = runs.iter().flatten().map(|&value| value as i32).collect();
     let (count, runs) = (x.1.shape().elem_count(), upload(device, &table)?);
     let mut bounds = None;

@@ -1,0 +1,73 @@
+//! Targets of the RPN's and RetinaNet's anchors on a CUDA device, with nothing that comes back to main memory.
+//!
+//! The CPU's way, which also keeps the record of every decision, is the detectors' own; the numbers are the same but for
+//! their last bits.
+
+use super::cuda::anchors as kernels;
+pub use super::cuda::anchors::Divisor;
+use super::matching::Objects;
+use candle_core::{Result, Tensor};
+
+/// What the anchors `[P, 4]` of a batch learn.
+pub struct AnchorTargets<'a> {
+    anchors: &'a Tensor,
+    objects: &'a Objects,
+    /// i32 `[N · P]`: the object of a positive, −1 for background, −2 for anchors that take no part.
+    targets: &'a Tensor,
+    /// 1 over the divisor of each image, `[N]`.
+    shares: Tensor,
+}
+
+impl<'a> AnchorTargets<'a> {
+    /// `divisor` is that of `numbers` i32 `[N]`, the positives of each image where there are none.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a device that is not CUDA.
+    pub fn new(
+        anchors: &'a Tensor,
+        objects: &'a Objects,
+        targets: &'a Tensor,
+        numbers: Option<&Tensor>,
+        divisor: Divisor,
+    ) -> Result<Self> {
+        let (rows, images) = (targets.elem_count(), objects.images);
+        if images == 0 || anchors.dims() != [rows / images, 4] || !rows.is_multiple_of(images) {
+            candle_core::bail!("{rows} targets of {images} images for anchors {:?}", anchors.dims());
+        }
+        let shares = match numbers {
+            Some(numbers) => kernels::shares(numbers, divisor)?,
+            None => kernels::shares(&kernels::positives(targets, images)?, divisor)?,
+        };
+        Ok(Self { anchors, objects, targets, shares })
+    }
+
+    /// 1 at each anchor's own column and 0 elsewhere, and the weights of all elements: both `[N · P, columns]`. Classes
+    /// stand behind the `first` column; a single column is that of all classes.
+    ///
+    /// # Errors
+    /// An object of a class without a column, or those of the device.
+    pub fn of_classes(&self, columns: usize, first: usize) -> Result<[Tensor; 2]> {
+        let known = self.objects.known_classes;
+        if columns > 1 && known + first > columns {
+            candle_core::bail!("an object of class {}, but there are only {} classes", known - 1, columns - first);
+        }
+        kernels::class_targets([self.targets, &self.shares], self.objects, (columns, first))
+    }
+
+    /// The codes of the objects, with these deviations, and the weights of their numbers, `weight` times the share of the
+    /// image: both `[N · P, 4]`, zeros for anchors without an object.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn of_codes(&self, std: [f32; 4], weight: f32) -> Result<[Tensor; 2]> {
+        kernels::code_targets([self.targets, self.anchors, &self.shares], self.objects, weight, std)
+    }
+
+    /// The corners of the objects `[N · P, 4]`, those of the anchor where it has none, and the weights `[N · P]`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn of_boxes(&self, weight: f32) -> Result<[Tensor; 2]> {
+        kernels::box_targets([self.targets, self.anchors, &self.shares], self.objects, weight)
+    }
+}
