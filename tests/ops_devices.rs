@@ -16,6 +16,7 @@ use boxwright::ops::losses::{
 use boxwright::ops::maps::{add, by_cell, cat, reshape};
 use boxwright::ops::matching::{MatchRule, Objects, best_overlaps, matched};
 use boxwright::ops::norm::{L2Eps, batch_norm, batch_norm_train, factor_and_shift, group_norm, l2_norm};
+use boxwright::ops::picture::extents;
 use boxwright::ops::pool::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use boxwright::ops::precision::Precision;
 use boxwright::ops::proposals::{ProposalRule, propose};
@@ -350,7 +351,10 @@ fn matches(cases: &mut Cases) {
                 let anchors = Tensor::from_vec(sides, (anchors.len(), 4), x[0].device())?;
                 let with_classes = objects.map(|own| own.into_iter().map(|bbox| (bbox, 0)).collect());
                 let objects = Objects::new(&anchors, &with_classes)?;
-                matched(&anchors, &objects, &rule, crossing.then_some(&sizes))?.to_vec1()?
+                {
+                    let sizes = Tensor::new(&sizes.map(|(height, width)| [height, width]), x[0].device())?;
+                    matched(&anchors, &objects, &rule, crossing.then_some(&sizes))?.to_vec1()?
+                }
             };
             listed(&x[0], targets.into_iter().map(|target| target as f32).collect())
         });
@@ -383,6 +387,29 @@ fn pictures(cases: &mut Cases) {
         // Products are rounded before they are added on both.
         cases.allow(1e-6);
     }
+}
+
+fn padded(cases: &mut Cases) {
+    let mut images = noise(9, &[4, 3, 37, 50], -1.0, 1.0);
+    // 30 × 50, 37 × 1, nothing, and one pixel in one plane
+    let keeps = |image: usize, plane: usize, y: usize, x: usize| match image {
+        0 => y < 30,
+        1 => x < 1,
+        2 => false,
+        _ => (plane, y, x) == (1, 20, 33),
+    };
+    for (i, value) in images.0.iter_mut().enumerate() {
+        let kept = keeps(i / 5550, i / 1850 % 3, i / 50 % 37, i % 50);
+        *value = if kept { *value } else { 0.0 };
+    }
+    cases.add("extents", &[images], |x| {
+        let sizes = if x[0].device().is_cpu() {
+            vec![30.0, 50.0, 37.0, 1.0, 37.0, 50.0, 21.0, 34.0]
+        } else {
+            fetch(&extents(&x[0])?)?
+        };
+        listed(&x[0], sizes)
+    });
 }
 
 /// What changes tensors in place shows in a product with the first input.
@@ -445,7 +472,8 @@ fn complaint(found: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) -> Optio
 #[test]
 fn operations_on_a_gpu_equal_those_on_the_cpu() {
     let mut cases = Cases::default();
-    for fill in [activations, norms, maps, losses, choices, proposals, matches, convolutions, pictures, updates] {
+    for fill in [activations, norms, maps, losses, choices, proposals, matches, convolutions, pictures, padded, updates]
+    {
         fill(&mut cases);
     }
     let device = DeviceChoice::Cuda(0).open();

@@ -22,14 +22,14 @@ pub struct MatchRule {
 
 /// [`match_anchors`](crate::geometry::matching::match_anchors) on a CUDA device for boxes `[P, 4]` that all images share, or
 /// `[N, P, 4]`: i32 `[N · P]`, the object's number in the batch, −1 for background, −2 for boxes that take no part, as
-/// those whose corners are no numbers. With the heights and widths of the pictures, boxes that cross a border take none.
+/// those whose corners are no numbers. With the heights and widths of the pictures `[N, 2]`, boxes that cross a border take none.
 ///
 /// # Errors
 /// Boxes of another shape, or a device that is not CUDA.
-pub fn matched(boxes: &Tensor, objects: &Objects, rule: &MatchRule, sizes: Option<&[(f32, f32)]>) -> Result<Tensor> {
+pub fn matched(boxes: &Tensor, objects: &Objects, rule: &MatchRule, sizes: Option<&Tensor>) -> Result<Tensor> {
     let fits = match *boxes.dims() {
         [images, _, 4] => images == objects.images && sizes.is_none(),
-        [_, 4] => sizes.is_none_or(|sizes| sizes.len() == objects.images),
+        [_, 4] => sizes.is_none_or(|sizes| sizes.dims() == [objects.images, 2]),
         _ => false,
     };
     if !fits {

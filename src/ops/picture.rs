@@ -56,6 +56,15 @@ pub fn input(samples: &Samples<'_>, device: &Device) -> Result<Tensor> {
     cuda::picture::input(device, (samples.pixels, width), &table(samples), size, content)
 }
 
+/// Height and width of what ends with the last pixel of each image `[N, C, H, W]` that is not zero in all planes,
+/// `[N, 2]`, on a CUDA device; of all of it where there is none.
+///
+/// # Errors
+/// Another shape, or a device that is not CUDA.
+pub fn extents(images: &Tensor) -> Result<Tensor> {
+    cuda::picture::extents(&images.detach())
+}
+
 /// The numbers of `picture.cu`.
 fn table(samples: &Samples<'_>) -> Vec<i32> {
     let bits = |value: f32| value.to_bits() as i32;

@@ -51,38 +51,34 @@ pub fn propose(
     if !logits.device().is_cpu() {
         let corners: &[f32] = bytemuck::cast_slice(anchors);
         let anchors = Tensor::from_slice(corners, (anchors.len(), 4), logits.device())?;
-        return proposed((&logits, &codes), &anchors, sizes, rule)?.read();
+        let sides: Vec<f32> = sizes.iter().flat_map(|&(height, width)| [height, width]).collect();
+        let sizes = Tensor::from_vec(sides, (sizes.len(), 2), logits.device())?;
+        return proposed((&logits, &codes), &anchors, &sizes, rule)?.read();
     }
-    check((&logits, &codes), anchors.len(), sizes, rule)?;
+    check((&logits, &codes), (sizes.len(), anchors.len()), rule)?;
     let of_image = |(image, &size)| of_image((&logits.get(image)?, &codes.get(image)?), anchors, size, rule);
     sizes.iter().enumerate().map(of_image).collect()
 }
 
-/// [`propose`] on a CUDA device, with `anchors` `[A, 4]`: nothing comes to main memory.
+/// [`propose`] on a CUDA device, with `anchors` `[A, 4]` and `sizes` `[N, 2]`: nothing comes to main memory.
 ///
 /// # Errors
 /// As [`propose`], or a device that is not CUDA.
 pub fn proposed(
     (logits, codes): (&Tensor, &Tensor),
     anchors: &Tensor,
-    sizes: &[(f32, f32)],
+    sizes: &Tensor,
     rule: &ProposalRule<'_>,
 ) -> Result<Proposed> {
-    let (count, sides) = anchors.dims2()?;
-    if sides != 4 {
-        candle_core::bail!("anchors {:?}", anchors.dims());
+    let (count, images) = (anchors.dim(0)?, sizes.dim(0)?);
+    if anchors.dims() != [count, 4] || sizes.dims() != [images, 2] {
+        candle_core::bail!("anchors {:?} in pictures {:?}", anchors.dims(), sizes.dims());
     }
-    check((logits, codes), count, sizes, rule)?;
-    kernels::proposed([&logits.detach(), &codes.detach(), anchors], sizes, rule)
+    check((logits, codes), (images, count), rule)?;
+    kernels::proposed([&logits.detach(), &codes.detach(), anchors, sizes], rule)
 }
 
-fn check(
-    (logits, codes): (&Tensor, &Tensor),
-    count: usize,
-    sizes: &[(f32, f32)],
-    rule: &ProposalRule<'_>,
-) -> Result<()> {
-    let images = sizes.len();
+fn check((logits, codes): (&Tensor, &Tensor), (images, count): (usize, usize), rule: &ProposalRule<'_>) -> Result<()> {
     let outside = rule.runs.iter().any(|run| run.start > run.end || run.end > count);
     if outside || logits.dims() != [images, count] || codes.dims() != [images, count, 4] {
         candle_core::bail!(

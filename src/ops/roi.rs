@@ -133,7 +133,8 @@ pub fn regions(map: &Tensor, rois: &[(u32, BBox)], level: impl Fn(BBox) -> usize
 }
 
 /// Regions on a CUDA device, each read from the map `[N, C, H, W]` of its level: `[R, C, h, w]`. `scales` are the cells
-/// of the levels in a pixel. What depends on parameters needs a [`Tape`](super::tape::Tape) that records.
+/// of the levels in a pixel. Gradients follow from a
+/// [`Tape`](super::tape::Tape) alone.
 ///
 /// # Errors
 /// No map, maps that are not f32 with as many channels as the first, or an empty side.

@@ -118,7 +118,7 @@ impl Rois {
         kernels::targets(self, objects, columns, coder)
     }
 
-    /// Where a head moves them, clipped to pictures of these heights and widths: as its object's class, or for
+    /// Where a head moves them, clipped to pictures of these heights and widths `[N, 2]`: as its object's class, or for
     /// background as the likeliest one. From logits `[R, columns]` and codes `[R, 4 · regressed]`: `[R, 4]`. A RoI stays
     /// where the answer is not finite.
     ///
@@ -130,14 +130,14 @@ impl Rois {
         (logits, codes): (&Tensor, &Tensor),
         columns: &Columns,
         coder: &BoxCoder,
-        sizes: &[(f32, f32)],
+        sizes: &Tensor,
     ) -> Result<Tensor> {
         columns.check(objects)?;
         let (rows, all) = logits.dims2()?;
         let fits = all == columns.classes + 1 && columns.first + columns.classes <= all;
         if rows != self.count()
             || !fits
-            || sizes.len() != objects.images
+            || sizes.dims() != [objects.images, 2]
             || codes.dims() != [rows, 4 * columns.regressed]
         {
             candle_core::bail!("logits {:?} and codes {:?} for {} RoIs", logits.dims(), codes.dims(), self.count());

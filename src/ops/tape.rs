@@ -14,7 +14,7 @@ use candle_core::{
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::mem::replace;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The gradients of an operation's inputs from the inputs, its output and the output's gradient; none for an input
 /// that nothing depends on.
@@ -193,6 +193,26 @@ impl CustomOp1 for Start {
     }
 }
 
+/// A result whose gradient nobody has noted: candle may go on with it, but not back.
+struct Untaped(Mutex<Option<(CudaStorage, Shape)>>);
+
+impl CustomOp1 for Untaped {
+    fn name(&self) -> &'static str {
+        "an operation outside a tape"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("{}: all tensors must be on the same device", self.name())
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        match self.0.lock().map(|mut made| made.take()) {
+            Ok(Some(made)) => Ok(made),
+            _ => bail!("{} ran twice", self.name()),
+        }
+    }
+}
+
 /// Whether a tape records on this thread and something depends on one of `inputs`.
 fn records(inputs: &[&Tensor]) -> bool {
     inputs.iter().any(|input| input.track_op()) && RECORDING.with_borrow(Option::is_some)
@@ -221,20 +241,18 @@ pub(super) fn with_gradient(
     output
 }
 
-/// What a kernel made of any number of inputs, with its gradient.
+/// What a kernel made of any number of inputs, with its gradient, which a tape alone knows.
 ///
 /// # Errors
-/// A result that depends on parameters while no tape records.
+/// Those of candle.
 pub(super) fn made_from(
     inputs: &[Tensor],
     made: (CudaStorage, Shape),
     gradient: impl Fn(&[Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    if !inputs.iter().any(Tensor::track_op) {
-        return Ok(cuda(made).detach());
-    }
+    let Some(tracked) = inputs.iter().find(|input| input.track_op()) else { return Ok(cuda(made).detach()) };
     if RECORDING.with_borrow(Option::is_none) {
-        bail!("an operation of {} inputs on a CUDA device learns on a tape alone", inputs.len());
+        return tracked.apply_op1(Untaped(Mutex::new(Some(made))));
     }
     let made = cuda(made);
     note(inputs.to_vec(), &made, Arc::new(gradient));

@@ -6,6 +6,7 @@
 use super::Rcnn;
 use super::box_head::Answers;
 use super::config::Flow;
+use super::picture::Sizes;
 use super::proposals::{Proposals, Proposed};
 use super::refine::{Look, NO_PARENT, Reading, best_overlaps};
 use super::regions::{Roi, pool, pool_regions};
@@ -24,7 +25,7 @@ pub(super) fn losses(
     levels: &[Tensor],
     proposed: &Proposed,
     objects: &[Vec<Object>],
-    sizes: &[(f32, f32)],
+    sizes: &Sizes,
     sampler: &mut Sampler,
     pass: &Pass,
 ) -> Result<Vec<(String, Tensor)>> {
@@ -53,10 +54,11 @@ pub(super) fn losses(
             let mut moved = None;
             if pass.is_probed() || (goes_on && sampled.there.is_none()) {
                 let reading = Reading::new(&answers)?;
-                moved = Some(Moved::Cpu(refine(network, stage, &sampled.images, objects, sizes, &reading, pass)));
+                moved =
+                    Some(Moved::Cpu(refine(network, stage, &sampled.images, objects, sizes.values()?, &reading, pass)));
             }
             if let (true, Some(there)) = (goes_on, &sampled.there) {
-                moved = Some(Moved::Cuda(refine_there(network, stage, there, &answers, sizes)?));
+                moved = Some(Moved::Cuda(refine_there(network, stage, there, &answers, &sizes.tensor)?));
             }
             if let (true, Some(moved)) = (goes_on, moved) {
                 candidates = advance(config, stage, &sampled, &moved)?;
@@ -77,7 +79,7 @@ fn refine_there(
     stage: usize,
     (rois, batch): &(Rois, Rc<OnDevice>),
     answers: &Answers,
-    sizes: &[(f32, f32)],
+    sizes: &Tensor,
 ) -> Result<Tensor> {
     let config = &network.rcnn;
     let Some(deltas) = &answers.deltas else { candle_core::bail!("stage {stage} moves no RoI") };

@@ -2,6 +2,7 @@
 //!
 //! Girshick, "Fast R-CNN" (ICCV 2015): the heads learn and detect in boxes that something else proposed.
 
+use super::picture::Sizes;
 use super::proposals::Proposals;
 use super::refine::NO_PARENT;
 use crate::detect::{Config, Detector, Losses, Outputs};
@@ -86,10 +87,11 @@ impl Detector for GivenProposals {
 
 /// The given proposals of each image, clipped to the pictures of these heights and widths; boxes without an area are
 /// left out. None where the RPN proposes.
-pub(super) fn given(outputs: &Outputs, sizes: &[(f32, f32)]) -> Result<Option<Vec<Proposals>>> {
+pub(super) fn given(outputs: &Outputs, sizes: &Sizes) -> Result<Option<Vec<Proposals>>> {
     let Some((_, tensor)) = outputs.tensors.iter().find(|(name, _)| name == GIVEN) else {
         return Ok(None);
     };
+    let sizes = sizes.values()?;
     let mut all = vec![Proposals::default(); sizes.len()];
     let rows: Vec<f32> = if tensor.elem_count() == 0 { Vec::new() } else { tensor.flatten_all()?.to_vec1()? };
     for row in rows.chunks_exact(COLUMNS) {
@@ -173,9 +175,10 @@ mod tests {
         ];
         let tensor = Tensor::from_vec(rows.concat(), (rows.len(), COLUMNS), &Device::Cpu)?;
         let mut outputs = Outputs { tensors: Vec::new(), maps: Vec::new(), input: (64, 64) };
-        assert!(given(&outputs, &[(64.0, 64.0); 2])?.is_none());
+        let sizes = Sizes::new(Tensor::full(64f32, (2, 2), &Device::Cpu)?);
+        assert!(given(&outputs, &sizes)?.is_none());
         outputs.tensors.push((GIVEN.to_string(), tensor));
-        let found = given(&outputs, &[(64.0, 64.0); 2])?.unwrap_or_default();
+        let found = given(&outputs, &sizes)?.unwrap_or_default();
         assert_eq!(found[1].boxes, [BBox::new(0.0, 0.0, 10.0, 10.0)]);
         assert_eq!((found[0].boxes.as_slice(), found[0].scores[0]), (&[BBox::new(1.0, 1.0, 9.0, 9.0)][..], 0.0));
         Ok(())

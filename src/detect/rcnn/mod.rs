@@ -46,6 +46,7 @@ use crate::trace::Anchors;
 use box_head::{Answers, BoxHead};
 use candle_core::{Device, Result, Tensor};
 use mask_head::MaskHead;
+use picture::Sizes;
 use proposals::{Limits, Proposals, Proposed};
 use regions::Pooled;
 use rpn::RpnHead;
@@ -74,7 +75,7 @@ pub struct Rcnn {
 /// Everything between the maps and the detections of a batch.
 struct Found {
     levels: Vec<Tensor>,
-    sizes: Vec<(f32, f32)>,
+    sizes: Sizes,
     proposals: Vec<Proposals>,
     steps: Vec<decode::Step>,
 }
@@ -147,9 +148,8 @@ impl Rcnn {
     }
 
     /// Height and width of each picture within the input.
-    fn sizes(&self, outputs: &Outputs) -> Result<Vec<(f32, f32)>> {
-        let values: Vec<f32> = outputs.get(PICTURE_SIZES)?.flatten_all()?.to_vec1()?;
-        Ok(values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+    fn sizes(&self, outputs: &Outputs) -> Result<Sizes> {
+        Ok(Sizes::new(outputs.get(PICTURE_SIZES)?.clone()))
     }
 
     /// Proposals of each image from objectness `[N, anchors]` and box codes `[N, anchors, 4]`.
@@ -189,11 +189,11 @@ impl Rcnn {
                 let (logits, deltas) = rpn::answers(outputs)?;
                 let anchors = rpn::anchors(&self.rcnn.rpn, outputs);
                 let limits = Limits::detecting(&self.rcnn.rpn);
-                self.proposals(&anchors, (&logits, &deltas), &sizes, limits, pass)?
+                self.proposals(&anchors, (&logits, &deltas), sizes.values()?, limits, pass)?
             }
         };
         let levels = self.levels(outputs);
-        let steps = decode::steps(self, &levels, &proposals, &sizes, pass)?;
+        let steps = decode::steps(self, &levels, &proposals, sizes.values()?, pass)?;
         Ok(Found { levels, sizes, proposals, steps })
     }
 }
@@ -232,8 +232,7 @@ impl Detector for Rcnn {
             outputs.tensors.push((rpn::logits_name(level), logits));
             outputs.tensors.push((rpn::deltas_name(level), deltas));
         }
-        let sizes: Vec<f32> = sizes.into_iter().flat_map(|(height, width)| [height as f32, width as f32]).collect();
-        outputs.tensors.push((PICTURE_SIZES.to_string(), Tensor::from_vec(sizes, (count, 2), &Device::Cpu)?));
+        outputs.tensors.push((PICTURE_SIZES.to_string(), sizes));
         if pass.is_probed() {
             let anchors = rpn::anchors(&self.rcnn.rpn, &outputs);
             for image in 0..count {
@@ -272,7 +271,7 @@ impl Detector for Rcnn {
                         let rule = (self.rcnn.jittered_rois, self.rcnn.jitter);
                         let of_image =
                             |(objects, &size): (&Vec<Object>, &(f32, f32))| given::jittered(objects, rule, size, rng);
-                        Proposed::Cpu(objects.iter().zip(&sizes).map(of_image).collect())
+                        Proposed::Cpu(objects.iter().zip(sizes.values()?).map(of_image).collect())
                     }
                 };
                 (parts, proposed)
@@ -285,7 +284,7 @@ impl Detector for Rcnn {
 
     fn detect(&self, outputs: &Outputs, pass: &Pass) -> Result<Vec<Vec<Detection>>> {
         let found = self.look(outputs, pass)?;
-        let Found { levels, sizes, proposals, steps } = &found;
+        let (Found { levels, proposals, steps, .. }, sizes) = (&found, found.sizes.values()?);
         let mut detections = decode::detect(self, levels, proposals, steps, sizes, pass)?;
         if let Some(mask) = &self.rcnn.mask {
             mask_decode::attach(self, mask, levels, &mut detections, sizes, pass)?;
@@ -377,7 +376,7 @@ mod tests {
         assert_eq!(outputs.get("fpn.pool")?.dims(), [2, 8, 1, 2]);
         assert_eq!(outputs.get("rpn_head.logits1")?.dims(), [2, 6, 8, 12]);
         assert_eq!(outputs.get("rpn_head.deltas4")?.dims(), [2, 24, 1, 2]);
-        assert_eq!(network.sizes(&outputs)?, [(64.0, 96.0); 2]);
+        assert_eq!(network.sizes(&outputs)?.values()?, [(64.0, 96.0); 2]);
         // 6 · (384 + 96 + 24 + 6 + 2)
         let traces = pass.into_traces();
         assert_eq!((traces[1].anchors.boxes.len(), traces[1].anchors.levels.len()), (3072, 5));

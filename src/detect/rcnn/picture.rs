@@ -3,40 +3,56 @@
 //! Proposals and detections are clipped to the picture, not to the input, as the reference implementations do.
 
 use crate::imaging::preprocess::Fit;
-use crate::ops::select::fetch;
+use crate::ops::picture::extents;
 use candle_core::{Result, Tensor};
+use std::cell::OnceCell;
 
-/// Height and width of the picture within each image of the batch `[N, 3, H, W]`.
+/// Heights and widths of the pictures of a batch, pixels of the input. They come from the network's device once somebody
+/// asks for them.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    /// `[N, 2]`
+    pub(super) tensor: Tensor,
+    values: OnceCell<Vec<(f32, f32)>>,
+}
+
+impl Sizes {
+    pub(super) fn new(tensor: Tensor) -> Self {
+        Self { tensor, values: OnceCell::new() }
+    }
+
+    /// # Errors
+    /// A device that does not answer.
+    pub(super) fn values(&self) -> Result<&[(f32, f32)]> {
+        if let Some(values) = self.values.get() {
+            return Ok(values);
+        }
+        let values: Vec<f32> = self.tensor.flatten_all()?.to_vec1()?;
+        Ok(self.values.get_or_init(|| values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()))
+    }
+}
+
+/// Height and width of the picture within each image of the batch `[N, 3, H, W]`: `[N, 2]`.
 ///
 /// A last row or column of zeros in all three planes is padding: no 8-bit colour is normalised to exactly 0 by means
 /// with a fraction. An image of nothing but zeros counts as picture all over.
-pub(super) fn sizes(images: &Tensor, fit: Fit) -> Result<Vec<(usize, usize)>> {
+pub(super) fn sizes(images: &Tensor, fit: Fit) -> Result<Tensor> {
     let (count, planes, height, width) = images.dims4()?;
-    if matches!(fit, Fit::Stretch { .. } | Fit::Letterbox { .. }) || count * planes * height * width == 0 {
-        return Ok(vec![(height, width); count]);
+    let is_filled = matches!(fit, Fit::Stretch { .. } | Fit::Letterbox { .. }) || planes * height * width == 0;
+    if count > 0 && !is_filled && images.device().is_cuda() {
+        return extents(images);
     }
-    if !images.device().is_cpu() {
-        return by_sums(images);
-    }
-    let mut sizes = Vec::with_capacity(count);
+    let mut sides = Vec::with_capacity(2 * count);
     for image in 0..count {
-        let values: Vec<f32> = images.get(image)?.detach().flatten_all()?.to_vec1()?;
-        sizes.push(size(&values, height, width));
+        let (height, width) = if is_filled {
+            (height, width)
+        } else {
+            let values: Vec<f32> = images.get(image)?.detach().flatten_all()?.to_vec1()?;
+            size(&values, height, width)
+        };
+        sides.extend([height as f32, width as f32]);
     }
-    Ok(sizes)
-}
-
-/// The same from what the rows and the columns add up to, which is all that leaves the device.
-fn by_sums(images: &Tensor) -> Result<Vec<(usize, usize)>> {
-    let (_, _, height, width) = images.dims4()?;
-    let colours = images.detach().abs()?.sum(1)?;
-    let (rows, columns) = (fetch(&colours.sum(2)?)?, fetch(&colours.sum(1)?)?);
-    let last = |sums: &[f32]| sums.iter().rposition(|&sum| sum != 0.0);
-    let size = |(rows, columns): (&[f32], &[f32])| match (last(rows), last(columns)) {
-        (Some(row), Some(column)) => (row + 1, column + 1),
-        _ => (height, width),
-    };
-    Ok(rows.chunks_exact(height).zip(columns.chunks_exact(width)).map(size).collect())
+    Tensor::from_vec(sides, (count, 2), images.device())
 }
 
 /// Height and width of what is not padding in the planes of one image.
@@ -55,7 +71,7 @@ fn size(values: &[f32], height: usize, width: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{Device, Error};
 
     #[test]
     fn padding_ends_where_the_last_colour_stands() -> Result<()> {
@@ -66,10 +82,10 @@ mod tests {
         values[60..120].fill(1.0);
         let images = Tensor::from_vec(values, (3, 3, 4, 5), &Device::Cpu)?;
         let padded = Fit::ShortestEdge { short: 4, long: 5, divisor: 1 };
-        assert_eq!(sizes(&images, padded)?, [(3, 4), (4, 5), (4, 5)]);
-        assert_eq!(by_sums(&images)?, sizes(&images, padded)?);
-        assert_eq!(sizes(&images, Fit::Stretch { width: 5, height: 4 })?, [(4, 5); 3]);
-        assert!(sizes(&images.narrow(0, 0, 0)?, padded)?.is_empty());
+        let found = |images: &Tensor, fit: Fit| Ok::<_, Error>(Sizes::new(sizes(images, fit)?).values()?.to_vec());
+        assert_eq!(found(&images, padded)?, [(3.0, 4.0), (4.0, 5.0), (4.0, 5.0)]);
+        assert_eq!(found(&images, Fit::Stretch { width: 5, height: 4 })?, [(4.0, 5.0); 3]);
+        assert!(found(&images.narrow(0, 0, 0)?, padded)?.is_empty());
         Ok(())
     }
 }

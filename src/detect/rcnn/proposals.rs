@@ -1,6 +1,7 @@
 //! The RPN's proposals.
 
 use super::config::RpnConfig;
+use super::picture::Sizes;
 use crate::geometry::BBox;
 use crate::ops::proposals::{self, Proposal, ProposalRule};
 use crate::trace::Anchors;
@@ -72,14 +73,14 @@ pub(super) fn proposed(
     anchors: &Anchors,
     corners: Option<&Tensor>,
     answers: (&Tensor, &Tensor),
-    sizes: &[(f32, f32)],
+    sizes: &Sizes,
 ) -> Result<Proposed> {
     let limits = Limits::training(config);
     match corners {
-        None => Ok(Proposed::Cpu(propose(config, limits, anchors, answers, sizes)?)),
+        None => Ok(Proposed::Cpu(propose(config, limits, anchors, answers, sizes.values()?)?)),
         Some(corners) => {
             let runs = runs(anchors);
-            Ok(Proposed::Cuda(proposals::proposed(answers, corners, sizes, &rule(config, limits, &runs))?))
+            Ok(Proposed::Cuda(proposals::proposed(answers, corners, &sizes.tensor, &rule(config, limits, &runs))?))
         }
     }
 }

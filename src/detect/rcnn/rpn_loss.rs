@@ -3,6 +3,7 @@
 //! Both are divided by the number of sampled anchors of the batch (torchvision's `RegionProposalNetwork`).
 
 use super::config::RpnConfig;
+use super::picture::Sizes;
 use super::sample::{OnDevice, Sampler};
 use crate::detect::multibox::assignment;
 use crate::detect::terms::{at_rows, recorded};
@@ -48,12 +49,12 @@ pub(super) fn losses(
     (anchors, corners): (&Anchors, Option<&Tensor>),
     (logits, deltas): (&Tensor, &Tensor),
     objects: &[Vec<Object>],
-    sizes: &[(f32, f32)],
+    sizes: &Sizes,
     sampler: &mut Sampler,
     pass: &Pass,
 ) -> Result<Vec<(String, Tensor)>> {
     let (images, count) = logits.dims2()?;
-    if images != objects.len() || images != sizes.len() || count != anchors.boxes.len() {
+    if images != objects.len() || images != sizes.tensor.dim(0)? || count != anchors.boxes.len() {
         candle_core::bail!(
             "{} object lists and {} anchors for objectness of shape {:?}",
             objects.len(),
@@ -62,7 +63,9 @@ pub(super) fn losses(
         );
     }
     let on_device = match (&*sampler, corners) {
-        (Sampler::Cuda(there), Some(corners)) => Some(losses_there(config, corners, (logits, deltas), sizes, there)?),
+        (Sampler::Cuda(there), Some(corners)) => {
+            Some(losses_there(config, corners, (logits, deltas), &sizes.tensor, there)?)
+        }
         _ => None,
     };
     // A GPU has the losses; only the record asks for more.
@@ -74,7 +77,7 @@ pub(super) fn losses(
             let boxes: Vec<BBox> = objects.iter().map(|o| o.bbox).collect();
             assign(config, &anchors.boxes, &boxes, size)
         };
-        Ok(objects.iter().zip(sizes).map(of_image).collect::<Vec<Matches>>())
+        Ok(objects.iter().zip(sizes.values()?).map(of_image).collect::<Vec<Matches>>())
     })?;
     let sampled: Vec<Sampled> = match (sampler, &on_device) {
         (Sampler::Cpu(rng), _) => {
@@ -179,7 +182,7 @@ fn losses_there(
     config: &RpnConfig,
     anchors: &Tensor,
     (logits, deltas): (&Tensor, &Tensor),
-    sizes: &[(f32, f32)],
+    sizes: &Tensor,
     there: &OnDevice,
 ) -> Result<(Vec<(String, Tensor)>, Tensor)> {
     let (images, count) = logits.dims2()?;
@@ -275,6 +278,10 @@ mod tests {
         BBox::new(x, 0.0, x + side, side)
     }
 
+    fn of((height, width): (f32, f32)) -> Result<Sizes> {
+        Ok(Sizes::new(Tensor::new(&[[height, width]], &Device::Cpu)?))
+    }
+
     fn config() -> RpnConfig {
         RcnnConfig::faster_nano(&["a".to_string()]).rpn
     }
@@ -304,7 +311,8 @@ mod tests {
         let object = Object { bbox: square(0.0, 10.0), ..Object::default() };
         let value = |objects: Vec<Object>, pass: &Pass| -> Result<Vec<f32>> {
             let (mut sampler, answers) = (Sampler::Cpu(Random::new(1)), (&logits, &deltas));
-            let parts = losses(&config(), (&anchors, None), answers, &[objects], &[(50.0, 60.0)], &mut sampler, pass)?;
+            let parts =
+                losses(&config(), (&anchors, None), answers, &[objects], &of((50.0, 60.0))?, &mut sampler, pass)?;
             parts.iter().map(|(_, value)| value.to_vec0::<f32>()).collect()
         };
         let pass = Pass::probed(Mode::Infer, 1);
@@ -333,7 +341,7 @@ mod tests {
             let pass = Pass::probed(Mode::Infer, 1);
             let (objects, mut sampler) = ([vec![object.clone()]], Sampler::Cpu(Random::new(seed)));
             let answers = (&logits, &deltas);
-            losses(&config(), (&anchors, None), answers, &objects, &[(50.0, 700.0)], &mut sampler, &pass)?;
+            losses(&config(), (&anchors, None), answers, &objects, &of((50.0, 700.0))?, &mut sampler, &pass)?;
             Ok(pass.into_traces().remove(0).sampling.iter().map(|s| s.anchor).collect())
         };
         assert_eq!(drawn(5)?.len(), 128);

@@ -37,7 +37,8 @@ impl Rcnn {
             }
         }
         if let (Some(mask), Some(head)) = (&self.rcnn.mask, self.masks.first()) {
-            let detections = decode::detect(self, &found.levels, &found.proposals, &found.steps, &found.sizes, pass)?;
+            let detections =
+                decode::detect(self, &found.levels, &found.proposals, &found.steps, found.sizes.values()?, pass)?;
             let rois = mask_decode::rois(&detections);
             if !rois.is_empty() {
                 let pooled = regions::pool(&self.rcnn, &found.levels, &rois, mask.mask_pooled)?;

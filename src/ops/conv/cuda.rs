@@ -6,10 +6,10 @@ use super::cache::WeightCache;
 use super::spec::{Activation, Geometry};
 use crate::ops::cuda::norm::Norm;
 use crate::ops::cuda::{Arg, Operand, add_up, apply2, apply3, channel_sums, floats, launch, make, with_operands};
-use crate::ops::maps::cat;
 use crate::ops::precision;
+use crate::ops::tape::made_from;
 use candle_core::backend::BackendStorage;
-use candle_core::{CudaStorage, Result, Shape, Tensor};
+use candle_core::{CudaStorage, Result, Shape, Tensor, bail};
 use std::sync::Arc;
 
 #[cfg(feature = "cudnn")]
@@ -261,23 +261,15 @@ pub(super) fn conv2d_norm_train(
     let before = conv2d(&x.detach(), &weight.detach(), None, geometry, Activation::None, cache)?;
     let norm = Norm::of_batch(&before, (n, channels, height * width), eps, slope)?;
     let (mean, variance) = norm.mean_and_variance()?;
-    let (kept, kept_before) = (norm.clone(), before.clone());
-    let y = apply3(
-        [x, weight, &cat(&[beta.clone(), gamma.clone()], 0)?],
-        "conv2d_norm_train",
-        move |[_, _, (storage, layout)]| {
-            let vector = |index| layout.narrow(0, index * channels, channels);
-            let (beta, gamma) = (vector(0)?, vector(1)?);
-            let y = with_operands([&before], |_, [before]| norm.run([before, (storage, &gamma), (storage, &beta)]))?;
-            Ok((y, geometry.output_shape().into()))
-        },
-        move |[x, weight, affine], _, g| {
-            let vector = |index| affine.narrow(0, index * channels, channels);
-            let (g, of_affine) = kept.gradients([&kept_before, g, &vector(1)?, &vector(0)?])?;
-            let (of_x, of_weight, _) = gradients(&geometry, 1.0, [x, weight, &kept_before, &g], half.as_ref())?;
-            Ok([of_x, of_weight, Some(of_affine.flatten_all()?)])
-        },
-    )?;
+    let made = with_operands([&before, gamma, beta], |_, operands| norm.run(operands))?;
+    let gradient = move |inputs: &[Tensor], _: &Tensor, g: &Tensor| {
+        let [x, weight, gamma, beta] = inputs else { bail!("conv2d_norm_train lost an input") };
+        let (g, of_affine) = norm.gradients([&before, g, gamma, beta])?;
+        let (of_x, of_weight, _) = gradients(&geometry, 1.0, [x, weight, &before, &g], half.as_ref())?;
+        Ok(vec![of_x, of_weight, Some(of_affine.get(1)?), Some(of_affine.get(0)?)])
+    };
+    let inputs = [x, weight, gamma, beta].map(Tensor::clone);
+    let y = made_from(&inputs, (made, geometry.output_shape().into()), gradient)?;
     Ok((y, mean, variance))
 }
 

@@ -81,13 +81,17 @@ pub(in crate::ops) fn best_overlaps(boxes: &Tensor, objects: &Objects) -> Result
     })
 }
 
-/// Boxes `[P, 4]` for each picture of these heights and widths, those that cross its border without corners: `[N, P, 4]`.
-pub(in crate::ops) fn inside(boxes: &Tensor, sizes: &[(f32, f32)]) -> Result<Tensor> {
-    let (per_image, sides): (usize, Vec<f32>) = (boxes.dim(0)?, sizes.iter().flat_map(|&(h, w)| [h, w]).collect());
-    make([boxes], (sizes.len(), per_image, 4), |device, [boxes], y| {
-        let (sides, count) = (upload(device, &sides)?, sizes.len() * per_image);
-        let sizes = [per_image];
-        launch(device, "inside_boxes", count, &mut [Arg::In(boxes), Arg::All(&sides), Arg::Ints(&sizes), Arg::Out(y)])
+/// Boxes `[P, 4]` for each picture of these heights and widths `[N, 2]`, those that cross its border without corners:
+/// `[N, P, 4]`.
+pub(in crate::ops) fn inside(boxes: &Tensor, sizes: &Tensor) -> Result<Tensor> {
+    let (images, per_image) = (sizes.dim(0)?, [boxes.dim(0)?]);
+    make([boxes, sizes], (images, per_image[0], 4), |device, [boxes, sizes], y| {
+        launch(
+            device,
+            "inside_boxes",
+            images * per_image[0],
+            &mut [Arg::In(boxes), Arg::In(sizes), Arg::Ints(&per_image), Arg::Out(y)],
+        )
     })
 }
 

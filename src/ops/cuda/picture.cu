@@ -27,3 +27,22 @@ KERNEL picture_input(int count, const unsigned char* pixels, const int* table, i
         }
     }
 }
+
+// How many rows and columns of each image [planes, h, w] end with its last pixel that is not zero in all planes. extents
+// start as zeros.
+KERNEL picture_extents(int count, const float* images, int planes, int h, int w, int* extents) {
+    FOR_EACH(i, count) {
+        int image = i / (h * w), place = i % (h * w), sides[2] = {place / w + 1, place % w + 1};
+        const float* own = images + image * planes * h * w + place;
+        bool coloured = false;
+        for (int plane = 0; plane < planes; ++plane) coloured = coloured || own[plane * h * w] != 0.0f;
+        for (int k = 0; k < 2 && coloured; ++k) {
+            if (sides[k] > *(volatile int*)(extents + 2 * image + k)) atomicMax(extents + 2 * image + k, sides[k]);
+        }
+    }
+}
+
+// The same as numbers; an image of zeros is picture all over.
+KERNEL whole_extents(int count, const int* extents, int h, int w, float* sizes) {
+    FOR_EACH(i, count) sizes[i] = (float)(extents[i] > 0 ? extents[i] : i % 2 == 0 ? h : w);
+}

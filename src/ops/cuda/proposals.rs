@@ -49,13 +49,12 @@ impl Proposed {
 
 /// [`crate::ops::proposals::proposed`] for shapes that it has checked.
 pub(in crate::ops) fn proposed(
-    [logits, codes, anchors]: [&Tensor; 3],
-    sizes: &[(f32, f32)],
+    [logits, codes, anchors, sizes]: [&Tensor; 4],
     rule: &ProposalRule<'_>,
 ) -> Result<Proposed> {
     let anchors_of_image = anchors.dim(0)?;
     let own: Vec<&Range<usize>> = rule.runs.iter().filter(|run| !run.is_empty()).collect();
-    let (images, of_image) = (sizes.len(), own.len());
+    let (images, of_image) = (sizes.dim(0)?, own.len());
     let (mut runs, mut wanted, mut all) = (Vec::new(), Vec::new(), 0);
     for image in 0..images {
         for run in &own {
@@ -70,10 +69,8 @@ pub(in crate::ops) fn proposed(
     if room == 0 || most == 0 {
         return Proposed::given(logits, &vec![Vec::new(); images]);
     }
-    let sides: Vec<f32> = sizes.iter().flat_map(|&(height, width)| [height, width]).collect();
-    with_operands([logits, codes, anchors], |device, [logits, codes, anchors]| {
+    with_operands([logits, codes, anchors, sizes], |device, [logits, codes, anchors, sizes]| {
         let (found, placed) = taken(device, logits, &runs, LARGEST, &upload(device, &wanted)?)?;
-        let sides = upload(device, &sides)?;
         let (mut boxes, mut levels) = (floats(device, 4 * all)?, indices(device, all)?);
         let (mut ranks, mut counts) = (indices(device, 2 * all)?, counters(device, images)?);
         launch(
@@ -86,7 +83,7 @@ pub(in crate::ops) fn proposed(
                 Arg::Ints(&[images, of_image, room]),
                 Arg::In(anchors),
                 Arg::In(codes),
-                Arg::All(&sides),
+                Arg::In(sizes),
                 Arg::Ints(&[anchors_of_image]),
                 Arg::Float(BoxCoder::RETINA.max_log.unwrap_or(f32::INFINITY)),
                 Arg::Float(rule.min_size),

@@ -295,12 +295,10 @@ pub(in crate::ops) fn refined(
     (logits, codes): (&Tensor, &Tensor),
     columns: &Columns,
     coder: &BoxCoder,
-    sizes: &[(f32, f32)],
+    sizes: &Tensor,
 ) -> Result<Tensor> {
     let (regions, std, limit) = (rois.regions()?, coder.std, coder.max_log.unwrap_or(f32::INFINITY));
-    let sides: Vec<f32> = sizes.iter().flat_map(|&(height, width)| [height, width]).collect();
-    make([logits, codes], (regions.count, 4), |device, [logits, codes], y| {
-        let sides = upload(device, &sides)?;
+    make([logits, codes, sizes], (regions.count, 4), |device, [logits, codes, sizes], y| {
         launch(
             device,
             "refine_rois",
@@ -314,7 +312,7 @@ pub(in crate::ops) fn refined(
                 Arg::Ints(&[columns.classes + 1, columns.first, columns.classes]),
                 Arg::In(codes),
                 Arg::Ints(&[usize::from(columns.agnostic), columns.regressed]),
-                Arg::All(&sides),
+                Arg::In(sizes),
                 Arg::Float(std[0]),
                 Arg::Float(std[1]),
                 Arg::Float(std[2]),
