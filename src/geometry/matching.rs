@@ -82,7 +82,7 @@ pub fn match_anchors(anchors: &[BBox], objects: &[BBox], positive: f32, negative
 impl Matches {
     /// Targets from what is known of the overlaps: by the thresholds, then for the (anchor, object) pairs that `force`
     /// wants, in order of objects.
-    pub fn decide(&mut self, wanted: &[(usize, i32)], positive: f32, negative: f32, force: Force) {
+    fn decide(&mut self, wanted: &[(usize, i32)], positive: f32, negative: f32, force: Force) {
         for ((target, &iou), &best) in self.target.iter_mut().zip(&self.iou).zip(&self.best_object) {
             *target = by_thresholds(iou, best, positive, negative);
         }

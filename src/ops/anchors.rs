@@ -5,6 +5,7 @@
 
 use super::cuda::anchors as kernels;
 pub use super::cuda::anchors::Divisor;
+use super::cuda::whole_integers;
 use super::matching::Objects;
 use candle_core::{Result, Tensor};
 
@@ -31,8 +32,12 @@ impl<'a> AnchorTargets<'a> {
         divisor: Divisor,
     ) -> Result<Self> {
         let (rows, images) = (targets.elem_count(), objects.images);
-        if images == 0 || anchors.dims() != [rows / images, 4] || !rows.is_multiple_of(images) {
+        let counted = numbers.is_none_or(|numbers| numbers.elem_count() == images);
+        if images == 0 || anchors.dims() != [rows / images, 4] || !rows.is_multiple_of(images) || !counted {
             candle_core::bail!("{rows} targets of {images} images for anchors {:?}", anchors.dims());
+        }
+        for integers in [Some(targets), numbers].into_iter().flatten() {
+            whole_integers(integers)?;
         }
         let shares = match numbers {
             Some(numbers) => kernels::shares(numbers, divisor)?,
@@ -41,15 +46,16 @@ impl<'a> AnchorTargets<'a> {
         Ok(Self { anchors, objects, targets, shares })
     }
 
-    /// 1 at each anchor's own column and 0 elsewhere, and the weights of all elements: both `[N · P, columns]`. Classes
-    /// stand behind the `first` column; a single column is that of all classes.
+    /// 1 at each anchor's own column and 0 elsewhere, and the weights of all elements: both `[N · P, columns]`. The first
+    /// class stands in column `first`; where there is none, column 0 is that of all.
     ///
     /// # Errors
     /// An object of a class without a column, or those of the device.
-    pub fn of_classes(&self, columns: usize, first: usize) -> Result<[Tensor; 2]> {
+    pub fn of_classes(&self, columns: usize, first: Option<usize>) -> Result<[Tensor; 2]> {
         let known = self.objects.known_classes;
-        if columns > 1 && known + first > columns {
-            candle_core::bail!("an object of class {}, but there are only {} classes", known - 1, columns - first);
+        let classes = first.map_or(known, |first| columns.saturating_sub(first));
+        if known > classes || columns == 0 {
+            candle_core::bail!("an object of class {}, but there are only {classes} classes", known.max(1) - 1);
         }
         kernels::class_targets([self.targets, &self.shares], self.objects, (columns, first))
     }

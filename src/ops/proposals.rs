@@ -1,5 +1,5 @@
 //! A region proposal network's answers made into proposals: best of each level, decode, clip, suppress level by level,
-//! best of the image. From a CUDA device only the proposals come to main memory, in one copy.
+//! best of the image. From a CUDA device only the proposals come to main memory, in one copy, or nothing.
 
 use super::cuda::proposals as kernels;
 pub use super::cuda::proposals::Proposed;

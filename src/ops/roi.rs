@@ -22,7 +22,7 @@ const PLANES: usize = 64;
 /// `sampling_ratio`² bilinear samples, or with 0 as many as make their spacing at most one cell. `aligned` shifts by
 /// half a cell and lets regions be smaller than a cell (detectron2's RoIAlignV2); without it they are at least one
 /// cell wide (torchvision's models). Arithmetic and borders are torchvision's. The gradient goes to the features, not to
-/// the boxes.
+/// the boxes; on a CUDA device a [`Tape`](super::tape::Tape) alone knows it.
 ///
 /// # Errors
 /// Features that are not rank 4 f32, an empty output side or feature map, an image outside the batch, or a box that
@@ -146,10 +146,11 @@ pub fn pool_levels(
     rule: PoolRule,
 ) -> Result<Tensor> {
     let channels = maps.first().map(|map| map.dim(1)).transpose()?;
-    let fits = maps.iter().all(|map| map.rank() == 4 && map.dim(1).ok() == channels && map.elem_count() > 0);
+    let (fits, batch) = (|map: &Tensor| map.rank() == 4 && map.dim(1).ok() == channels, regions.batch);
+    let fits = maps.iter().all(|map| fits(map) && map.elem_count() > 0 && map.dim(0).is_ok_and(|own| own == batch));
     if !fits || maps.len() < regions.maps || maps.len() != scales.len() || output.0 == 0 || output.1 == 0 {
         candle_core::bail!(
-            "regions of {output:?} cells on {} levels from {} maps and {} scales",
+            "regions of {output:?} cells on {} levels of {batch} images from {} maps and {} scales",
             regions.maps,
             maps.len(),
             scales.len()

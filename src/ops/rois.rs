@@ -119,8 +119,8 @@ impl Rois {
     }
 
     /// Where a head moves them, clipped to pictures of these heights and widths `[N, 2]`: as its object's class, or for
-    /// background as the likeliest one. From logits `[R, columns]` and codes `[R, 4 · regressed]`: `[R, 4]`. A RoI stays
-    /// where the answer is not finite.
+    /// background as the one of largest logit. From logits `[R, columns]` and codes `[R, 4 · regressed]`: `[R, 4]`. A RoI
+    /// stays where the answer is not finite.
     ///
     /// # Errors
     /// Answers of another shape, or an object of a class that the head does not have.
@@ -170,7 +170,7 @@ impl Rois {
 
 impl Masked {
     /// Each RoI's piece of its object's mask, `[M, side · side]`, by RoIAlign, `shifted` or not: the share of each cell
-    /// that is covered, or 1 from a half on if `majority`.
+    /// that is covered, or 1 from a half on if `majority`, where rounding decides about exact halves.
     ///
     /// # Errors
     /// Those of the device.

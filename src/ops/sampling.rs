@@ -22,6 +22,15 @@ impl Key {
         let own = answers.dims2()?.1.min(LOOKED_AT);
         Ok(Self { words: cuda::sampling::digest(&answers.detach(), own)? })
     }
+
+    /// The key in main memory.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn read(&self) -> Result<u64> {
+        let words = cuda::select::read(&self.words)?;
+        Ok(words.iter().fold(0, |value, &word| value << 32 | u64::from(word as u32)))
+    }
 }
 
 /// Which of the samples with one key it is.
@@ -55,5 +64,6 @@ pub fn drawn(targets: &Tensor, images: usize, share: Share, draw: &Draw<'_>) -> 
     if images == 0 || !targets.elem_count().is_multiple_of(images) {
         candle_core::bail!("{:?} rows for {images} images", targets.dims());
     }
+    cuda::whole_integers(targets)?;
     cuda::sampling::drawn(targets, images, share, draw)
 }

@@ -111,6 +111,16 @@ pub extern "C" fn cuInit(flags: u32) -> i32 {
     if flags == 0 { OK } else { INVALID_VALUE }
 }
 
+/// NVRTC looks for one; there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGetExportTable(table: *mut *const c_void, _name: *const c_void) -> i32 {
+    if !table.is_null() {
+        // SAFETY: the caller's place for a table.
+        unsafe { *table = std::ptr::null() };
+    }
+    NOT_FOUND
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorName(error: i32, name: *mut *const c_char) -> i32 {
     let text = match error {

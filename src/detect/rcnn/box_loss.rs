@@ -6,6 +6,7 @@ use super::box_head::Answers;
 use super::config::RcnnConfig;
 use super::rpn_loss::{read_when, zero};
 use super::sample::Sample;
+use crate::detect::retinanet::loss::nothing as no_loss;
 use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::Object;
 use crate::nn::Pass;
@@ -92,7 +93,7 @@ pub(super) fn losses(
             }
         };
         let regression = match pair {
-            None => zero(deltas)?,
+            None => no_loss(deltas)?,
             Some((chosen, target)) => {
                 let distance = smooth_l1(&chosen, &target, config.roi_smooth_l1_beta)?;
                 let values = read_when(pass.is_probed(), &distance)?;

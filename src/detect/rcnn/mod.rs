@@ -164,20 +164,15 @@ impl Rcnn {
         pass.stage("proposals", || proposals::propose(&self.rcnn.rpn, limits, anchors, (logits, deltas), sizes))
     }
 
-    /// The generator of one iteration's samples. It follows from the seed, the network's answers and the objects: the
+    /// What one iteration's samples are drawn by. It follows from the seed, the network's answers and the objects: the
     /// same iteration draws the same samples, also when a run is taken up again, and the next one draws others.
-    fn generator(&self, logits: &Tensor, objects: &[Vec<Object>]) -> Result<Random> {
-        let values = fetch(&logits.detach())?.into_iter().chain(sample::sides(objects));
-        Ok(Random::keyed(self.seed, &[values.fold(0u64, |digest, v| mix(digest ^ u64::from(v.to_bits())))]))
-    }
-
-    /// The same on a CUDA device, which needs no generator.
     fn sampler(&self, logits: &Tensor, objects: &[Vec<Object>]) -> Result<Sampler> {
-        Ok(if logits.device().is_cuda() {
-            Sampler::Cuda(Rc::new(OnDevice::new(&self.rcnn, logits, objects, self.seed)?))
-        } else {
-            Sampler::Cpu(self.generator(logits, objects)?)
-        })
+        if logits.device().is_cuda() {
+            return Ok(Sampler::Cuda(Rc::new(OnDevice::new(&self.rcnn, logits, objects, self.seed)?)));
+        }
+        let values = fetch(&logits.detach())?.into_iter().chain(sample::sides(objects));
+        let digest = values.fold(0u64, |digest, v| mix(digest ^ u64::from(v.to_bits())));
+        Ok(Sampler::Cpu(Random::keyed(self.seed, &[digest])))
     }
 
     /// Proposals and what the box heads say about them.
@@ -263,8 +258,8 @@ impl Detector for Rcnn {
                         let mut own;
                         let rng = match &mut sampler {
                             Sampler::Cpu(rng) => rng,
-                            Sampler::Cuda(_) => {
-                                own = self.generator(&logits, objects)?;
+                            Sampler::Cuda(there) => {
+                                own = there.generator()?;
                                 &mut own
                             }
                         };

@@ -6,6 +6,7 @@ use super::config::RpnConfig;
 use super::picture::Sizes;
 use super::sample::{OnDevice, Sampler};
 use crate::detect::multibox::assignment;
+use crate::detect::retinanet::loss::nothing;
 use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::coder::BoxCoder;
 use crate::geometry::matching::{Force, Matches, match_anchors};
@@ -66,7 +67,8 @@ pub(super) fn losses(
         (Sampler::Cuda(there), Some(corners)) => {
             Some(losses_there(config, corners, (logits, deltas), &sizes.tensor, there)?)
         }
-        _ => None,
+        (Sampler::Cuda(_), None) => candle_core::bail!("the anchors are not where the samples are drawn"),
+        (Sampler::Cpu(_), _) => None,
     };
     // A GPU has the losses; only the record asks for more.
     if let (Some((parts, _)), false) = (&on_device, pass.is_probed()) {
@@ -122,7 +124,7 @@ pub(super) fn losses(
         (weighted_sum(&entropy, vec![1.0 / normalizer; rows.len()])?, values)
     };
     let (regression, distances) = if positive_rows.is_empty() {
-        (zero(logits)?, Vec::new())
+        (nothing(deltas)?, Vec::new())
     } else {
         let places = positive_rows.len();
         let chosen = select_rows(&reshape(deltas, (images * count, 4))?, &positive_rows)?;
@@ -196,7 +198,7 @@ fn losses_there(
     let share = Share { most: config.anchor_samples, positive: config.anchor_positive_share };
     let [targets, numbers] = drawn(&targets, images, share, &there.draw(0))?;
     let learnt = AnchorTargets::new(anchors, &there.objects, &targets, Some(&numbers), Divisor::Batch)?;
-    let [wanted, weights] = learnt.of_classes(1, 0)?;
+    let [wanted, weights] = learnt.of_classes(1, None)?;
     let objectness = sum_by(&bce_with_logits(&reshape(logits, (images * count, 1))?, &wanted)?, &weights)?;
     let [codes, weights] = learnt.of_codes(BoxCoder::RETINA.std, 1.0)?;
     let distance = smooth_l1(&reshape(deltas, (images * count, 4))?, &codes, config.anchor_smooth_l1_beta)?;

@@ -23,8 +23,6 @@ pub(super) enum Sampler {
 /// The objects of a batch on a CUDA device, and what the samples follow from.
 pub(super) struct OnDevice {
     pub(super) objects: Objects,
-    /// Of each image where its objects begin among all.
-    starts: Vec<i32>,
     pub(super) masks: Masks,
     key: Key,
     seed: u64,
@@ -34,19 +32,18 @@ impl OnDevice {
     /// `logits` `[N, anchors]` are the RPN's; the samples follow from them, the objects and `seed`.
     pub(super) fn new(config: &RcnnConfig, logits: &Tensor, objects: &[Vec<Object>], seed: u64) -> Result<Self> {
         let masks = objects.iter().flatten().map(|o| o.mask.as_ref().filter(|_| config.mask.is_some()));
-        let starts = objects.iter().scan(0, |end, own| {
-            let start = *end;
-            *end += own.len() as i32;
-            Some(start)
-        });
         let seed = sides(objects).fold(seed, |seed, side| mix(seed ^ u64::from(side.to_bits())));
         Ok(Self {
             objects: Objects::new(logits, &labelled(objects))?,
-            starts: starts.collect(),
             masks: Masks::new(logits, masks)?,
             key: Key::new(logits)?,
             seed,
         })
+    }
+
+    /// A generator for what is not drawn on the device.
+    pub(super) fn generator(&self) -> Result<Random> {
+        Ok(Random::keyed(self.seed, &[self.key.read()?]))
     }
 
     /// The draw of this number within the iteration.
@@ -121,8 +118,8 @@ pub(super) fn sample(
         }
         _ => candle_core::bail!("candidates and samples lie on different devices"),
     };
-    let images = if probed { there.0.read()? } else { Vec::new() };
-    let images = images.into_iter().zip(&there.1.starts).map(|(own, &start)| Sampled::of_device(own, start)).collect();
+    let images = if probed { there.0.read(&there.1.objects)? } else { Vec::new() };
+    let images = images.into_iter().map(Sampled::from).collect();
     Ok(Sample { images, there: Some(there) })
 }
 
@@ -163,14 +160,13 @@ pub(super) struct Sampled {
     pub(super) from_object: Vec<bool>,
 }
 
-impl Sampled {
-    /// From the device, where the image's objects begin at `start`.
-    fn of_device(own: rois::Sampled, start: i32) -> Self {
+impl From<rois::Sampled> for Sampled {
+    fn from(own: rois::Sampled) -> Self {
         Self {
             from_object: own.origin.iter().map(|&origin| origin < 0).collect(),
             // −1 becomes `NO_PARENT`
             parent: own.origin.into_iter().map(|origin| origin as u32).collect(),
-            target: own.target.into_iter().map(|target| if target < 0 { target } else { target - start }).collect(),
+            target: own.target,
             boxes: own.boxes,
         }
     }
@@ -290,7 +286,7 @@ mod tests {
         let kept = RcnnConfig { resample: false, ..config };
         let next = advance_image(&kept, 0, &sampled, &refined);
         assert_eq!(next.boxes, refined);
-        let all = sample(&kept, 1, &next, &objects, &mut Random::new(1));
+        let all = of_image(&kept, 1, &next, &objects, &mut Random::new(1));
         assert_eq!((all.target.as_slice(), all.parent.as_slice()), (&[0, -1][..], &[0, 1][..]));
     }
 

@@ -189,7 +189,7 @@ fn losses_there(
     };
     let targets = matched(&there, &objects, &rule, None)?;
     let learnt = AnchorTargets::new(&there, &objects, &targets, None, divisor)?;
-    let [ones, weights] = learnt.of_classes(columns, config.class_layout.first())?;
+    let [ones, weights] = learnt.of_classes(columns, Some(config.class_layout.first()))?;
     let focal = sigmoid_focal(&reshape(logits, (rows, columns))?, &ones, config.focal_alpha, config.focal_gamma)?;
     let (coder, weight) = (config.coder(), config.box_weight);
     let regression = match config.regression_loss {

@@ -15,7 +15,8 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, 
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Convolution without bias, batch norm over the batch's own statistics, and the activation of `spec`:
-/// x `[N, C, H, W]`, weight `[O, C/groups, kh, kw]`, gamma and beta `[O]` → `[N, O, H', W']`, differentiable in all four.
+/// x `[N, C, H, W]`, weight `[O, C/groups, kh, kw]`, gamma and beta `[O]` → `[N, O, H', W']`, differentiable in all four
+/// (on a CUDA device by a [`Tape`](crate::ops::tape::Tape) alone).
 /// Also returns the batch mean and the unbiased batch variance, `[O]` each, that running statistics follow.
 ///
 /// # Errors

@@ -19,13 +19,13 @@ KERNEL loss_shares(int count, const int* numbers, int rule, float* shares) {
     }
 }
 
-// Ones where a row's object has its column, which is that of its class behind the `first`, or column 0 for all where
-// there is one alone; and the weight of every element.
+// Ones where a row's object has its column, which is that of its class behind the `first` or, if `binary`, column 0 for
+// all; and the weight of every element.
 KERNEL class_targets(int count, const int* targets, const int* classes, const float* shares, int per_image,
-                     int columns, int first, float* ones, float* weights) {
+                     int columns, int first, int binary, float* ones, float* weights) {
     FOR_EACH(i, count) {
         int row = i / columns, target = targets[row];
-        bool own = target >= 0 && (columns == 1 || classes[target] + first == (int)(i % columns));
+        bool own = target >= 0 && (binary ? 0 : classes[target] + first) == (int)(i % columns);
         ones[i] = own ? 1.0f : 0.0f;
         weights[i] = target == -2 ? 0.0f : shares[row / per_image];
     }

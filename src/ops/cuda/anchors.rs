@@ -43,12 +43,12 @@ pub(in crate::ops) fn shares(numbers: &Tensor, divisor: Divisor) -> Result<Tenso
     })
 }
 
-/// 1 at each row's own column and 0 elsewhere, and the weight of each element: both `[N · P, columns]`. Classes stand
-/// behind the `first`; a single column is that of all.
+/// 1 at each row's own column and 0 elsewhere, and the weight of each element: both `[N · P, columns]`. The first class
+/// stands in column `first`; where there is none, column 0 is that of all.
 pub(in crate::ops) fn class_targets(
     [targets, shares]: [&Tensor; 2],
     objects: &Objects,
-    (columns, first): (usize, usize),
+    (columns, first): (usize, Option<usize>),
 ) -> Result<[Tensor; 2]> {
     let rows = targets.elem_count();
     let (count, per_image) = (rows * columns, rows / objects.images);
@@ -62,7 +62,7 @@ pub(in crate::ops) fn class_targets(
                 Arg::All(targets.0),
                 Arg::All(&objects.classes),
                 Arg::In(shares),
-                Arg::Ints(&[per_image, columns, first]),
+                Arg::Ints(&[per_image, columns, first.unwrap_or(0), usize::from(first.is_none())]),
                 Arg::Out(&mut ones),
                 Arg::Out(&mut weights),
             ],

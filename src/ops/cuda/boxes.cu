@@ -97,7 +97,7 @@ KERNEL inside_boxes(int count, const float* boxes, const float* sizes, int per_i
     FOR_EACH(i, count) {
         const float *own = boxes + 4 * (i % per_image), *size = sizes + 2 * (i / per_image);
         bool inside = own[0] >= 0.0f && own[1] >= 0.0f && own[2] < size[1] && own[3] < size[0];
-        for (int k = 0; k < 4; ++k) y[4 * i + k] = inside ? own[k] : NAN;
+        for (int k = 0; k < 4; ++k) y[4 * i + k] = inside ? own[k] : NOT_A_NUMBER;
     }
 }
 

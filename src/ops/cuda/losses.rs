@@ -1,6 +1,6 @@
 //! Losses per element, row and box.
 
-use super::{Arg, apply2, doubles, floats, launch, make, upload, with_operands, wrap};
+use super::{Arg, apply2, doubles, floats, lanes, launch, make, upload, with_operands, wrap};
 use candle_core::backend::BackendStorage;
 use candle_core::{Result, Shape, Tensor};
 
@@ -119,11 +119,10 @@ pub(in crate::ops) fn box_loss(boxes: &Tensor, targets: &Tensor, code: usize, ep
 
 /// Σ wᵢ xᵢ of two tensors of one shape.
 pub(in crate::ops) fn weighted_sum(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    /// Parts that threads sum side by side, and those that are left for one.
-    const PARTS: usize = 1 << 12;
-    const LEFT: usize = 1 << 6;
     let total = x.elem_count();
-    let (parts, left) = (total.clamp(1, PARTS), total.clamp(1, LEFT));
+    // Enough threads to fill a GPU, and as many parts for each of the next as for the last one.
+    let parts = lanes(1, total);
+    let left = parts.isqrt();
     apply2(
         [x, weights],
         "weighted_sum",

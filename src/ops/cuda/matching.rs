@@ -17,6 +17,8 @@ pub struct Objects {
     pub(super) boxes: CudaStorage,
     pub(super) classes: CudaStorage,
     pub(super) starts: CudaStorage,
+    /// The same in main memory.
+    pub(super) firsts: Vec<i32>,
 }
 
 impl Objects {
@@ -40,6 +42,7 @@ impl Objects {
                 boxes: upload::<f32>(device, bytemuck::cast_slice(&boxes))?,
                 classes: upload(device, &classes)?,
                 starts: upload(device, &starts)?,
+                firsts: starts,
             })
         })
     }

@@ -99,7 +99,7 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: usize, arguments:
 
 /// Room for `len` elements that nobody has written. Never empty, which the driver refuses.
 fn room(device: &CudaDevice, len: usize, dtype: DType) -> Result<CudaStorage> {
-    // SAFETY: every caller's kernel writes all of it before anything reads it.
+    // SAFETY: the callers' kernels write what others read; of what comes to main memory, the rest is cut off.
     unsafe { device.alloc_uninit(&Shape::from(len.max(1)), dtype) }
 }
 
@@ -121,6 +121,18 @@ pub(super) fn indices(device: &CudaDevice, len: usize) -> Result<CudaStorage> {
 /// A copy of `values` on the device; of nothing, one element.
 pub(super) fn upload<T: candle_core::WithDType>(device: &CudaDevice, values: &[T]) -> Result<CudaStorage> {
     if values.is_empty() { device.storage_from_slice(&[T::zero()]) } else { device.storage_from_slice(values) }
+}
+
+/// Fails unless a tensor is all of a storage of i32, as kernels read targets.
+///
+/// # Errors
+/// A view, or another type.
+pub(super) fn whole_integers(tensor: &Tensor) -> Result<()> {
+    let (_, layout) = tensor.storage_and_layout();
+    if tensor.dtype() != DType::I32 || !layout.is_contiguous() || layout.start_offset() != 0 {
+        bail!("integers of type {:?} that lie {layout:?}", tensor.dtype())
+    }
+    Ok(())
 }
 
 /// In how many interleaved parts each of `rows` sums over `length` elements is made: enough to fill a GPU, none of

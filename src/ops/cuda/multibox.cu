@@ -18,7 +18,7 @@ KERNEL first_peaks(int count, const float* priors, int shared, int per_image, co
 __device__ inline Deviations variances() { return Deviations{{0.1f, 0.1f, 0.2f, 0.2f}}; }
 
 KERNEL decode_priors(int count, const float* priors, int per_image, const float* codes, float* boxes) {
-    FOR_EACH(i, count) decode(priors + 4 * (i % per_image), codes + 4 * i, variances(), INFINITY, boxes + 4 * i);
+    FOR_EACH(i, count) decode(priors + 4 * (i % per_image), codes + 4 * i, variances(), INFINITE, boxes + 4 * i);
 }
 
 // What every prior learns: a column, a code, and in states 1 for a positive, 0 for a negative that may be mined and -1
@@ -47,7 +47,7 @@ KERNEL prior_targets(int count, const float* priors, int shared, int per_image, 
 }
 
 KERNEL hardness(int count, const float* loss, const int* states, float* y) {
-    FOR_EACH(i, count) y[i] = states[i] == 0 ? loss[i] : -INFINITY;
+    FOR_EACH(i, count) y[i] = states[i] == 0 ? loss[i] : -INFINITE;
 }
 
 // Where the radix selection of each image's hardest negatives begins.
@@ -66,7 +66,7 @@ KERNEL row_weights(int count, const float* hard, const int* states, const int* p
         int image = i / per_image, total = 0;
         for (int k = 0; k < images; ++k) total += positives[k];
         float share = 1.0f / (float)max(total, 1);
-        bool mined = states[i] == 0 && wanted[3 * image + 2] > 0 && hard[i] != -INFINITY &&
+        bool mined = states[i] == 0 && wanted[3 * image + 2] > 0 && hard[i] != -INFINITE &&
                      rank_of(hard[i], i % per_image, 1) <= bound_of(bounds, image);
         weights[i] = states[i] == 1 || mined ? share : 0.0f;
         for (int k = 0; k < 4; ++k) box_weights[4 * i + k] = states[i] == 1 ? of_boxes * share : 0.0f;

@@ -7,6 +7,10 @@
 #define FOR_EACH(i, count)                                                                                     \
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)(count); i += gridDim.x * blockDim.x)
 
+// NVRTC has no header that names these two.
+#define NOT_A_NUMBER __int_as_float(0x7fc00000)
+#define INFINITE __int_as_float(0x7f800000)
+
 __device__ inline float sigmoid_of(float x) {
     float e = expf(-fabsf(x));
     return x >= 0.0f ? 1.0f / (1.0f + e) : e / (1.0f + e);

@@ -15,14 +15,18 @@ pub struct Regions {
     levels: CudaStorage,
     /// One more than the coarsest level that a region may read.
     pub(in crate::ops) maps: usize,
+    /// Of the batch.
+    pub(in crate::ops) batch: usize,
 }
 
 impl Regions {
-    /// Regions from main memory, of which each reads the level that `level` says, on the device of `like`.
+    /// Regions from main memory, of which each reads the level that `level` says, on the device of `like`,
+    /// a map of their batch.
     pub(in crate::ops) fn new(like: &Tensor, rois: &[(u32, BBox)], level: impl Fn(BBox) -> usize) -> Result<Self> {
         let boxes: Vec<BBox> = rois.iter().map(|&(_, bbox)| bbox).collect();
         let images: Vec<i32> = rois.iter().map(|&(image, _)| image as i32).collect();
         let levels: Vec<i32> = boxes.iter().map(|&bbox| level(bbox) as i32).collect();
+        let batch = like.dim(0)?;
         let maps = levels.iter().map(|&level| level as usize + 1).max().unwrap_or(0);
         with_operands([like], |device, _| {
             Ok(Self {
@@ -31,14 +35,15 @@ impl Regions {
                 images: upload(device, &images)?,
                 levels: upload(device, &levels)?,
                 maps,
+                batch,
             })
         })
     }
 
-    /// `count` regions that are on the device.
+    /// `count` regions of a batch that are on the device.
     pub(super) fn of_boxes(
         device: &CudaDevice,
-        count: usize,
+        (count, batch): (usize, usize),
         (boxes, images): (CudaStorage, CudaStorage),
         rule: &LevelRule,
     ) -> Result<Self> {
@@ -55,7 +60,7 @@ impl Regions {
                 Arg::Out(&mut levels),
             ],
         )?;
-        Ok(Self { count, boxes, images, levels, maps: rule.levels })
+        Ok(Self { count, boxes, images, levels, maps: rule.levels, batch })
     }
 }
 

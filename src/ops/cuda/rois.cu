@@ -2,7 +2,7 @@
 // Candidates have room for the same number in each image; corners that are no numbers stand for nobody.
 
 __device__ inline void put(const float* box, float* y) {
-    for (int k = 0; k < 4; ++k) y[k] = box ? box[k] : NAN;
+    for (int k = 0; k < 4; ++k) y[k] = box ? box[k] : NOT_A_NUMBER;
 }
 
 // Candidate `place` behind the others of an image: its object of that number, if that has an area.
@@ -22,7 +22,9 @@ KERNEL proposed_candidates(int count, const int* rows, int most, int room, const
         if (place >= most) {
             put_object(objects, starts, image, place - most, boxes + 4 * i);
         } else {
-            for (int k = 0; k < 4; ++k) boxes[4 * i + k] = place < own[0] ? __int_as_float(own[1 + 6 * place + k]) : NAN;
+            for (int k = 0; k < 4; ++k) {
+                boxes[4 * i + k] = place < own[0] ? __int_as_float(own[1 + 6 * place + k]) : NOT_A_NUMBER;
+            }
         }
         origins[i] = place < most ? place : -1;
     }

@@ -42,7 +42,7 @@ pub struct Rois {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sampled {
     pub boxes: Vec<BBox>,
-    /// The object of each among those of the batch, −1 for background.
+    /// The object of each among those of its image, −1 for background.
     pub target: Vec<i32>,
     /// The candidate that each was, −1 for an object.
     pub origin: Vec<i32>,
@@ -203,7 +203,7 @@ pub(in crate::ops) fn sampled(
         let count = sizes.iter().map(|own| own[0] + own[1]).sum();
         let regions = match count {
             0 => None,
-            _ => Some(Arc::new(Regions::of_boxes(device, count, (chosen, of_images), levels)?)),
+            _ => Some(Arc::new(Regions::of_boxes(device, (count, images), (chosen, of_images), levels)?)),
         };
         Ok(Rois { sizes, regions, rows })
     })
@@ -231,22 +231,22 @@ impl Rois {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn read(&self) -> Result<Vec<Sampled>> {
+    pub fn read(&self, objects: &Objects) -> Result<Vec<Sampled>> {
         let Some(regions) = &self.regions else { return Ok(vec![Sampled::default(); self.sizes.len()]) };
         let (CpuStorage::F32(boxes), rows) = (regions.boxes.to_cpu_storage()?, read(&self.rows)?) else {
             bail!("boxes came back as something else")
         };
         let mut all = boxes.chunks_exact(4).zip(rows.chunks_exact(4));
-        let of_image = |own: &[usize; 3]| {
+        let of_image = |(own, first): (&[usize; 3], &i32)| {
             let mut sampled = Sampled::default();
             for (b, row) in all.by_ref().take(own[0] + own[1]) {
                 sampled.boxes.push(BBox::new(b[0], b[1], b[2], b[3]));
-                sampled.target.push(row[0]);
+                sampled.target.push(if row[0] < 0 { -1 } else { row[0] - first });
                 sampled.origin.push(row[1]);
             }
             sampled
         };
-        Ok(self.sizes.iter().map(of_image).collect())
+        Ok(self.sizes.iter().zip(&objects.firsts).map(of_image).collect())
     }
 }
 
@@ -350,7 +350,7 @@ pub(in crate::ops) fn with_masks(
             Arg::Out(&mut rows),
         ],
     )?;
-    let regions = Arc::new(Regions::of_boxes(device, count, (boxes, images), levels)?);
+    let regions = Arc::new(Regions::of_boxes(device, (count, objects.images), (boxes, images), levels)?);
     Ok(Masked { regions, places: wrap(rows, Shape::from(count)), objects: own })
 }
 

@@ -10,7 +10,7 @@ pub(super) fn counters(device: &CudaDevice, len: usize) -> Result<CudaStorage> {
 }
 
 /// The numbers of a storage of i32.
-pub(super) fn read(storage: &CudaStorage) -> Result<Vec<i32>> {
+pub(in crate::ops) fn read(storage: &CudaStorage) -> Result<Vec<i32>> {
     match storage.to_cpu_storage()? {
         CpuStorage::I32(values) => Ok(values),
         other => bail!("indices came back as {:?}", other.dtype()),
@@ -25,22 +25,18 @@ fn by_place(numbers: &[i32]) -> Vec<(usize, f32)> {
     pairs
 }
 
-/// Rows of `width` numbers that a kernel finds, in no order. `fill` runs it with room for so many rows behind their
-/// number, which it counts whether there is room or not.
-pub(super) fn gathered(
-    device: &CudaDevice,
-    width: usize,
-    fill: impl Fn(usize, &mut CudaStorage) -> Result<()>,
-) -> Result<Vec<i32>> {
-    // Rows that are mostly enough; where they are not, the kernel runs again.
+/// Pairs of numbers that a kernel finds, in no order. `fill` runs it with room for so many pairs behind their number,
+/// which it counts whether there is room or not.
+fn gathered(device: &CudaDevice, fill: impl Fn(usize, &mut CudaStorage) -> Result<()>) -> Result<Vec<i32>> {
+    // Pairs that are mostly enough; where they are not, the kernel runs again.
     let mut room = 1 << 12;
     loop {
-        let mut found = counters(device, 1 + width * room)?;
+        let mut found = counters(device, 1 + 2 * room)?;
         fill(room, &mut found)?;
         let mut found = read(&found)?;
         let all = found.first().map_or(0, |&all| all as usize);
         if all <= room {
-            found.truncate(1 + width * all);
+            found.truncate(1 + 2 * all);
             return Ok(found.split_off(1));
         }
         room = all;
@@ -51,7 +47,7 @@ pub(super) fn gathered(
 pub(in crate::ops) fn above(x: &Tensor, columns: usize, bound: f32, first: usize) -> Result<Vec<(usize, f32)>> {
     with_operands([x], |device, [x]| {
         let (count, sizes) = (x.1.shape().elem_count(), [columns, first]);
-        let found = gathered(device, 2, |room, found| {
+        let found = gathered(device, |room, found| {
             launch(
                 device,
                 "above",

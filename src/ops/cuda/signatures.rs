@@ -112,6 +112,11 @@ fn every_launch_gives_its_kernel_what_it_takes() {
         let takes = kernels.get(name).unwrap_or_else(|| panic!("{name} is launched, but is no kernel"));
         assert!(fits(takes.as_bytes(), given.as_bytes()), "{name} takes {takes} and is given {given}");
     }
+    // nvcc knows them, NVRTC does not.
+    let words = || programs.split(|c: char| !c.is_alphanumeric() && c != '_');
+    for name in ["NAN", "INFINITY", "FLT_MAX", "INT_MAX", "UINT_MAX", "DBL_MAX", "M_PI", "int32_t", "uint32_t"] {
+        assert!(!words().any(|word| word == name), "{name} needs a header");
+    }
     for name in kernels.keys() {
         assert!(sources.contains(&format!("\"{name}\"")), "nothing launches {name}");
     }
