@@ -2,10 +2,10 @@
 
 use boxwright::data::{self, Dataset};
 use boxwright::detect::predict::{inference_pass, predict};
-use boxwright::detect::rcnn::{Flow, MaskConfig, MaskTargets, Pooling, RcnnConfig};
+use boxwright::detect::rcnn::{Flow, GivenProposals, MaskConfig, MaskTargets, Pooling, RcnnConfig, RoiSource};
 use boxwright::detect::refinedet::ObjectnessFilter;
 use boxwright::detect::retinanet::{Normalizer, RegressionLoss};
-use boxwright::detect::{Arch, Config, build};
+use boxwright::detect::{Arch, Config, Detector, build};
 use boxwright::engine::command::ModelChoice;
 use boxwright::engine::device::DeviceChoice;
 use boxwright::engine::model::load;
@@ -154,10 +154,8 @@ fn matching_on_the_device() -> Vec<Config> {
     all
 }
 
-#[test]
-fn losses_on_a_gpu_are_those_of_the_cpu_and_of_a_probed_pass() {
-    let Some(gpu) = devices(1, "losses with and without objects") else { return };
-    // Two objects of one box share their best prior; the second image has none. One has no mask.
+/// Two objects of one box, which share their best prior, and one more, one of them without a mask; a second image has none.
+fn annotated() -> [Vec<Object>; 2] {
     let object = |x: f32, side: f32, class| {
         let bbox = BBox::new(x, 20.0, x + side, 20.0 + side);
         let inside = |i: usize| bbox.contains((i % 192) as f32 + 0.5, (i / 192) as f32 * 0.9);
@@ -165,33 +163,62 @@ fn losses_on_a_gpu_are_those_of_the_cpu_and_of_a_probed_pass() {
         let mask = (class != 1).then(|| Mask::from_bitmap(192, 192, &bitmap).unwrap());
         Object { bbox, class, mask, ..Object::default() }
     };
-    let objects = [vec![object(30.0, 60.0, 0), object(30.0, 60.0, 1), object(120.0, 25.0, 2)], Vec::new()];
+    [vec![object(30.0, 60.0, 0), object(30.0, 60.0, 1), object(120.0, 25.0, 2)], Vec::new()]
+}
+
+/// The parts of the loss of two pictures and the gradient norm.
+fn learnt(detector: &dyn Detector, device: &Device, probed: bool) -> (Vec<f32>, f64) {
+    let (height, width) = (192, 192);
+    let values = (0..2 * 3 * height * width).map(|i| (i as f32 * 0.013).sin() + (i as f32 * 0.0007).cos());
+    let images = Tensor::from_vec(values.collect::<Vec<f32>>(), (2, 3, height, width), device).unwrap();
+    // Norms of two images' last cells would enlarge every rounding.
+    let pass = if probed { Pass::probed(Mode::Frozen, 2) } else { Pass::new(Mode::Frozen) };
+    let mut tape = Tape::default();
+    let losses = tape.record(|| {
+        let outputs = detector.forward(&images, &pass).unwrap();
+        detector.losses(&outputs, &annotated(), &pass).unwrap()
+    });
+    let gradients = tape.backward(&losses.total().unwrap()).unwrap();
+    let all = detector.params().trainable();
+    let squares = all.iter().filter_map(|p| gradients.get(p.var.as_tensor())).map(|g| squared_norm(g).unwrap());
+    let values = losses.parts.iter().map(|(_, part)| part.to_vec0().unwrap()).collect();
+    (values, squares.sum::<f64>().sqrt())
+}
+
+/// Compares the CPU and a GPU, which must have the same losses with a probe.
+fn learns_alike(name: &str, on: impl Fn(&Device, bool) -> (Vec<f32>, f64), gpu: &Device) {
+    let (expected, (parts, norm)) = (on(&Device::Cpu, false), on(gpu, false));
+    assert_eq!(on(gpu, true).0, parts, "{name}: the probe changes a loss");
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-6);
+    let alike = parts.iter().zip(&expected.0).all(|(&a, &b)| near(a.into(), b.into())) && near(norm, expected.1);
+    assert!(alike, "{name}: {parts:?} {norm} and {expected:?}");
+}
+
+#[test]
+fn losses_on_a_gpu_are_those_of_the_cpu_and_of_a_probed_pass() {
+    let Some(gpu) = devices(1, "losses with and without objects") else { return };
     for config in matching_on_the_device() {
-        let on = |device: &Device, probed: bool| -> (Vec<f32>, f64) {
-            let detector = build(&config, device, 7).unwrap();
-            let (height, width) = (192, 192);
-            let values = (0..2 * 3 * height * width).map(|i| (i as f32 * 0.013).sin() + (i as f32 * 0.0007).cos());
-            let images = Tensor::from_vec(values.collect::<Vec<f32>>(), (2, 3, height, width), device).unwrap();
-            // Norms of two images' last cells would enlarge every rounding.
-            let pass = if probed { Pass::probed(Mode::Frozen, 2) } else { Pass::new(Mode::Frozen) };
-            let mut tape = Tape::default();
-            let losses = tape.record(|| {
-                let outputs = detector.forward(&images, &pass).unwrap();
-                detector.losses(&outputs, &objects, &pass).unwrap()
-            });
-            let gradients = tape.backward(&losses.total().unwrap()).unwrap();
-            let all = detector.params().trainable();
-            let squares = all.iter().filter_map(|p| gradients.get(p.var.as_tensor())).map(|g| squared_norm(g).unwrap());
-            let values = losses.parts.iter().map(|(_, part)| part.to_vec0().unwrap()).collect();
-            (values, squares.sum::<f64>().sqrt())
-        };
-        let (expected, (parts, norm)) = (on(&Device::Cpu, false), on(&gpu[0], false));
-        let name = config.arch().name();
-        assert_eq!(on(&gpu[0], true).0, parts, "{name}: the probe changes a loss");
-        let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-6);
-        let alike = parts.iter().zip(&expected.0).all(|(&a, &b)| near(a.into(), b.into())) && near(norm, expected.1);
-        assert!(alike, "{name}: {parts:?} {norm} and {expected:?}");
+        let on = |device: &Device, probed: bool| learnt(&*build(&config, device, 7).unwrap(), device, probed);
+        learns_alike(config.arch().name(), on, &gpu[0]);
     }
+}
+
+#[test]
+fn proposals_from_outside_are_learnt_from_on_a_gpu() {
+    let Some(gpu) = devices(1, "losses of given proposals") else { return };
+    let Config::Rcnn(mut config) = Config::new(Arch::MaskNano, &dataset().classes) else { panic!("another config") };
+    let boxes = |count: usize| -> Vec<(BBox, f32)> {
+        (0..count).map(|i| (BBox::new(20.0 + i as f32, 15.0, 70.0 + 3.0 * i as f32, 85.0), 0.5)).collect()
+    };
+    let given = |device: &Device, probed: bool| {
+        let all = GivenProposals::new(build(&Config::Rcnn(config.clone()), device, 7).unwrap()).unwrap();
+        all.set(vec![boxes(9), boxes(4)]);
+        learnt(&all, device, probed)
+    };
+    learns_alike("given", given, &gpu[0]);
+    config.roi_source = RoiSource::JitteredObjects;
+    let jittered = |probed| learnt(&*build(&Config::Rcnn(config.clone()), &gpu[0], 7).unwrap(), &gpu[0], probed).0;
+    assert!(jittered(false) == jittered(true) && jittered(false).iter().all(|part| part.is_finite() && *part > 0.0));
 }
 
 #[test]
