@@ -166,8 +166,16 @@ fn annotated() -> [Vec<Object>; 2] {
     [vec![object(30.0, 60.0, 0), object(30.0, 60.0, 1), object(120.0, 25.0, 2)], Vec::new()]
 }
 
-/// The parts of the loss of two pictures and the gradient norm.
-fn learnt(detector: &dyn Detector, device: &Device, probed: bool) -> (Vec<f32>, f64) {
+/// What two pictures teach.
+struct Learnt {
+    parts: Vec<(String, f32)>,
+    /// The same as the record of the first picture has them.
+    recorded: Vec<(String, f32)>,
+    /// The norm of every gradient that is not zero, by parameter.
+    norms: Vec<(String, f64)>,
+}
+
+fn learnt(detector: &dyn Detector, device: &Device, probed: bool) -> Learnt {
     let (height, width) = (192, 192);
     let values = (0..2 * 3 * height * width).map(|i| (i as f32 * 0.013).sin() + (i as f32 * 0.0007).cos());
     let images = Tensor::from_vec(values.collect::<Vec<f32>>(), (2, 3, height, width), device).unwrap();
@@ -179,19 +187,32 @@ fn learnt(detector: &dyn Detector, device: &Device, probed: bool) -> (Vec<f32>, 
         detector.losses(&outputs, &annotated(), &pass).unwrap()
     });
     let gradients = tape.backward(&losses.total().unwrap()).unwrap();
-    let all = detector.params().trainable();
-    let squares = all.iter().filter_map(|p| gradients.get(p.var.as_tensor())).map(|g| squared_norm(g).unwrap());
-    let values = losses.parts.iter().map(|(_, part)| part.to_vec0().unwrap()).collect();
-    (values, squares.sum::<f64>().sqrt())
+    let norm = |g: &Tensor| squared_norm(g).unwrap().sqrt();
+    let all = detector.params().trainable().into_iter();
+    let norms = all.filter_map(|p| gradients.get(p.var.as_tensor()).map(|g| (p.name.clone(), norm(g))));
+    let norms = norms.filter(|(_, norm)| *norm > 0.0).collect();
+    let parts = losses.parts.iter().map(|(name, part)| (name.clone(), part.to_vec0().unwrap())).collect();
+    let recorded = pass.into_traces().first().map(|trace| trace.losses.clone()).unwrap_or_default();
+    Learnt { parts, recorded: recorded.into_iter().map(|part| (part.name, part.value)).collect(), norms }
+}
+
+/// Whether two lists have the same names and nearly the same values, beside the largest of them.
+fn alike<T: Into<f64> + Copy>(found: &[(String, T)], expected: &[(String, T)]) -> bool {
+    let largest = expected.iter().fold(1e-6, |most: f64, (_, value)| most.max((*value).into()));
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-2 * largest);
+    let pairs = found.iter().zip(expected);
+    found.len() == expected.len() && pairs.into_iter().all(|(a, b)| a.0 == b.0 && near(a.1.into(), b.1.into()))
 }
 
 /// Compares the CPU and a GPU, which must have the same losses with a probe.
-fn learns_alike(name: &str, on: impl Fn(&Device, bool) -> (Vec<f32>, f64), gpu: &Device) {
-    let (expected, (parts, norm)) = (on(&Device::Cpu, false), on(gpu, false));
-    assert_eq!(on(gpu, true).0, parts, "{name}: the probe changes a loss");
-    let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-6);
-    let alike = parts.iter().zip(&expected.0).all(|(&a, &b)| near(a.into(), b.into())) && near(norm, expected.1);
-    assert!(alike, "{name}: {parts:?} {norm} and {expected:?}");
+fn learns_alike(name: &str, on: impl Fn(&Device, bool) -> Learnt, gpu: &Device) {
+    let (expected, found, probed) = (on(&Device::Cpu, false), on(gpu, false), on(gpu, true));
+    assert_eq!(probed.parts, found.parts, "{name}: the probe changes a loss");
+    assert!(alike(&found.parts, &expected.parts), "{name}: {:?} and {:?}", found.parts, expected.parts);
+    assert!(alike(&found.norms, &expected.norms), "{name}: {:?} and {:?}", found.norms, expected.norms);
+    // The CPU's way makes the record.
+    let known = on(&Device::Cpu, true).recorded;
+    assert!(!known.is_empty() && alike(&probed.recorded, &known), "{name}: {:?} and {known:?}", probed.recorded);
 }
 
 #[test]
@@ -199,7 +220,7 @@ fn losses_on_a_gpu_are_those_of_the_cpu_and_of_a_probed_pass() {
     let Some(gpu) = devices(1, "losses with and without objects") else { return };
     for config in matching_on_the_device() {
         let on = |device: &Device, probed: bool| learnt(&*build(&config, device, 7).unwrap(), device, probed);
-        learns_alike(config.arch().name(), on, &gpu[0]);
+        learns_alike(&format!("{config:?}"), on, &gpu[0]);
     }
 }
 
@@ -217,8 +238,10 @@ fn proposals_from_outside_are_learnt_from_on_a_gpu() {
     };
     learns_alike("given", given, &gpu[0]);
     config.roi_source = RoiSource::JitteredObjects;
-    let jittered = |probed| learnt(&*build(&Config::Rcnn(config.clone()), &gpu[0], 7).unwrap(), &gpu[0], probed).0;
-    assert!(jittered(false) == jittered(true) && jittered(false).iter().all(|part| part.is_finite() && *part > 0.0));
+    let jittered = |probed| learnt(&*build(&Config::Rcnn(config.clone()), &gpu[0], 7).unwrap(), &gpu[0], probed).parts;
+    assert!(
+        jittered(false) == jittered(true) && jittered(false).iter().all(|(_, part)| part.is_finite() && *part > 0.0)
+    );
 }
 
 #[test]

@@ -86,8 +86,7 @@ pub fn normalised_priors(priors: &[BBox], (height, width): (usize, usize), devic
 /// # Errors
 /// A device that cannot hold them.
 pub fn corners(boxes: &[BBox], device: &Device) -> Result<Tensor> {
-    let values: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
-    Tensor::from_vec(values, (boxes.len(), 4), device)
+    Tensor::from_slice(bytemuck::cast_slice::<BBox, f32>(boxes), (boxes.len(), 4), device)
 }
 
 /// The priors by level, for the trace.

@@ -20,10 +20,10 @@ pub struct AnchorTargets<'a> {
 }
 
 impl<'a> AnchorTargets<'a> {
-    /// `divisor` is that of `numbers` i32 `[N]`, the positives of each image where there are none.
+    /// The loss is divided by the `divisor` of `numbers` i32 `[N]`; if `None`, of the positives of each image.
     ///
     /// # Errors
-    /// Shapes that do not fit, or a device that is not CUDA.
+    /// Shapes that do not fit, targets or numbers that are not i32 or a view, or a device that is not CUDA.
     pub fn new(
         anchors: &'a Tensor,
         objects: &'a Objects,
@@ -47,7 +47,7 @@ impl<'a> AnchorTargets<'a> {
     }
 
     /// 1 at each anchor's own column and 0 elsewhere, and the weights of all elements: both `[N · P, columns]`. The first
-    /// class stands in column `first`; where there is none, column 0 is that of all.
+    /// class stands in column `first`; if `None`, column 0 is that of all classes.
     ///
     /// # Errors
     /// An object of a class without a column, or those of the device.

@@ -1,5 +1,6 @@
 //! Rows picked by index, and the indices of the largest values.
 
+use super::cuda;
 use super::storage::{contiguous, with_values};
 use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -29,7 +30,7 @@ pub fn select_rows(x: &Tensor, index: &[u32]) -> Result<Tensor> {
 /// # Errors
 /// Tensors that are not on one CUDA device.
 pub fn select_rows_of(x: &Tensor, index: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.index_select(index, 0)
+    cuda::maps::take_rows(x, index)
 }
 
 /// Indices of the `k` largest values, largest first; equals in their original order, NaN after everything else.

@@ -5,7 +5,6 @@
 
 use super::cuda;
 use super::pair_loss::PairLoss;
-use super::rois::RoiTargets;
 use super::storage::{CHUNK, contiguous, with_values};
 use super::tape::apply1;
 use crate::geometry::BBox;
@@ -42,15 +41,16 @@ pub fn cross_entropy(logits: &Tensor, target: &[i64], ignore: i64) -> Result<Ten
     cuda::losses::cross_entropy(logits, &columns)
 }
 
-/// [`cross_entropy`] on a CUDA device that knows the classes: `of` are i32 `[M]` of [`RoiTargets`].
+/// [`cross_entropy`] on a CUDA device that knows the classes, i32 `[M]`, all of which have a column.
 ///
 /// # Errors
-/// Another number of classes than rows.
-pub fn cross_entropy_of(logits: &Tensor, of: &RoiTargets) -> Result<Tensor> {
-    if logits.dims2()?.0 != of.columns.elem_count() {
-        candle_core::bail!("cross_entropy: {:?} classes for logits {:?}", of.columns.dims(), logits.dims());
+/// Another number of classes than rows, or classes that are not i32 on that device.
+pub fn cross_entropy_of(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    if logits.dims2()?.0 != target.elem_count() {
+        candle_core::bail!("cross_entropy: {:?} classes for logits {:?}", target.dims(), logits.dims());
     }
-    cuda::losses::cross_entropy_of(logits, &of.columns)
+    cuda::whole_integers(target)?;
+    cuda::losses::cross_entropy_of(logits, target)
 }
 
 /// Binary cross-entropy of logits with targets in `[0, 1]`: `max(x, 0) − x·t + ln(1 + e^−|x|)`.

@@ -15,8 +15,9 @@ pub struct MatchRule {
     /// IoU below which a box is background; between the two it takes no part.
     pub negative: f32,
     /// A box that no other one beats for some object learns its own best one too
-    /// ([`AllTies`](crate::geometry::matching::Force::AllTies)), from this IoU on.
+    /// ([`AllTies`](crate::geometry::matching::Force::AllTies)).
     pub all_ties: bool,
+    /// From this IoU on.
     pub least_tie: f32,
 }
 
@@ -25,7 +26,7 @@ pub struct MatchRule {
 /// those whose corners are no numbers. With the heights and widths of the pictures `[N, 2]`, boxes that cross a border take none.
 ///
 /// # Errors
-/// Boxes of another shape, or a device that is not CUDA.
+/// Boxes of another shape, sizes for boxes that are each image's own, or a device that is not CUDA.
 pub fn matched(boxes: &Tensor, objects: &Objects, rule: &MatchRule, sizes: Option<&Tensor>) -> Result<Tensor> {
     let fits = match *boxes.dims() {
         [images, _, 4] => images == objects.images && sizes.is_none(),

@@ -56,7 +56,7 @@ pub fn input(samples: &Samples<'_>, device: &Device) -> Result<Tensor> {
     cuda::picture::input(device, (samples.pixels, width), &table(samples), size, content)
 }
 
-/// Height and width of what ends with the last pixel of each image `[N, C, H, W]` that is not zero in all planes,
+/// Height and width of what ends with the last pixel of each image `[N, C, H, W]` that is not zero in some plane,
 /// `[N, 2]`, on a CUDA device; of all of it where there is none.
 ///
 /// # Errors

@@ -137,7 +137,8 @@ pub fn regions(map: &Tensor, rois: &[(u32, BBox)], level: impl Fn(BBox) -> usize
 /// [`Tape`](super::tape::Tape) alone.
 ///
 /// # Errors
-/// No map, maps that are not f32 with as many channels as the first, or an empty side.
+/// Maps of another batch or of different channels, fewer than the regions' levels, another number of scales, an empty
+/// side, or tensors that are not f32.
 pub fn pool_levels(
     maps: &[Tensor],
     scales: &[f32],

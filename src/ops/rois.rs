@@ -145,7 +145,7 @@ impl Rois {
         kernels::refined(self, objects, (&logits.detach(), &codes.detach()), columns, coder, sizes)
     }
 
-    /// The positives whose object has a mask, of which a head makes `channels`; none if there is none.
+    /// The positives whose object has a mask, of which a head answers with `channels` masks each; none if there is none.
     ///
     /// # Errors
     /// An object of a class that the head does not have.
@@ -169,12 +169,12 @@ impl Rois {
 }
 
 impl Masked {
-    /// Each RoI's piece of its object's mask, `[M, side · side]`, by RoIAlign, `shifted` or not: the share of each cell
-    /// that is covered, or 1 from a half on if `majority`, where rounding decides about exact halves.
+    /// Each RoI's piece of its object's mask, `[M, side · side]`: the share of each cell that is covered, by RoIAlign, or if
+    /// `majority` 1 from a half on, by RoIAlign with the shift. Rounding decides about exact halves.
     ///
     /// # Errors
     /// Those of the device.
-    pub fn pieces(&self, masks: &Masks, side: usize, shifted: bool, majority: bool) -> Result<Tensor> {
-        kernels::pieces(self, masks, side, (shifted, majority))
+    pub fn pieces(&self, masks: &Masks, side: usize, majority: bool) -> Result<Tensor> {
+        kernels::pieces(self, masks, side, majority)
     }
 }

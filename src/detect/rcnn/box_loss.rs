@@ -11,7 +11,7 @@ use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::Object;
 use crate::nn::Pass;
 use crate::ops::gather::{select_rows, select_rows_of};
-use crate::ops::losses::{cross_entropy, cross_entropy_of, smooth_l1, weighted_sum};
+use crate::ops::losses::{cross_entropy, cross_entropy_of, smooth_l1, sum_by};
 use crate::ops::maps::reshape;
 use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Result, Tensor};
@@ -70,11 +70,11 @@ pub(super) fn losses(
     let rois = answers.logits.dim(0)?;
     let normalizer = rois.max(1) as f32;
     let entropy = match &there {
-        Some(targets) => cross_entropy_of(&answers.logits, targets)?,
+        Some(targets) => cross_entropy_of(&answers.logits, &targets.columns)?,
         None => cross_entropy(&answers.logits, &labels, -100)?,
     };
     let entropies = read_when(pass.is_probed(), &entropy)?;
-    let classification = weighted_sum(&entropy, vec![weight / normalizer; rois])?;
+    let classification = of_equals(&entropy, weight / normalizer)?;
     let mut parts = vec![(part_name(config, stage, CLASSIFICATION), classification)];
 
     let mut distances = vec![0.0; rois];
@@ -100,7 +100,7 @@ pub(super) fn losses(
                 for (&(roi, _), distance) in positives.iter().zip(values.chunks_exact(4)) {
                     distances[roi] = distance.iter().sum();
                 }
-                weighted_sum(&distance, vec![weight / normalizer; distance.elem_count()])?
+                of_equals(&distance, weight / normalizer)?
             }
         };
         parts.push((part_name(config, stage, REGRESSION), regression));
@@ -135,6 +135,11 @@ pub(super) fn losses(
         }
     }
     Ok(parts)
+}
+
+/// The sum of all elements times one weight.
+fn of_equals(values: &Tensor, weight: f32) -> Result<Tensor> {
+    sum_by(values, &Tensor::full(weight, values.shape(), values.device())?)
 }
 
 /// The rows of RoIs' own boxes among all that are regressed.

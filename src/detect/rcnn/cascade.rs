@@ -10,14 +10,13 @@ use super::picture::Sizes;
 use super::proposals::{Proposals, Proposed};
 use super::refine::{Look, NO_PARENT, Reading, best_overlaps};
 use super::regions::{Roi, pool, pool_regions};
-use super::sample::{Moved, OnDevice, Pool, Sampled, Sampler, advance, sample};
+use super::sample::{OnDevice, Pool, Sampled, Sampler, advance, sample};
 use super::{box_loss, mask_loss};
 use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::rois::Rois;
 use crate::trace::ProposalStage;
 use candle_core::{Result, Tensor};
-use std::rc::Rc;
 
 /// All parts of the RoI heads' loss. `sizes` are the pictures' heights and widths within the input.
 pub(super) fn losses(
@@ -51,17 +50,17 @@ pub(super) fn losses(
             let answers = pass.stage("box head", || network.ask(head, &pooled, pass))?;
             parts.extend(box_loss::losses(config, stage, &sampled, objects, &answers, pass)?);
             let goes_on = stage + 1 < network.heads.len() && config.flow == Flow::Cascade;
-            let mut moved = None;
-            if pass.is_probed() || (goes_on && sampled.there.is_none()) {
+            let refined = if pass.is_probed() || (goes_on && sampled.there.is_none()) {
                 let reading = Reading::new(&answers)?;
-                moved =
-                    Some(Moved::Cpu(refine(network, stage, &sampled.images, objects, sizes.values()?, &reading, pass)));
-            }
-            if let (true, Some(there)) = (goes_on, &sampled.there) {
-                moved = Some(Moved::Cuda(refine_there(network, stage, there, &answers, &sizes.tensor)?));
-            }
-            if let (true, Some(moved)) = (goes_on, moved) {
-                candidates = advance(config, stage, &sampled, &moved)?;
+                refine(network, stage, &sampled.images, objects, sizes.values()?, &reading, pass)
+            } else {
+                Vec::new()
+            };
+            if goes_on {
+                let on_device = |rois: &Rois, batch: &OnDevice| {
+                    refine_there(network, stage, (rois, batch), &answers, &sizes.tensor)
+                };
+                candidates = advance(config, stage, &sampled, &refined, on_device)?;
             }
         }
         if let (Some(mask), Some(head)) = (&config.mask, network.masks.get(stage)) {
@@ -77,7 +76,7 @@ pub(super) fn losses(
 fn refine_there(
     network: &Rcnn,
     stage: usize,
-    (rois, batch): &(Rois, Rc<OnDevice>),
+    (rois, batch): (&Rois, &OnDevice),
     answers: &Answers,
     sizes: &Tensor,
 ) -> Result<Tensor> {

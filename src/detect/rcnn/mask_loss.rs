@@ -10,7 +10,7 @@ use crate::detect::terms::at_rows;
 use crate::geometry::{BBox, Mask, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{bce_with_logits, weighted_sum};
+use crate::ops::losses::{bce_with_logits, sum_by};
 use crate::ops::roi::roi_align;
 use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Device, Result, Tensor};
@@ -52,7 +52,7 @@ pub(super) fn loss(
     let (chosen, order, targets) = if let Some((own, batch)) = there {
         let masks = head.forward(&pool_regions(config, levels, &own.regions, mask.mask_pooled)?, pass)?;
         let majority = mask.mask_targets == MaskTargets::Majority;
-        let targets = own.pieces(&batch.masks, masks.side()?, majority, majority)?;
+        let targets = own.pieces(&batch.masks, masks.side()?, majority)?;
         (masks.of_places(&own.places)?, (0..targets.dim(0)? as u32).collect(), targets)
     } else if positives.is_empty() || sample.there.is_some() {
         return Ok((name, zero(like)?));
@@ -70,7 +70,7 @@ pub(super) fn loss(
     let weight = config.stage(stage).loss_weight;
     let normalizer = (count * cells) as f32;
     let values = read_when(pass.is_probed(), &entropy)?;
-    let part = weighted_sum(&entropy, vec![weight / normalizer; count * cells])?;
+    let part = sum_by(&entropy, &Tensor::full(weight / normalizer, (count, cells), like.device())?)?;
     if pass.is_probed() {
         let value = part.to_vec0::<f32>()?;
         let (answers, targets) = (read_when(true, &chosen)?, read_when(true, &targets)?);

@@ -116,7 +116,7 @@ pub(super) fn losses(
     let normalizer = rows.len().max(1) as f32;
 
     let (objectness, entropies) = if rows.is_empty() {
-        (zero(logits)?, Vec::new())
+        (nothing(logits)?, Vec::new())
     } else {
         let chosen = select_rows(&reshape(logits, (images * count, 1))?, &rows)?;
         let entropy = bce_with_logits(&chosen, &Tensor::from_slice(&wanted, (rows.len(), 1), logits.device())?)?;

@@ -46,7 +46,7 @@ impl OnDevice {
         Ok(Random::keyed(self.seed, &[self.key.read()?]))
     }
 
-    /// The draw of this number within the iteration.
+    /// The draw of this number within the iteration: 0 of the RPN, then those of the stages.
     pub(super) fn draw(&self, number: u64) -> Draw<'_> {
         Draw { key: &self.key, salt: mix(self.seed ^ mix(number)) }
     }
@@ -82,7 +82,7 @@ impl Pool {
 
 /// The RoIs of a batch that a stage learns from.
 pub(super) struct Sample {
-    /// Of each image; on a CUDA device nothing but for the record.
+    /// Of each image; on a CUDA device empty unless the pass is probed.
     pub(super) images: Vec<Sampled>,
     pub(super) there: Option<(Rois, Rc<OnDevice>)>,
 }
@@ -205,29 +205,21 @@ fn of_image(
     sampled
 }
 
-/// The candidates of the next stage: the RoIs of this one where a head moves them, image by image or on the device
-/// `[R, 4]`. Where the next stage gets the objects anew, what was an object drops out.
-///
-/// # Errors
-/// Boxes that lie elsewhere than the RoIs.
-pub(super) fn advance(config: &RcnnConfig, stage: usize, sample: &Sample, moved: &Moved) -> Result<Pool> {
-    Ok(match (moved, &sample.there) {
-        (Moved::Cuda(boxes), Some((rois, there))) => {
-            Pool::Cuda(rois::Candidates::refined(boxes, rois, &there.objects, joins(config, stage + 1))?)
-        }
-        (Moved::Cpu(boxes), None) => {
-            let pairs = sample.images.iter().zip(boxes);
-            Pool::Cpu(pairs.map(|(sampled, refined)| advance_image(config, stage, sampled, refined)).collect())
-        }
-        _ => candle_core::bail!("RoIs and their boxes lie on different devices"),
-    })
-}
-
-/// Where a head moves the RoIs of a batch.
-pub(super) enum Moved {
-    Cpu(Vec<Vec<BBox>>),
-    /// `[R, 4]`
-    Cuda(Tensor),
+/// The candidates of the next stage: the RoIs of this one at their `refined` boxes, image by image; on a CUDA device at
+/// those that `on_device` makes, `[R, 4]`. Where the next stage gets the objects anew, what was an object drops out.
+pub(super) fn advance(
+    config: &RcnnConfig,
+    stage: usize,
+    sample: &Sample,
+    refined: &[Vec<BBox>],
+    on_device: impl FnOnce(&Rois, &OnDevice) -> Result<Tensor>,
+) -> Result<Pool> {
+    if let Some((rois, batch)) = &sample.there {
+        let join = joins(config, stage + 1);
+        return Ok(Pool::Cuda(rois::Candidates::refined(&on_device(rois, batch)?, rois, &batch.objects, join)?));
+    }
+    let pairs = sample.images.iter().zip(refined);
+    Ok(Pool::Cpu(pairs.map(|(sampled, refined)| advance_image(config, stage, sampled, refined)).collect()))
 }
 
 fn advance_image(config: &RcnnConfig, stage: usize, sampled: &Sampled, refined: &[BBox]) -> Candidates {

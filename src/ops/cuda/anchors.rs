@@ -44,7 +44,7 @@ pub(in crate::ops) fn shares(numbers: &Tensor, divisor: Divisor) -> Result<Tenso
 }
 
 /// 1 at each row's own column and 0 elsewhere, and the weight of each element: both `[N · P, columns]`. The first class
-/// stands in column `first`; where there is none, column 0 is that of all.
+/// stands in column `first`; if `None`, column 0 is that of all classes.
 pub(in crate::ops) fn class_targets(
     [targets, shares]: [&Tensor; 2],
     objects: &Objects,

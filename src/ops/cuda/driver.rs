@@ -98,11 +98,12 @@ pub(super) fn launch(device: &CudaDevice, kernel: &str, count: i32, arguments: &
                 CudaStorageSlice::F32(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::F64(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::I32(slice) => read(slice, &stream, &mut pending),
+                CudaStorageSlice::U32(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::I64(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::U8(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::F16(slice) => read(slice, &stream, &mut pending),
                 CudaStorageSlice::BF16(slice) => read(slice, &stream, &mut pending),
-                _ => bail!("{kernel} reads f32, f64, i32, i64, u8, f16 and bf16 alone"),
+                _ => bail!("{kernel} reads f32, f64, i32, u32, i64, u8, f16 and bf16 alone"),
             })),
             Arg::Out(storage) => values.push(Value::Pointer(match &mut storage.slice {
                 CudaStorageSlice::F32(slice) => write(slice, &stream, &mut pending),

@@ -60,3 +60,12 @@ KERNEL transpose(int count, const float* x, int rows, int columns, float* y) {
         y[i] = x[(matrix * rows + row) * columns + column];
     }
 }
+
+KERNEL take_rows(int count, const float* x, const int* index, int width, float* y) {
+    FOR_EACH(i, count) y[i] = x[index[i / width] * width + i % width];
+}
+
+// Adds to gx, which starts as zeros; of a row that was taken twice in no fixed order.
+KERNEL take_rows_gradient(int count, const float* g, const int* index, int width, float* gx) {
+    FOR_EACH(i, count) atomicAdd(gx + index[i / width] * width + i % width, g[i]);
+}

@@ -1,8 +1,8 @@
 //! Maps put together.
 
-use super::{Arg, Operand, apply1, apply2, floats, launch, make, room};
+use super::{Arg, Operand, add_up, apply1, apply2, floats, launch, make, room};
 use candle_core::backend::BackendStorage;
-use candle_core::{CudaStorage, DType, Result, Tensor};
+use candle_core::{CudaStorage, DType, Result, Shape, Tensor};
 
 /// a + b, below zero times `slope`.
 pub(in crate::ops) fn add(a: &Tensor, b: &Tensor, slope: f32) -> Result<Tensor> {
@@ -83,4 +83,37 @@ pub(in crate::ops) fn from_channels_last(
     let sizes = [channels / 8, pixels, usize::from(x.dtype() == DType::F16)];
     launch(x.device(), "from_channels_last", count / 8, &mut [Arg::All(x), Arg::Ints(&sizes), Arg::Out(&mut y)])?;
     Ok(y)
+}
+
+/// Rows of `x` `[N, …]` by an index u32 `[M]`, of which all stay below `N`: `[M, …]`.
+pub(in crate::ops) fn take_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let mut dims = x.dims().to_vec();
+    let width = [dims[1..].iter().product::<usize>()];
+    dims[0] = index.elem_count();
+    let (shape, count) = (Shape::from(dims), index.elem_count() * width[0]);
+    apply2(
+        [x, index],
+        "take_rows",
+        move |[x, index]| {
+            let mut y = floats(x.0.device(), count)?;
+            launch(
+                x.0.device(),
+                "take_rows",
+                count,
+                &mut [Arg::In(x), Arg::All(index.0), Arg::Ints(&width), Arg::Out(&mut y)],
+            )?;
+            Ok((y, shape.clone()))
+        },
+        move |[x, index], _, g| {
+            let gradient = add_up([g, index], x.shape(), |device, [g, index], gx| {
+                launch(
+                    device,
+                    "take_rows_gradient",
+                    count,
+                    &mut [Arg::In(g), Arg::All(index.0), Arg::Ints(&width), Arg::Out(gx)],
+                )
+            })?;
+            Ok([Some(gradient), None])
+        },
+    )
 }

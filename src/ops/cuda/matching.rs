@@ -9,8 +9,9 @@ use candle_core::{CudaDevice, CudaStorage, Result, Shape, Tensor};
 /// The objects of a batch on a CUDA device: corners, classes, and where those of each image begin and end.
 pub struct Objects {
     pub(in crate::ops) images: usize,
-    /// Of the batch, and of the image that has most.
+    /// Objects of the batch.
     pub(super) count: usize,
+    /// Objects of the image that has most.
     pub(super) most: usize,
     /// One more than the largest class; 0 without objects.
     pub(in crate::ops) known_classes: usize,

@@ -2,7 +2,7 @@
 //!
 //! The `.cu` files are one program, which NVRTC compiles when it is first needed. Everything but `driver` is built and
 //! checked without the `cuda` feature too: candle then has a device that cannot exist, and launching is an error. A
-//! twin here does the arithmetic of its CPU operation, with its gradients; tensors are f32 but where a function says so.
+//! twin here does the arithmetic of its CPU operation, with its gradients (samples are drawn by other numbers); tensors are f32 but where a function says so.
 
 pub(super) mod activation;
 pub(super) mod anchors;

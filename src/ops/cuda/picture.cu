@@ -28,11 +28,11 @@ KERNEL picture_input(int count, const unsigned char* pixels, const int* table, i
     }
 }
 
-// How many rows and columns of each image [planes, h, w] end with its last pixel that is not zero in all planes. extents
-// start as zeros.
+// How many rows and columns of each image [planes, h, w] end with its last pixel that is not zero in some plane. extents
+// start as zeros; from the end on, few pixels enlarge them.
 KERNEL picture_extents(int count, const float* images, int planes, int h, int w, int* extents) {
     FOR_EACH(i, count) {
-        int image = i / (h * w), place = i % (h * w), sides[2] = {place / w + 1, place % w + 1};
+        int image = i / (h * w), place = h * w - 1 - i % (h * w), sides[2] = {place / w + 1, place % w + 1};
         const float* own = images + image * planes * h * w + place;
         bool coloured = false;
         for (int plane = 0; plane < planes; ++plane) coloured = coloured || own[plane * h * w] != 0.0f;

@@ -21,7 +21,7 @@ pub struct Proposed {
 const COLUMNS: usize = 6;
 
 impl Proposed {
-    /// The boxes of each image, on the device of `like`.
+    /// The boxes of each image, on the device of `like`; they have neither logit nor anchor.
     ///
     /// # Errors
     /// A device that is not CUDA.

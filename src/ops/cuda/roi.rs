@@ -15,7 +15,7 @@ pub struct Regions {
     levels: CudaStorage,
     /// One more than the coarsest level that a region may read.
     pub(in crate::ops) maps: usize,
-    /// Of the batch.
+    /// Images of the batch.
     pub(in crate::ops) batch: usize,
 }
 

@@ -145,40 +145,42 @@ KERNEL masked_rois(int count, const float* boxes, const int* images, const int* 
     }
 }
 
-// Pixel `place` of a mask, down its columns: the number of the run that it lies in is odd inside the object.
-__device__ inline float inside(const int* ends, int runs, int place) {
+// Pixels `place` and `place` + `step` of a mask, down its columns, weighted: the number of the run that a pixel lies in is
+// odd inside the object.
+__device__ inline float inside(const int* ends, int runs, int place, int step, float weight, float of_next) {
     int low = 0, high = runs;
     while (low < high) {
         int middle = (low + high) / 2;
         if (ends[middle] > place) high = middle;
         else low = middle + 1;
     }
-    return (float)(low & 1);
+    float sum = (low & 1) ? weight : 0.0f;
+    while (low < runs && ends[low] <= place + step) ++low;
+    return sum + ((low & 1) ? of_next : 0.0f);
 }
 
-// Each RoI's piece of its object's mask by RoIAlign, side * side cells; 1 from a half on where `majority` says so. ends:
+// Each RoI's piece of its object's mask by RoIAlign, side * side cells; if `majority` by the shifted one, and 1 from a half on. ends:
 // where the runs of all masks end, those of an object from masks[object] on; extents: their heights and widths.
 KERNEL mask_targets(int count, const float* boxes, const int* objects, const int* masks, const int* ends,
-                    const int* extents, int side, int shifted, int majority, float* y) {
+                    const int* extents, int side, int majority, float* y) {
     FOR_EACH(i, count) {
         int roi = i / (side * side), object = objects[roi];
         const float* box = boxes + 4 * roi;
         int h = extents[2 * object], w = extents[2 * object + 1], runs = masks[object + 1] - masks[object];
         const int* own = ends + masks[object];
-        Samples rows = samples_of(region_of(box[1], box[3], 1.0f, side, 0, shifted), i / side % side, h);
-        Samples columns = samples_of(region_of(box[0], box[2], 1.0f, side, 0, shifted), i % side, w);
+        Samples rows = samples_of(region_of(box[1], box[3], 1.0f, side, 0, majority), i / side % side, h);
+        Samples columns = samples_of(region_of(box[0], box[2], 1.0f, side, 0, majority), i % side, w);
         Cells row, column;
         float sum = 0.0f;
         for (long long j = rows.first; j < rows.end; ++j) {
             if (!cells_of(rows, j, h, &row)) continue;
             for (long long k = columns.first; k < columns.end; ++k) {
                 if (!cells_of(columns, k, w, &column)) continue;
-                int left = column.low * h, right = column.high * h;
-                float above = column.of_low * inside(own, runs, left + row.low) +
-                              column.of_high * inside(own, runs, right + row.low);
-                float below = column.of_low * inside(own, runs, left + row.high) +
-                              column.of_high * inside(own, runs, right + row.high);
-                sum += row.of_low * above + row.of_high * below;
+                int left = column.low * h + row.low, right = column.high * h + row.low, step = row.high - row.low;
+                sum += column.of_low * inside(own, runs, left, step, row.of_low, row.of_high);
+                if (column.of_high > 0.0f) {
+                    sum += column.of_high * inside(own, runs, right, step, row.of_low, row.of_high);
+                }
             }
         }
         y[i] = majority ? (sum >= 0.5f ? 1.0f : 0.0f) : sum;

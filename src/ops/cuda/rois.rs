@@ -354,12 +354,7 @@ pub(in crate::ops) fn with_masks(
     Ok(Masked { regions, places: wrap(rows, Shape::from(count)), objects: own })
 }
 
-pub(in crate::ops) fn pieces(
-    masked: &Masked,
-    masks: &Masks,
-    side: usize,
-    (shifted, majority): (bool, bool),
-) -> Result<Tensor> {
+pub(in crate::ops) fn pieces(masked: &Masked, masks: &Masks, side: usize, majority: bool) -> Result<Tensor> {
     let (device, count) = (masked.objects.device(), masked.regions.count * side * side);
     let mut cells = floats(device, count)?;
     launch(
@@ -372,7 +367,7 @@ pub(in crate::ops) fn pieces(
             Arg::All(&masks.starts),
             Arg::All(&masks.ends),
             Arg::All(&masks.extents),
-            Arg::Ints(&[side, usize::from(shifted), usize::from(majority)]),
+            Arg::Ints(&[side, usize::from(majority)]),
             Arg::Out(&mut cells),
         ],
     )?;

@@ -18,42 +18,41 @@ KERNEL digest(int count, const float* x, int per_image, int own, int* words) {
 }
 
 // Keys for positives and, behind all of those, for negatives, no two of which are the same; all ones where a row is not
-// of the kind. counts of both kinds, image by image, start as zeros.
+// of the kind. The counts of each image's positives start as zeros.
 KERNEL sample_keys(int count, const int* targets, const int* words, int first_salt, int second_salt, int per_image,
                    float* keys, int* counts) {
     FOR_EACH(i, count) {
-        int image = i / per_image, images = count / per_image;
         unsigned key = mixed(i ^ mixed((unsigned)words[0] ^ (unsigned)first_salt));
         key = mixed(key + mixed((unsigned)words[1] ^ (unsigned)second_salt));
         for (int kind = 0; kind < 2; ++kind) {
             bool own = kind == 0 ? targets[i] >= 0 : targets[i] == -1;
             keys[kind * count + i] = __int_as_float(own ? (int)key : -1);
-            if (own) atomicAdd(counts + kind * images + image, 1);
         }
+        if (targets[i] >= 0) atomicAdd(counts + i / per_image, 1);
     }
 }
 
-// Where the radix selection of each image's positives and, behind all of those, negatives begins; and how many rows
-// each image gets.
-KERNEL sample_sizes(int count, const int* counts, int most, int most_positive, int* wanted, int* sizes) {
+// Where the radix selection of each image's positives and, behind all of those, negatives begins. Where there are fewer
+// negatives than are wanted, rows of no kind follow them.
+KERNEL sample_sizes(int count, const int* counts, int most, int most_positive, int* wanted) {
     FOR_EACH(image, count) {
-        int positives = min(counts[image], most_positive), negatives = min(counts[count + image], most - positives);
+        int positives = min(counts[image], most_positive), negatives = most - positives;
         for (int kind = 0; kind < 2; ++kind) {
             int* own = wanted + 3 * (kind * count + image);
             own[0] = own[1] = 0;
             own[2] = kind == 0 ? positives : negatives;
         }
-        sizes[image] = positives + negatives;
     }
 }
 
-// What the drawn rows learn, and -2 for all others.
+// What the drawn rows learn, and -2 for all others. sizes, how many there are of each image, start as zeros.
 KERNEL draw(int count, const float* keys, const int* targets, const int* wanted, const int* bounds, int per_image,
-            int* drawn) {
+            int* drawn, int* sizes) {
     FOR_EACH(i, count) {
         int images = count / per_image, kind = targets[i] >= 0 ? 0 : 1, run = kind * images + i / per_image;
         bool chosen = targets[i] >= -1 && wanted[3 * run + 2] > 0 &&
                       rank_of(keys[kind * count + i], 0, 2) <= bound_of(bounds, run);
         drawn[i] = chosen ? targets[i] : -2;
+        if (chosen) atomicAdd(sizes + i / per_image, 1);
     }
 }

@@ -20,12 +20,12 @@ pub(in crate::ops) fn digest(x: &Tensor, own: usize) -> Result<CudaStorage> {
 /// [`crate::ops::sampling::drawn`]: what the drawn rows learn, −2 elsewhere, and how many of each image there are, i32.
 pub(in crate::ops) fn drawn(targets: &Tensor, images: usize, share: Share, draw: &Draw<'_>) -> Result<[Tensor; 2]> {
     let rows = targets.elem_count();
-    let per_image = rows / images.max(1);
+    let per_image = rows / images;
     // Two numbers of 31 bits.
     let salt = mix(draw.salt);
     let salts = [(salt >> 33) as usize, (salt as u32 >> 1) as usize];
     with_operands([targets], |device, [targets]| {
-        let (mut keys, mut counts) = (floats(device, 2 * rows)?, counters(device, 2 * images)?);
+        let (mut keys, mut counts) = (floats(device, 2 * rows)?, counters(device, images)?);
         launch(
             device,
             "sample_keys",
@@ -39,18 +39,13 @@ pub(in crate::ops) fn drawn(targets: &Tensor, images: usize, share: Share, draw:
                 Arg::Out(&mut counts),
             ],
         )?;
-        let (mut wanted, mut sizes) = (indices(device, 6 * images)?, indices(device, images)?);
+        let mut wanted = indices(device, 6 * images)?;
         let most = [share.most.min(per_image), share.most_positive().min(per_image)];
-        launch(
-            device,
-            "sample_sizes",
-            images,
-            &mut [Arg::All(&counts), Arg::Ints(&most), Arg::Out(&mut wanted), Arg::Out(&mut sizes)],
-        )?;
+        launch(device, "sample_sizes", images, &mut [Arg::All(&counts), Arg::Ints(&most), Arg::Out(&mut wanted)])?;
         let runs: Vec<[usize; 4]> = (0..2 * images).map(|run| [run * per_image, per_image, 0, 0]).collect();
         let layout = Layout::contiguous(2 * rows);
         let found = bounds(device, (&keys, &layout), &runs, KEYS, &wanted)?;
-        let mut learnt = indices(device, rows)?;
+        let (mut learnt, mut sizes) = (indices(device, rows)?, counters(device, images)?);
         launch(
             device,
             "draw",
@@ -62,6 +57,7 @@ pub(in crate::ops) fn drawn(targets: &Tensor, images: usize, share: Share, draw:
                 Arg::All(&found.bounds),
                 Arg::Ints(&[per_image]),
                 Arg::Out(&mut learnt),
+                Arg::Out(&mut sizes),
             ],
         )?;
         Ok([wrap(learnt, Shape::from(rows)), wrap(sizes, Shape::from(images))])

@@ -13,8 +13,8 @@ KERNEL above(int count, const float* x, int columns, int first, float bound, int
 }
 
 // Where an element stands in its run, the best lowest: by value, then by place. Order 0 is that of a top-k, where zeros
-// are equal and NaN comes last; order 1 is that of hard negatives, where NaN comes first; order 2 is that of bits, none
-// of which two elements share.
+// are equal and NaN comes last; order 1 is that of hard negatives, where NaN comes first; order 2 is that of bits,
+// whatever the place.
 __device__ inline unsigned long long rank_of(float value, int place, int order) {
     unsigned key;
     if (order == 2) return (unsigned long long)(unsigned)__float_as_int(value) << 32;

@@ -76,7 +76,7 @@ pub(super) const LARGEST: usize = 0;
 /// The order of hard negatives: NaN comes first.
 pub(super) const HARDEST: usize = 1;
 
-/// The order of random keys: by their bits, of which no two are the same.
+/// The order of random keys: by their bits. No two are the same but for those of rows that nobody wants.
 pub(super) const KEYS: usize = 2;
 
 /// The bounds of runs of `x`, by radix selection. A run is its start, its length, how many there is

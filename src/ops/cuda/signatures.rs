@@ -114,7 +114,19 @@ fn every_launch_gives_its_kernel_what_it_takes() {
     }
     // nvcc knows them, NVRTC does not.
     let words = || programs.split(|c: char| !c.is_alphanumeric() && c != '_');
-    for name in ["NAN", "INFINITY", "FLT_MAX", "INT_MAX", "UINT_MAX", "DBL_MAX", "M_PI", "int32_t", "uint32_t"] {
+    for name in [
+        "NAN",
+        "INFINITY",
+        "FLT_MAX",
+        "FLT_MIN",
+        "FLT_EPSILON",
+        "DBL_MAX",
+        "INT_MAX",
+        "INT_MIN",
+        "M_PI",
+        "int64_t",
+        "uint32_t",
+    ] {
         assert!(!words().any(|word| word == name), "{name} needs a header");
     }
     for name in kernels.keys() {
