@@ -4,14 +4,14 @@
 
 use super::box_head::Answers;
 use super::config::RcnnConfig;
-use super::rpn_loss::{read_when, zero};
+use super::rpn_loss::{equally_weighted, read_when, zero};
 use super::sample::Sample;
 use crate::detect::retinanet::loss::nothing as no_loss;
 use crate::detect::terms::{at_rows, recorded};
 use crate::geometry::Object;
 use crate::nn::Pass;
 use crate::ops::gather::{select_rows, select_rows_of};
-use crate::ops::losses::{cross_entropy, cross_entropy_of, smooth_l1, sum_by};
+use crate::ops::losses::{cross_entropy, cross_entropy_of, smooth_l1};
 use crate::ops::maps::reshape;
 use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Result, Tensor};
@@ -74,7 +74,7 @@ pub(super) fn losses(
         None => cross_entropy(&answers.logits, &labels, -100)?,
     };
     let entropies = read_when(pass.is_probed(), &entropy)?;
-    let classification = of_equals(&entropy, weight / normalizer)?;
+    let classification = equally_weighted(&entropy, weight / normalizer)?;
     let mut parts = vec![(part_name(config, stage, CLASSIFICATION), classification)];
 
     let mut distances = vec![0.0; rois];
@@ -100,7 +100,7 @@ pub(super) fn losses(
                 for (&(roi, _), distance) in positives.iter().zip(values.chunks_exact(4)) {
                     distances[roi] = distance.iter().sum();
                 }
-                of_equals(&distance, weight / normalizer)?
+                equally_weighted(&distance, weight / normalizer)?
             }
         };
         parts.push((part_name(config, stage, REGRESSION), regression));
@@ -135,11 +135,6 @@ pub(super) fn losses(
         }
     }
     Ok(parts)
-}
-
-/// The sum of all elements times one weight.
-fn of_equals(values: &Tensor, weight: f32) -> Result<Tensor> {
-    sum_by(values, &Tensor::full(weight, values.shape(), values.device())?)
 }
 
 /// The rows of RoIs' own boxes among all that are regressed.

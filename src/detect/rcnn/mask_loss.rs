@@ -4,13 +4,13 @@ use super::box_loss::part_name;
 use super::config::{MaskConfig, MaskTargets, RcnnConfig};
 use super::mask_head::MaskHead;
 use super::regions::{Roi, pool, pool_regions};
-use super::rpn_loss::{read_when, zero};
+use super::rpn_loss::{equally_weighted, read_when, zero};
 use super::sample::{Sample, Sampled};
 use crate::detect::terms::at_rows;
 use crate::geometry::{BBox, Mask, Object};
 use crate::nn::Pass;
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{bce_with_logits, sum_by};
+use crate::ops::losses::bce_with_logits;
 use crate::ops::roi::roi_align;
 use crate::trace::{Formula, LossPart, Terms};
 use candle_core::{Device, Result, Tensor};
@@ -70,7 +70,7 @@ pub(super) fn loss(
     let weight = config.stage(stage).loss_weight;
     let normalizer = (count * cells) as f32;
     let values = read_when(pass.is_probed(), &entropy)?;
-    let part = sum_by(&entropy, &Tensor::full(weight / normalizer, (count, cells), like.device())?)?;
+    let part = equally_weighted(&entropy, weight / normalizer)?;
     if pass.is_probed() {
         let value = part.to_vec0::<f32>()?;
         let (answers, targets) = (read_when(true, &chosen)?, read_when(true, &targets)?);

@@ -16,7 +16,7 @@ use crate::geometry::{BBox, Object};
 use crate::nn::Pass;
 use crate::ops::anchors::{AnchorTargets, Divisor};
 use crate::ops::gather::select_rows;
-use crate::ops::losses::{bce_with_logits, smooth_l1, sum_by, weighted_sum};
+use crate::ops::losses::{bce_with_logits, smooth_l1, sum_by};
 use crate::ops::maps::reshape;
 use crate::ops::matching::{MatchRule, matched};
 use crate::ops::sampling::{Share, drawn};
@@ -121,7 +121,7 @@ pub(super) fn losses(
         let chosen = select_rows(&reshape(logits, (images * count, 1))?, &rows)?;
         let entropy = bce_with_logits(&chosen, &Tensor::from_slice(&wanted, (rows.len(), 1), logits.device())?)?;
         let values: Vec<f32> = read_when(pass.is_probed(), &entropy)?;
-        (weighted_sum(&entropy, vec![1.0 / normalizer; rows.len()])?, values)
+        (equally_weighted(&entropy, 1.0 / normalizer)?, values)
     };
     let (regression, distances) = if positive_rows.is_empty() {
         (nothing(deltas)?, Vec::new())
@@ -131,7 +131,7 @@ pub(super) fn losses(
         let target = Tensor::from_slice(&codes, (places, 4), logits.device())?;
         let distance = smooth_l1(&chosen, &target, config.anchor_smooth_l1_beta)?;
         let values: Vec<f32> = read_when(pass.is_probed(), &distance)?;
-        (weighted_sum(&distance, vec![1.0 / normalizer; places * 4])?, values)
+        (equally_weighted(&distance, 1.0 / normalizer)?, values)
     };
 
     if pass.is_probed() {
@@ -203,6 +203,11 @@ fn losses_there(
     let [codes, weights] = learnt.of_codes(BoxCoder::RETINA.std, 1.0)?;
     let distance = smooth_l1(&reshape(deltas, (images * count, 4))?, &codes, config.anchor_smooth_l1_beta)?;
     Ok((named(objectness, sum_by(&distance, &weights)?), targets))
+}
+
+/// The sum of all elements times one weight.
+pub(super) fn equally_weighted(values: &Tensor, weight: f32) -> Result<Tensor> {
+    sum_by(values, &Tensor::full(weight, values.shape(), values.device())?)
 }
 
 /// A loss of 0 without a graph, on the device of `like`.
